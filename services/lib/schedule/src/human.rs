@@ -1,0 +1,273 @@
+//! Durations and times as people type them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+
+use crate::schedule::Moment;
+use crate::zone::Zone;
+
+/// Longest text read; the longest sensible one is a third of it.
+const MAX_TEXT_BYTES: usize = 128;
+
+/// Units in descending size, with their milliseconds.
+const UNITS: [(&str, u64); 6] = [
+    ("w", 604_800_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// Why a duration could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DurationError {
+    /// Nothing but blanks.
+    #[error("the duration is empty")]
+    Empty,
+    /// Too long to be one.
+    #[error("the duration is longer than {MAX_TEXT_BYTES} bytes")]
+    TooLong,
+    /// No digits where a number should be.
+    #[error("expected a whole number at byte {position}")]
+    Number {
+        /// Byte offset of what stands there.
+        position: usize,
+    },
+    /// A number without a unit.
+    #[error("the number before byte {position} has no unit")]
+    NoUnit {
+        /// Byte offset where the unit should be.
+        position: usize,
+    },
+    /// Letters that are no unit.
+    #[error("unknown unit `{unit}` at byte {position}")]
+    Unit {
+        /// What was given.
+        unit: String,
+        /// Its byte offset.
+        position: usize,
+    },
+    /// Units not in descending order, or one twice.
+    #[error("the unit at byte {position} is out of order")]
+    Order {
+        /// Its byte offset.
+        position: usize,
+    },
+    /// More than can be counted.
+    #[error("the duration is too large")]
+    TooLarge,
+}
+
+/// Why a time could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TimeError {
+    /// Neither RFC 3339 nor a reading nor `in …`.
+    #[error("cannot read the time `{0}`")]
+    Unreadable(String),
+    /// The part after `in`.
+    #[error("cannot read the duration after `in`")]
+    Delay(#[source] DurationError),
+    /// A clock reading without a zone.
+    #[error("`{0}` is a clock reading and needs a zone")]
+    ZoneMissing(String),
+    /// Beyond the year 9999.
+    #[error("the time is out of range")]
+    OutOfRange,
+}
+
+impl TimeError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            TimeError::ZoneMissing(_) => {
+                "add a zone such as `Europe/Berlin`, or an offset to the time".to_owned()
+            }
+            _ => "write `2026-12-01 07:00`, `2026-12-01T07:00:00+01:00` or `in 20m`".to_owned(),
+        }
+    }
+}
+
+/// Reads `1s`, `5m`, `2h30m`, `1d`, `500ms`, `1w`: whole numbers with units in descending order, blanks between
+/// parts allowed.
+///
+/// # Errors
+/// [`DurationError`] with the byte offset from 0.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(DurationError::TooLong);
+    }
+    let mut total_ms: u64 = 0;
+    let mut last_unit = u64::MAX;
+    let mut rest = text.trim_start();
+    if rest.is_empty() {
+        return Err(DurationError::Empty);
+    }
+    while !rest.is_empty() {
+        let position = text.len() - rest.len();
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        if digits == 0 {
+            return Err(DurationError::Number { position });
+        }
+        let (number, after) = rest.split_at(digits);
+        let letters = after
+            .chars()
+            .take_while(|c| c.is_alphabetic())
+            .map(char::len_utf8)
+            .sum();
+        let (unit, after) = after.split_at(letters);
+        let position = position + digits;
+        if unit.is_empty() {
+            return Err(DurationError::NoUnit { position });
+        }
+        let (_, unit_ms) = UNITS
+            .into_iter()
+            .find(|(name, _)| unit.eq_ignore_ascii_case(name))
+            .ok_or_else(|| DurationError::Unit {
+                unit: unit.to_owned(),
+                position,
+            })?;
+        if unit_ms >= last_unit {
+            return Err(DurationError::Order { position });
+        }
+        last_unit = unit_ms;
+        total_ms = number
+            .parse::<u64>()
+            .ok()
+            .and_then(|number| number.checked_mul(unit_ms))
+            .and_then(|part_ms| total_ms.checked_add(part_ms))
+            .ok_or(DurationError::TooLarge)?;
+        rest = after.trim_start();
+    }
+    Ok(Duration::from_millis(total_ms))
+}
+
+/// Reads the time of a one-shot: RFC 3339 (an instant), `2026-12-01 07:00` (a reading in `zone`; `T` and seconds
+/// optional), or `in 20m` (counted from `now`).
+///
+/// # Errors
+/// [`TimeError`]; a reading without a `zone` is one.
+pub fn parse_time(text: &str, now: Timestamp, zone: Option<&Zone>) -> Result<Moment, TimeError> {
+    let trimmed = text.trim();
+    let unreadable = || TimeError::Unreadable(trimmed.chars().filter(|c| !c.is_control()).take(48).collect());
+    if trimmed.len() > MAX_TEXT_BYTES {
+        return Err(unreadable());
+    }
+    if let Some(delay) = trimmed.strip_prefix("in ") {
+        let delay = parse_duration(delay).map_err(TimeError::Delay)?;
+        let instant = now.checked_add(delay).map_err(|_| TimeError::OutOfRange)?;
+        return Ok(Moment::Instant(instant));
+    }
+    // jiff reads a timestamp only with an offset or `Z`, so a bare reading cannot pass for an instant here. Its
+    // own `[Zone]` suffix is refused: the zone has a place of its own, where it is checked.
+    if trimmed.contains('[') {
+        return Err(unreadable());
+    }
+    if let Ok(instant) = trimmed.parse::<Timestamp>() {
+        return Ok(Moment::Instant(instant));
+    }
+    // A date alone would silently mean midnight.
+    let reading = trimmed
+        .parse::<DateTime>()
+        .ok()
+        .filter(|_| trimmed.contains(':'))
+        .ok_or_else(unreadable)?;
+    match zone {
+        Some(zone) => Ok(Moment::Civil {
+            reading,
+            zone: zone.clone(),
+        }),
+        None => Err(TimeError::ZoneMissing(reading.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Zones;
+    use jiff::civil::date;
+
+    #[test]
+    fn durations() {
+        let cases = [
+            ("1s", 1_000),
+            ("5m", 300_000),
+            ("2h30m", 9_000_000),
+            (" 2h 30m ", 9_000_000),
+            ("1d", 86_400_000),
+            ("1w2d", 777_600_000),
+            ("500MS", 500),
+            ("1m1ms", 60_001),
+            ("0s", 0),
+        ];
+        for (text, ms) in cases {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        let unit = |unit: &str, position| DurationError::Unit {
+            unit: unit.to_owned(),
+            position,
+        };
+        let refused = [
+            ("", DurationError::Empty),
+            ("  ", DurationError::Empty),
+            ("5", DurationError::NoUnit { position: 1 }),
+            ("m", DurationError::Number { position: 0 }),
+            ("-1s", DurationError::Number { position: 0 }),
+            ("1.5h", DurationError::NoUnit { position: 1 }),
+            ("1h -5m", DurationError::Number { position: 3 }),
+            ("1fortnight", unit("fortnight", 1)),
+            ("1µs", unit("µs", 1)),
+            ("30m2h", DurationError::Order { position: 4 }),
+            ("1s1s", DurationError::Order { position: 3 }),
+            ("٥s", DurationError::Number { position: 0 }),
+            ("18446744073709551616ms", DurationError::TooLarge),
+            ("99999999999999w", DurationError::TooLarge),
+        ];
+        for (text, error) in refused {
+            assert_eq!(parse_duration(text), Err(error), "{text}");
+        }
+        assert_eq!(parse_duration(&"1".repeat(200)), Err(DurationError::TooLong));
+    }
+
+    #[test]
+    fn times() {
+        let zone = Zones::bundled().get("Europe/Berlin").unwrap();
+        let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+        let read = |text: &str| parse_time(text, now, Some(&zone));
+        let instant = |text: &str| Ok(Moment::Instant(text.parse().unwrap()));
+        let seven = Moment::Civil {
+            reading: date(2026, 12, 1).at(7, 0, 0, 0),
+            zone: zone.clone(),
+        };
+        assert_eq!(read("2026-12-01T07:00:00+01:00"), instant("2026-12-01T06:00:00Z"));
+        assert_eq!(read("2026-12-01T06:00:00Z"), instant("2026-12-01T06:00:00Z"));
+        assert_eq!(read("in 1h30m"), instant("2026-11-22T11:30:00Z"));
+        assert_eq!(read(" 2026-12-01 07:00 "), Ok(seven.clone()));
+        assert_eq!(read("2026-12-01T07:00:00"), Ok(seven.clone()));
+        assert_eq!(seven.instant(), Some("2026-12-01T06:00:00Z".parse().unwrap()));
+        assert!(matches!(
+            parse_time("2026-12-01 07:00", now, None),
+            Err(TimeError::ZoneMissing(_))
+        ));
+        assert!(matches!(read("in"), Err(TimeError::Unreadable(_))));
+        assert!(matches!(
+            read("in 5"),
+            Err(TimeError::Delay(DurationError::NoUnit { .. }))
+        ));
+        assert!(matches!(read("in 9999999w"), Err(TimeError::OutOfRange)));
+        for text in [
+            "",
+            "soon",
+            "07:00",
+            "2026-12-01",
+            "2026-02-30 07:00",
+            "2026-12-01T07:00+01:00[Europe/Paris]",
+        ] {
+            assert!(matches!(read(text), Err(TimeError::Unreadable(_))), "{text}");
+        }
+    }
+}

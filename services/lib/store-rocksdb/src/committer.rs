@@ -1,0 +1,213 @@
+//! Group commit: one thread takes whatever is queued, evaluates it in order against the database and what the batch
+//! already changed, writes one synced batch, and answers. There is no delay: the next batch is what came in while
+//! the last sync ran.
+
+use crate::acked::Mark;
+use crate::layout::{self, meta};
+use crate::{fault, options};
+use creel_store::{Change, Error, Event, History, Key, KeyRange, Outcome, Plan, Rev, Revs, Txn, View, plan};
+use rocksdb::{DB, WriteBatch};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+/// Most transactions in one batch, and most that wait for the next.
+pub(crate) const BATCH_TXNS: usize = 1024;
+/// A batch is closed when its transactions reach this size; one more may be as big as [`creel_store::limits`] allow.
+const BATCH_BYTES: usize = 4 << 20;
+
+type Answer = Result<Outcome, Error>;
+
+/// A queued transaction.
+pub(crate) struct Request {
+    pub(crate) txn: Txn,
+    pub(crate) instant_ms: i64,
+    pub(crate) answer: oneshot::Sender<Answer>,
+    /// Its share of the memory that queued transactions may take; free when it is answered.
+    pub(crate) memory: OwnedSemaphorePermit,
+}
+
+/// The state of the one writer.
+pub(crate) struct Committer {
+    pub(crate) db: Arc<DB>,
+    pub(crate) mark: Mark,
+    pub(crate) history: Arc<History>,
+    /// The last durable revision.
+    pub(crate) rev: Rev,
+    /// The last durable instant; readers see it.
+    pub(crate) instant_ms: Arc<AtomicI64>,
+    /// Whether the last write failed, so that a full disk isn't reported a thousand times.
+    pub(crate) failing: bool,
+    /// Set once writing is given up.
+    pub(crate) broken: Option<Error>,
+}
+
+/// Evaluated transactions that wait for their sync.
+#[derive(Default)]
+struct Batch {
+    taken: usize,
+    bytes: usize,
+    changes: WriteBatch,
+    /// The keys the batch changed so far: their revisions, `None` for removed ones.
+    pending: BTreeMap<Key, Option<Revs>>,
+    events: Vec<(Rev, Vec<Event>)>,
+    answers: Vec<(oneshot::Sender<Answer>, Outcome, OwnedSemaphorePermit)>,
+    instant_ms: Option<i64>,
+}
+
+impl Committer {
+    /// Runs until all senders are gone and the queue is empty.
+    pub(crate) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut batch = Batch::default();
+            let mut next = Some(first);
+            while let Some(request) = next {
+                self.evaluate(request, &mut batch);
+                let full = batch.taken >= BATCH_TXNS || batch.bytes >= BATCH_BYTES;
+                next = if full { None } else { queue.try_recv().ok() };
+            }
+            self.finish(batch);
+        }
+    }
+
+    fn evaluate(&self, request: Request, batch: &mut Batch) {
+        batch.taken += 1;
+        batch.bytes += request.txn.size_bytes();
+        let current = batch.events.last().map_or(self.rev, |(rev, _)| *rev);
+        let view = Overlay {
+            db: &self.db,
+            pending: &batch.pending,
+        };
+        match (plan(&view, request.txn, current), &self.broken) {
+            (Err(err), _) => answer(request.answer, Err(err)),
+            (Ok(plan), Some(broken)) if !plan.changes.is_empty() => {
+                answer(request.answer, Err(broken.clone()));
+            }
+            (Ok(plan), _) => {
+                if !plan.changes.is_empty() {
+                    batch.add(&plan);
+                    batch.instant_ms = batch.instant_ms.max(Some(request.instant_ms));
+                }
+                // Without a change it still waits: what it saw may be pending.
+                batch.answers.push((request.answer, plan.outcome, request.memory));
+            }
+        }
+    }
+
+    fn finish(&mut self, mut batch: Batch) {
+        let written = match batch.events.last().map(|(rev, _)| *rev) {
+            Some(rev) => self.write(rev, &mut batch),
+            None => Ok(()),
+        };
+        for (sender, outcome, memory) in batch.answers {
+            answer(sender, written.clone().map(|()| outcome));
+            drop(memory);
+        }
+    }
+
+    /// Makes the batch durable, then visible.
+    fn write(&mut self, rev: Rev, batch: &mut Batch) -> Result<(), Error> {
+        let instant_ms = batch
+            .instant_ms
+            .filter(|ms| *ms > self.instant_ms.load(Ordering::Acquire));
+        batch.changes.put(meta::REV, rev.to_be_bytes());
+        if let Some(ms) = instant_ms {
+            batch.changes.put(meta::INSTANT, ms.to_be_bytes());
+        }
+        if let Err(err) = self
+            .db
+            .write_opt(std::mem::take(&mut batch.changes), &options::synced())
+        {
+            if !std::mem::replace(&mut self.failing, true) {
+                tracing::error!(error = %err, transactions = batch.answers.len(), "writing to the store failed");
+            }
+            let fault = fault::write(err);
+            self.broken = fault.later;
+            return Err(fault.answer);
+        }
+        if std::mem::take(&mut self.failing) {
+            tracing::info!(rev, "writing to the store succeeds again");
+        }
+        self.rev = rev;
+        self.mark.set(rev);
+        if let Some(ms) = instant_ms {
+            self.instant_ms.store(ms, Ordering::Release);
+        }
+        self.history.publish(std::mem::take(&mut batch.events));
+        Ok(())
+    }
+}
+
+/// Whoever asked may have given up waiting; that changes nothing.
+fn answer(sender: oneshot::Sender<Answer>, answer: Answer) {
+    drop(sender.send(answer));
+}
+
+impl Batch {
+    fn add(&mut self, plan: &Plan) {
+        let rev = plan.outcome.rev();
+        for (key, change) in &plan.changes {
+            let revs = match change {
+                Change::Put { value, create_rev } => {
+                    let revs = Revs {
+                        create: *create_rev,
+                        modified: rev,
+                    };
+                    layout::put(&mut self.changes, key, value, revs);
+                    Some(revs)
+                }
+                Change::Delete => {
+                    self.changes.delete(layout::raw_key(key.as_ref()));
+                    None
+                }
+            };
+            self.pending.insert(key.clone(), revs);
+        }
+        self.events.push((rev, plan.events()));
+    }
+}
+
+/// The database as it will be once the batch is written.
+struct Overlay<'a> {
+    db: &'a DB,
+    pending: &'a BTreeMap<Key, Option<Revs>>,
+}
+
+impl View for Overlay<'_> {
+    fn revs(&self, key: &Key) -> Result<Option<Revs>, Error> {
+        if let Some(pending) = self.pending.get(key) {
+            return Ok(*pending);
+        }
+        let raw = self
+            .db
+            .get_pinned(layout::raw_key(key.as_ref()))
+            .map_err(fault::read)?;
+        raw.map(|raw| layout::revs(&raw)).transpose()
+    }
+
+    fn keys(&self, range: &KeyRange, limit: usize) -> Result<Vec<Key>, Error> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pending: Vec<_> = self.pending.range::<[u8], _>(range.bounds()).collect();
+        // So many that `limit` remain even if the batch removed one for each key it touched.
+        let enough = limit + pending.len();
+        let (lower, upper) = layout::raw_bounds(range);
+        let mut stored = self.db.raw_iterator_opt(options::between(lower, upper));
+        stored.seek_to_first();
+        let mut keys = BTreeSet::new();
+        while let Some(raw) = stored.key().filter(|_| keys.len() < enough) {
+            keys.insert(layout::key(raw)?);
+            stored.next();
+        }
+        stored.status().map_err(fault::read)?;
+        for (key, revs) in pending {
+            match revs {
+                Some(_) => keys.insert(key.clone()),
+                None => keys.remove(key),
+            };
+        }
+        Ok(keys.into_iter().take(limit).collect())
+    }
+}

@@ -1,0 +1,187 @@
+//! Connections to services: dialled here and nowhere else, TLS always, the server known by name.
+
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::Service;
+
+/// Where a service listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A socket file.
+    Unix(PathBuf),
+    /// `host:port`.
+    Tcp(String),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => f.write_str(address),
+        }
+    }
+}
+
+/// A dial takes no longer, TLS included.
+pub const DIAL_TIME: Duration = Duration::from_secs(5);
+
+/// Gives the TLS configuration of the moment, so that a renewed certificate is used at the next dial.
+pub type TlsSource = Arc<dyn Fn() -> Arc<ClientConfig> + Send + Sync>;
+
+/// Dials one server.
+#[derive(Clone)]
+pub struct Dialler {
+    target: Target,
+    server_name: ServerName<'static>,
+    tls: TlsSource,
+}
+
+impl std::fmt::Debug for Dialler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialler").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// A server name that is neither a DNS name nor an address.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a server name")]
+pub struct BadServerName(String);
+
+impl Dialler {
+    /// A dialler that demands a certificate for `server_name`.
+    ///
+    /// # Errors
+    /// [`BadServerName`].
+    pub fn new(target: Target, server_name: &str, tls: TlsSource) -> Result<Self, BadServerName> {
+        let server_name = ServerName::try_from(server_name.trim_matches(['[', ']']))
+            .map_err(|_| BadServerName(server_name.to_owned()))?
+            .to_owned();
+        Ok(Self { target, server_name, tls })
+    }
+
+    /// Where it dials to.
+    #[must_use]
+    pub const fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Opens a connection and proves the server.
+    ///
+    /// # Errors
+    /// What the system or the handshake said; `TimedOut` after [`DIAL_TIME`].
+    pub async fn dial(&self) -> std::io::Result<TlsStream<Socket>> {
+        let dialled = timeout(DIAL_TIME, async {
+            let socket = self.connect().await?;
+            TlsConnector::from((self.tls)()).connect(self.server_name.clone(), socket).await
+        });
+        dialled.await.unwrap_or_else(|_| {
+            Err(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("{} did not answer in time", self.target)))
+        })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that dials")]
+    async fn connect(&self) -> std::io::Result<Socket> {
+        match &self.target {
+            Target::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+            Target::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(stream))
+            }
+        }
+    }
+
+    /// A channel for generated clients. It dials when first used, and again after a loss.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        // The scheme says h2 without TLS since the connector has done TLS already.
+        Endpoint::from_static("http://creel.internal")
+            .initial_stream_window_size(256 * 1_024)
+            .initial_connection_window_size(16 * 1_024 * 1_024)
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20))
+            .connect_with_connector_lazy(self.clone())
+    }
+}
+
+impl Service<Uri> for Dialler {
+    type Response = TokioIo<TlsStream<Socket>>;
+    type Error = std::io::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let dialler = self.clone();
+        async move { dialler.dial().await.map(TokioIo::new) }.boxed()
+    }
+}
+
+/// A connected socket of either family.
+#[derive(Debug)]
+pub enum Socket {
+    /// Of a socket file.
+    Unix(UnixStream),
+    /// Of an address.
+    Tcp(TcpStream),
+}
+
+macro_rules! on_socket {
+    ($self:expr, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Socket::Unix($stream) => $call,
+            Socket::Tcp($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        on_socket!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        on_socket!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        on_socket!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        on_socket!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        on_socket!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
