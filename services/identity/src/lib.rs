@@ -1,1 +1,63 @@
-//! (being written)
+//! Who someone is, and what they were granted: the certificate authority, devices, assertions, the
+//! local socket.
+//!
+//! It decides nothing else: what a granted scope allows is for the proto files and the domains to say.
+//!
+//! Invariants: what is handed on is requested ∩ the granter's own, computed in [`grants`] alone;
+//! revoked means revoked, no path re-issues; nothing is stored before a valid proof; the CA's keys are
+//! read by no other process; every answer follows a committed record.
+
+mod ca;
+mod ca_files;
+mod device;
+mod grants;
+mod grpc;
+mod local;
+mod own;
+mod recovery;
+mod registry;
+mod store;
+
+use std::sync::Arc;
+
+use creel_kit::{
+    Built, Deps,
+    service::{CertificateSource, Lock, Spec},
+};
+use creel_proto::identity::v1::{
+    assertion_service_server::AssertionServiceServer, ca_service_server::CaServiceServer,
+    device_service_server::DeviceServiceServer, local_service_server::LocalServiceServer,
+};
+use creel_wire::ServiceName;
+use tonic::service::Routes;
+
+/// How identity is run. Call it before anything confines the process: what it sees of itself here is
+/// what peers of its local socket are measured by.
+///
+/// # Errors
+/// When the process can't examine itself.
+pub fn spec() -> anyhow::Result<Spec> {
+    Ok(Spec {
+        name: ServiceName::Identity,
+        certificate: CertificateSource::Own(|parts| Box::pin(own::certificate(parts))),
+        judge_local: Some(local::judge()?),
+        threads: 0,
+        lock: Lock { write: vec![], ..Lock::default() },
+        build: Box::new(|deps| Box::pin(build(deps))),
+    })
+}
+
+async fn build(deps: Deps) -> anyhow::Result<Built> {
+    let ca = Arc::new(ca_files::load_or_create(&deps.profile, deps.clock.now_ms())?);
+    let registry = registry::Registry::open(&deps).await?;
+    let routes = Routes::new(CaServiceServer::new(grpc::ca::Ca::new(&deps, &ca)))
+        .add_service(DeviceServiceServer::new(grpc::device::Devices::new(&deps, &ca, &registry)))
+        .add_service(AssertionServiceServer::new(grpc::assertion::Assertions::new(&deps, &ca, &registry)?))
+        .add_service(LocalServiceServer::new(grpc::local::Local::new(&deps, &ca, &registry)));
+    let drain = deps.drain.clone();
+    let run = Box::pin(async move {
+        drain.cancelled().await;
+        Ok(())
+    });
+    Ok(Built { routes, run })
+}

@@ -144,6 +144,12 @@ impl SlotInner {
 }
 
 impl Slot {
+    /// Remembers nothing.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
     /// Adds the answer to the transaction of the change. If another one with the same id was faster,
     /// the transaction conflicts and the caller looks again.
     pub fn record(&self, txn: &mut Txn, response: &impl Message) {

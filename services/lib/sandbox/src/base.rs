@@ -44,6 +44,7 @@ impl Base {
                 "/etc/protocols",          // getprotobyname
                 "/etc/services",           // getservbyname
                 "/etc/mime.types",         // Python's mimetypes
+                "/etc/gitconfig",          // git stops when it may not read it
                 "/etc/ssl/certs",          // trust anchors, for clients of the proxy
                 "/etc/ssl/openssl.cnf",    // OpenSSL refuses to start when it may not read it
                 "/etc/ca-certificates",    // targets of links in the above

@@ -65,7 +65,7 @@ pub use landlock_wall::Ports;
 pub use lockdown::{LockError, LockReport, LockSpec, lock_service};
 pub use peer::{Confinement, Peer, PeerError, descends_from, is_spawner, peer_credentials};
 pub use probe::probe_main;
-pub use process::{Child, ChildSpec, Target};
+pub use process::{Child, ChildSpec, MAX_STDIN_BYTES, Target};
 pub use profile::{Grants, Limits, MAX_PATHS, Net, Profile, ProfileError, Walls};
 pub use report::{Enforced, Level, Refusal, Wall, WallReport};
 pub use support::Support;

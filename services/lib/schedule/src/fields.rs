@@ -230,7 +230,7 @@ impl Fields {
             {
                 return Some(at(hour, minute, second));
             }
-            if let Some(minute) = bit_from(self.minutes, minute + 1) {
+            if let Some(minute) = bit_from(self.minutes, minute) {
                 return Some(at(hour, minute, first_second));
             }
         }

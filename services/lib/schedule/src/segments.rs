@@ -26,7 +26,7 @@ pub enum OccurrenceKind {
 }
 
 /// A gap of at most this many seconds moves a fixed time to its end; a longer one swallows it (§3.2 rule 4).
-pub(crate) const LONGEST_SHIFT_SECONDS: i64 = 25 * 3_600;
+pub(crate) const LONGEST_SHIFT_SECONDS: i64 = 3 * 3_600;
 
 /// 2102-01-01T00:00:00Z. Zone data names single transitions up to 2087 (Casablanca) and rules after that, and
 /// Quartz years end in 2100, so everything from here on repeats every 400 years and is folded back.

@@ -211,3 +211,71 @@ impl View for Overlay<'_> {
         Ok(keys.into_iter().take(limit).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use creel_store::limits;
+
+    /// Five stored keys, of which the batch so far removed two, put one again and added two.
+    #[test]
+    fn the_overlay_is_the_database_after_the_batch() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = DB::open(&options::database(&crate::Options::default()), dir.path()).unwrap();
+        let mut stored = WriteBatch::default();
+        stored.put(meta::REV, 1u64.to_be_bytes());
+        let old = Revs {
+            create: 1,
+            modified: 1,
+        };
+        for name in ["a", "b", "c", "d", "e"] {
+            layout::put(&mut stored, &name.into(), b"", old);
+        }
+        db.write_opt(stored, &options::synced()).unwrap();
+        let new = Revs {
+            create: 1,
+            modified: 2,
+        };
+        let pending = [
+            ("0", Some(new)),
+            ("a", None),
+            ("b", None),
+            ("c", Some(new)),
+            ("f", Some(new)),
+        ];
+        let pending = pending
+            .into_iter()
+            .map(|(name, revs)| (Key::from(name), revs))
+            .collect();
+        let overlay = Overlay {
+            db: &db,
+            pending: &pending,
+        };
+
+        let keys = |range, limit| -> Vec<Key> { overlay.keys(&range, limit).unwrap() };
+        let named = |names: &[&str]| -> Vec<Key> { names.iter().map(|name| Key::from(*name)).collect() };
+        assert_eq!(
+            keys(KeyRange::all(), limits::RANGE_KEYS),
+            named(&["0", "c", "d", "e", "f"])
+        );
+        for limit in 0..5 {
+            let first = &["c", "d", "e", "f"][..limit.min(4)];
+            assert_eq!(
+                keys(KeyRange::new("a", "z"), limit),
+                named(first),
+                "removed keys don't take a place"
+            );
+        }
+        assert_eq!(keys(KeyRange::new("b", "d"), 9), named(&["c"]));
+        assert_eq!(keys(KeyRange::new("d", "b"), 9), []);
+        for (name, revs) in [
+            ("a", None),
+            ("c", Some(new)),
+            ("d", Some(old)),
+            ("f", Some(new)),
+            ("g", None),
+        ] {
+            assert_eq!(overlay.revs(&name.into()).unwrap(), revs, "{name}");
+        }
+    }
+}

@@ -162,7 +162,8 @@ impl Engine for Rocks {
 impl Drop for Rocks {
     /// Waits for the last batch, so that the store can be opened again as soon as its handle is gone.
     fn drop(&mut self) {
-        if false {
+        self.queue.take();
+        if self.committer.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the store's commit thread had panicked");
         }
     }

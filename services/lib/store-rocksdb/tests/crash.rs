@@ -125,14 +125,14 @@ fn log(store: &Path) -> PathBuf {
         .unwrap()
 }
 
-/// Ten commits; returns the lengths of the log after each, and the mark before the last.
+/// Ten commits, each across several blocks of the log; returns the lengths of the log after each, and the mark before the last.
 async fn ten_commits(path: &Path) -> (Vec<usize>, Vec<u8>) {
     let store = opened(path);
     let (mut lengths, mut mark) = (Vec::new(), Vec::new());
     for n in 1..=10u64 {
         mark = fs::read(path.join("acked")).unwrap();
         store
-            .commit(Txn::new().put(key(0, n), vec![n as u8; 100]))
+            .commit(Txn::new().put(key(0, n), vec![n as u8; 20_000]))
             .await
             .unwrap();
         lengths.push(fs::metadata(log(path)).unwrap().len() as usize);

@@ -194,6 +194,7 @@ async fn an_interrupted_restore_is_finished_by_another() {
     std::fs::rename(dir.path().join("db"), dir.path().join("db.replaced")).unwrap();
     let err = open(dir.path(), version(1)).unwrap_err();
     assert!(matches!(err, Error::Corrupt { .. }), "{err}");
+    assert!(!dir.path().join("db").exists(), "no empty store takes its place");
     restore(dir.path(), &snapshots(dir.path()).unwrap()[0]).unwrap();
     assert_eq!(entries(&open(dir.path(), version(1)).unwrap()).await, old);
     assert!(

@@ -289,7 +289,11 @@ fn roots(certificates: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>,
     Ok(Arc::new(store))
 }
 
-fn verifier(
+/// Judges client certificates against the issuers of devices or of services.
+///
+/// # Errors
+/// [`TlsError::Verifier`].
+pub fn verifier(
     issuers: &[CertificateDer<'static>],
     clients: ClientAuth,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {

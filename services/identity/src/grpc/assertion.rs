@@ -1,0 +1,217 @@
+//! `AssertionService`: signed statements about a caller, each for one presenter.
+
+use std::sync::Arc;
+
+use creel_kit::{Clock, Deps};
+use creel_proto::{
+    identity::v1::{
+        AssertionClaims, AttenuateRequest, DeviceSubject, JobSubject, MintRequest, MintResponse, SubjectKind,
+        TurnSubject, assertion_service_server::AssertionService, mint_request::Subject as Asked,
+    },
+    time,
+};
+use creel_wire::{
+    Caller, Code, Error, Principal, Scopes, ServiceName, assertion,
+    assertion::VerifierKey,
+    authz,
+    names::{SpiffeId, Subject, parse_scopes},
+    tls::{self, ClientAuth},
+};
+use ed25519_dalek::VerifyingKey;
+use rustls::server::danger::ClientCertVerifier;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tonic::{Request, Response, Status};
+
+use crate::{ca::Authority, device, grants, registry::Registry};
+
+pub(crate) struct Assertions {
+    authority: Arc<Authority>,
+    registry: Registry,
+    clock: Clock,
+    keys: Vec<VerifierKey>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Assertions {
+    pub(crate) fn new(deps: &Deps, authority: &Arc<Authority>, registry: &Registry) -> anyhow::Result<Self> {
+        let trust = deps.tls.trust();
+        let key: VerifyingKey = authority.assertion_key.verifying_key();
+        Ok(Self {
+            authority: Arc::clone(authority),
+            registry: registry.clone(),
+            clock: deps.clock.clone(),
+            keys: vec![VerifierKey { key_id: authority.assertion_key_id(), key }],
+            verifier: tls::verifier(&trust.device_issuers, ClientAuth::Required)?,
+        })
+    }
+
+    fn do_mint(&self, presenter: ServiceName, asked: MintRequest) -> Result<MintResponse, Error> {
+        let now = self.clock.now_ms();
+        let claims = match asked.subject {
+            Some(Asked::Device(subject)) => self.device(&subject, now)?,
+            Some(Asked::Turn(subject)) => self.turn(presenter, &subject, now)?,
+            Some(Asked::Job(subject)) => self.job(&subject)?,
+            Some(Asked::Plugin(subject)) => AssertionClaims {
+                kind: SubjectKind::Plugin.into(),
+                subject: bounded("plugin_id", &subject.plugin_id)?,
+                label: subject.plugin_id,
+                ..AssertionClaims::default()
+            },
+            None => return Err(Error::invalid("subject", "whom to speak of")),
+        };
+        self.seal(presenter, claims, now, now + assertion::MAX_LIFE_MS)
+    }
+
+    /// A device as the edge saw it: its certificate is judged here again, and so is its standing.
+    fn device(&self, asked: &DeviceSubject, now: i64) -> Result<AssertionClaims, Error> {
+        let refused = |why: &str| {
+            Error::new(Code::Unauthenticated, "certificate_refused", format!("the client certificate {why}"))
+                .hint("creel devices cert renew DIR, or creel devices cert --name NAME --out DIR for a new one")
+        };
+        let leaf = CertificateDer::from(asked.certificate_der.as_slice());
+        let at = UnixTime::since_unix_epoch(std::time::Duration::from_millis(now.max(0).unsigned_abs()));
+        self.verifier.verify_client_cert(&leaf, &[], at).map_err(|_| refused("is not valid here (any more)"))?;
+        let (kind, id) = match tls::subject_of(&leaf, &self.authority.domain) {
+            Some(Subject::Operator(id)) => (SubjectKind::Operator, id),
+            Some(Subject::Node(id)) => (SubjectKind::Node, id),
+            Some(Subject::Service(_)) | None => return Err(refused("names no device")),
+        };
+        let entry = self.registry.get(&id).ok_or_else(|| refused("names an unknown device"))?;
+        if device::is_revoked(&entry.record) {
+            return Err(Error::new(Code::Unauthenticated, "device_revoked", "this device was revoked"));
+        }
+        Ok(AssertionClaims {
+            kind: kind.into(),
+            subject: id.to_string(),
+            person: entry.record.person.clone(),
+            scopes: texts(&device::scopes(&entry.record)),
+            label: entry.record.name.clone(),
+            epoch: entry.record.epoch,
+            binding: bounded("connection_id", &asked.connection_id)?,
+            ..AssertionClaims::default()
+        })
+    }
+
+    /// A turn holds no more than its cause, and never what is for people.
+    fn turn(&self, presenter: ServiceName, asked: &TurnSubject, now: i64) -> Result<AssertionClaims, Error> {
+        let cause = assertion::open(&self.keys, &asked.cause, now).map_err(refusal)?;
+        let own = self.uri(presenter);
+        let refresh = cause.kind() == SubjectKind::AgentTurn;
+        if refresh && (cause.subject != asked.turn_id || cause.presenter != own) {
+            return Err(refusal(assertion::Refused::ForeignPresenter));
+        }
+        let scopes = parse_scopes(&cause.scopes).map_err(|_| refusal(assertion::Refused::Malformed))?;
+        let mut chain = cause.chain;
+        if !refresh {
+            chain.push(cause.presenter);
+        }
+        Ok(AssertionClaims {
+            kind: SubjectKind::AgentTurn.into(),
+            subject: bounded("turn_id", &asked.turn_id)?,
+            person: cause.person,
+            scopes: texts(&grants::of_turn(&scopes)),
+            label: bounded("session", &asked.session)?,
+            epoch: cause.epoch,
+            binding: asked.turn_id.clone(),
+            chain,
+            ..AssertionClaims::default()
+        })
+    }
+
+    /// A job holds what was frozen into it and its owner still has (ATT-2).
+    fn job(&self, asked: &JobSubject) -> Result<AssertionClaims, Error> {
+        let Some(now_held) = self.registry.grant_of(&asked.owner) else {
+            let message = "the job's owner has no device any more";
+            return Err(Error::new(Code::FailedPrecondition, "owner_revoked", message));
+        };
+        let frozen = parse_scopes(&asked.scopes).map_err(|error| Error::invalid("scopes", error.to_string()))?;
+        Ok(AssertionClaims {
+            kind: SubjectKind::Job.into(),
+            subject: bounded("job_id", &asked.job_id)?,
+            person: asked.owner.clone(),
+            scopes: texts(&grants::attenuate(&frozen, &frozen, &now_held)),
+            label: asked.job_id.clone(),
+            binding: bounded("run_id", &asked.run_id)?,
+            ..AssertionClaims::default()
+        })
+    }
+
+    /// Narrower, for the service that was called, the chain kept.
+    fn do_attenuate(&self, presenter: ServiceName, asked: &AttenuateRequest) -> Result<MintResponse, Error> {
+        let now = self.clock.now_ms();
+        let mut claims = assertion::open(&self.keys, &asked.assertion, now).map_err(refusal)?;
+        let held = parse_scopes(&claims.scopes).map_err(|_| refusal(assertion::Refused::Malformed))?;
+        let kept = parse_scopes(&asked.scopes).map_err(|error| Error::invalid("scopes", error.to_string()))?;
+        claims.scopes = texts(&grants::attenuate(&held, &kept, &held));
+        if claims.chain.len() >= 8 {
+            return Err(Error::new(Code::PermissionDenied, "chain_too_long", "the caller came through too many hops"));
+        }
+        claims.chain.push(std::mem::take(&mut claims.presenter));
+        let until = claims.expires_at_unix_ms;
+        self.seal(presenter, claims, now, until)
+    }
+
+    fn seal(
+        &self,
+        presenter: ServiceName,
+        mut claims: AssertionClaims,
+        now: i64,
+        until: i64,
+    ) -> Result<MintResponse, Error> {
+        if !assertion::may_present(presenter, claims.kind()) {
+            return Err(refusal(assertion::Refused::PresenterNotAllowed));
+        }
+        claims.presenter = self.uri(presenter);
+        claims.issued_at_unix_ms = now;
+        claims.expires_at_unix_ms = until.min(now + assertion::MAX_LIFE_MS);
+        let assertion =
+            assertion::sign(&self.authority.assertion_key, &self.authority.assertion_key_id(), &claims);
+        Ok(MintResponse { assertion, expires_at: Some(time::timestamp(claims.expires_at_unix_ms)) })
+    }
+
+    fn uri(&self, service: ServiceName) -> String {
+        SpiffeId { domain: self.authority.domain.clone(), subject: Subject::Service(service) }.to_string()
+    }
+}
+
+fn refusal(refused: assertion::Refused) -> Error {
+    Error::new(Code::PermissionDenied, refused.reason(), refused.to_string())
+}
+
+fn texts(scopes: &Scopes) -> Vec<String> {
+    scopes.iter().map(ToString::to_string).collect()
+}
+
+fn bounded(field: &str, text: &str) -> Result<String, Error> {
+    if text.is_empty() || text.len() > 1_024 {
+        return Err(Error::invalid(field, "1 to 1024 bytes"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The service that asks, as its certificate says.
+fn presenter(caller: &Caller) -> Result<ServiceName, Error> {
+    match caller.principal() {
+        Principal::Service(name) => Ok(*name),
+        _ => Err(Error::new(Code::PermissionDenied, "principal_not_admitted", "only services present callers")),
+    }
+}
+
+impl std::fmt::Debug for Assertions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Assertions").finish_non_exhaustive()
+    }
+}
+
+#[tonic::async_trait]
+impl AssertionService for Assertions {
+    async fn mint(&self, request: Request<MintRequest>) -> Result<Response<MintResponse>, Status> {
+        let (caller, request) = authz::split(request)?;
+        Ok(Response::new(self.do_mint(presenter(&caller)?, request)?))
+    }
+
+    async fn attenuate(&self, request: Request<AttenuateRequest>) -> Result<Response<MintResponse>, Status> {
+        let (caller, request) = authz::split(request)?;
+        Ok(Response::new(self.do_attenuate(presenter(&caller)?, &request)?))
+    }
+}

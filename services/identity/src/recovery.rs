@@ -1,0 +1,64 @@
+//! The recovery code of the first start: compared by hash in constant time, guesses bounded.
+
+use creel_proto::identity::v1::RecoveryRecord;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+/// So many wrong codes, then a pause.
+pub(crate) const MAX_FAILURES: u32 = 10;
+/// The pause, in milliseconds.
+pub(crate) const PAUSE_MS: i64 = 15 * 60 * 1_000;
+
+/// What becomes of a guess.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Guess {
+    /// It is the code.
+    Right,
+    /// It isn't; the record to keep.
+    Wrong(RecoveryRecord),
+    /// Not looked at; wait so many milliseconds.
+    Paused(i64),
+}
+
+/// Judges a code against the stored hash (hex). `now_ms` never runs backwards.
+pub(crate) fn judge(stored_hash: &str, code: &str, record: &RecoveryRecord, now_ms: i64) -> Guess {
+    let since = now_ms - record.last_failure_unix_ms;
+    if record.failures >= MAX_FAILURES && since < PAUSE_MS {
+        return Guess::Paused(PAUSE_MS - since);
+    }
+    let hash = creel_wire::names::hex(&Sha256::digest(normalise(code)));
+    if bool::from(hash.as_bytes().ct_eq(stored_hash.trim().as_bytes())) {
+        return Guess::Right;
+    }
+    let failures = if since >= PAUSE_MS { 1 } else { record.failures + 1 };
+    Guess::Wrong(RecoveryRecord { failures, last_failure_unix_ms: now_ms })
+}
+
+/// Upper case without blanks and dashes, as the code was hashed when it was made.
+fn normalise(code: &str) -> String {
+    code.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guesses_are_bounded_to_the_millisecond_and_the_right_code_passes_in_any_spelling() {
+        let hash = creel_wire::names::hex(&Sha256::digest("ABCDE12345"));
+        let mut record = RecoveryRecord::default();
+        let mut now = 1_000_000_000;
+        for n in 1..=MAX_FAILURES {
+            assert_eq!(judge(&hash, " abcde-12345 ", &record, now), Guess::Right);
+            let Guess::Wrong(next) = judge(&hash, "nope", &record, now) else { panic!("guess {n}") };
+            assert_eq!(next.failures, n);
+            record = next;
+        }
+        now += PAUSE_MS - 1;
+        assert_eq!(judge(&hash, "ABCDE12345", &record, now), Guess::Paused(1));
+        now += 1;
+        assert_eq!(judge(&hash, "ABCDE12345", &record, now), Guess::Right);
+        let Guess::Wrong(next) = judge(&hash, "nope", &record, now) else { panic!("a guess") };
+        assert_eq!(next.failures, 1);
+    }
+}
