@@ -20,7 +20,10 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
         let mut plain = Vec::new();
         for _ in 0..rounds {
             let start = Instant::now();
-            let child = Child::spawn(ChildSpec { exe: "/bin/true".into(), ..ChildSpec::default() })?;
+            let child = Child::spawn(ChildSpec {
+                exe: "/bin/true".into(),
+                ..ChildSpec::default()
+            })?;
             child.wait().await?;
             plain.push(start.elapsed());
         }
@@ -29,19 +32,33 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
             let (mut started, mut ended) = (Vec::new(), Vec::new());
             for _ in 0..rounds {
                 let start = Instant::now();
-                let command = Command::new(["/bin/true"], "/", Profile { net, ..profile.clone() });
+                let command = Command::new(
+                    ["/bin/true"],
+                    "/",
+                    Profile {
+                        net,
+                        ..profile.clone()
+                    },
+                );
                 let run = spawner.run(command).await?;
                 started.push(start.elapsed());
                 run.wait().await?;
                 ended.push(start.elapsed());
             }
             report(&format!("sandboxed ({name}), to exec"), &mut started);
-            report(&format!("sandboxed ({name}), to exit and nothing left"), &mut ended);
+            report(
+                &format!("sandboxed ({name}), to exit and nothing left"),
+                &mut ended,
+            );
         }
         let start = Instant::now();
         let mut waiting = Vec::new();
         for _ in 0..100 {
-            waiting.push(spawner.run(Command::new(["/bin/sleep", "0.2"], "/", profile.clone())).await?);
+            waiting.push(
+                spawner
+                    .run(Command::new(["/bin/sleep", "0.2"], "/", profile.clone()))
+                    .await?,
+            );
         }
         let all = start.elapsed();
         for run in waiting {
@@ -64,6 +81,11 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
 
 fn report(what: &str, samples: &mut [Duration]) {
     samples.sort_unstable();
-    let at = |part: usize| samples.get(samples.len() * part / 100).copied().unwrap_or_default();
+    let at = |part: usize| {
+        samples
+            .get(samples.len() * part / 100)
+            .copied()
+            .unwrap_or_default()
+    };
     println!("{what}: p50 {:?} p99 {:?}", at(50), at(99));
 }

@@ -21,21 +21,29 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
         [flag, what, rest @ ..] if flag == "--without" => (what.to_str(), rest),
         rest => (None, rest),
     };
-    let [program, argv @ ..] = argv else { return err("docker [--without WHAT] PROGRAM ARGS…") };
+    let [program, argv @ ..] = argv else {
+        return err("docker [--without WHAT] PROGRAM ARGS…");
+    };
 
     let mut eperm = denied()?;
     let mut enosys: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::from([(libc::SYS_clone3, vec![])]);
     match without {
         None => {}
         Some("landlock") => {
-            for nr in [libc::SYS_landlock_create_ruleset, libc::SYS_landlock_restrict_self] {
+            for nr in [
+                libc::SYS_landlock_create_ruleset,
+                libc::SYS_landlock_restrict_self,
+            ] {
                 enosys.insert(nr, vec![]);
             }
         }
         Some("notify") => {
             // As where another listener is installed already: no filter with a listener can be added.
             let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-            eperm.insert(libc::SYS_seccomp, vec![rule(1, SeccompCmpOp::MaskedEq(listener), listener)?]);
+            eperm.insert(
+                libc::SYS_seccomp,
+                vec![rule(1, SeccompCmpOp::MaskedEq(listener), listener)?],
+            );
         }
         Some(other) => return err(&format!("can't do without {other}")),
     }
@@ -43,7 +51,9 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     // Order matters: changing users needs capabilities, and does away with them.
     if rustix::process::getuid().is_root() {
         for bit in 0..41 {
-            let _ = rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit));
+            let _ = rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(
+                1 << bit,
+            ));
         }
         let nobody = 65534;
         rustix::thread::set_thread_groups(&[])?;
@@ -55,15 +65,27 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     let none = CapabilitySet::empty();
     rustix::thread::set_capabilities(
         None,
-        CapabilitySets { effective: none, permitted: none, inheritable: none },
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
     )?;
     rustix::thread::set_no_new_privs(true)?;
     for (rules, errno) in [(eperm, libc::EPERM), (enosys, libc::ENOSYS)] {
         let errno = SeccompAction::Errno(errno.unsigned_abs());
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, std::env::consts::ARCH.try_into()?)?;
+        let filter = SeccompFilter::new(
+            rules,
+            SeccompAction::Allow,
+            errno,
+            std::env::consts::ARCH.try_into()?,
+        )?;
         seccompiler::apply_filter(&BpfProgram::try_from(filter)?)?;
     }
-    #[expect(clippy::disallowed_methods, reason = "replaces this process; nothing is started")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "replaces this process; nothing is started"
+    )]
     let error = std::process::Command::new(program).args(argv).exec();
     Err(error.into())
 }
@@ -126,12 +148,19 @@ fn denied() -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
     }
     rules.insert(libc::SYS_clone, clone);
     let families = [libc::AF_VSOCK, libc::AF_ALG];
-    let families: Result<Vec<_>> =
-        families.map(|f| rule(0, SeccompCmpOp::Eq, u64::from(f.unsigned_abs()))).into_iter().collect();
+    let families: Result<Vec<_>> = families
+        .map(|f| rule(0, SeccompCmpOp::Eq, u64::from(f.unsigned_abs())))
+        .into_iter()
+        .collect();
     rules.insert(libc::SYS_socket, families?);
     Ok(rules)
 }
 
 fn rule(arg: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompRule> {
-    Ok(SeccompRule::new(vec![SeccompCondition::new(arg, SeccompCmpArgLen::Dword, op, value)?])?)
+    Ok(SeccompRule::new(vec![SeccompCondition::new(
+        arg,
+        SeccompCmpArgLen::Dword,
+        op,
+        value,
+    )?])?)
 }

@@ -17,7 +17,9 @@ use super::{me, runtime};
 
 /// `lock OWN_DIR FOREIGN_FILE PROFILE.json TCP_PORT`: prints one JSON object of findings.
 pub(crate) fn run(args: &[OsString]) -> Result<()> {
-    let [own, foreign, profile, port] = args else { return err("lock OWN_DIR FOREIGN_FILE PROFILE.json TCP_PORT") };
+    let [own, foreign, profile, port] = args else {
+        return err("lock OWN_DIR FOREIGN_FILE PROFILE.json TCP_PORT");
+    };
     let own = Path::new(own);
     let port: u16 = port.to_str().and_then(|p| p.parse().ok()).ok_or("a port")?;
     let profile: Profile = serde_json::from_str(&fs::read_to_string(profile)?)?;
@@ -36,8 +38,8 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     let listener = UnixListener::bind(own.join("own.sock"))?;
     #[expect(clippy::disallowed_methods, reason = "this tries what must be refused")]
     let exec = std::process::Command::new("/bin/true").status();
-    #[expect(clippy::disallowed_methods, reason = "this tries which ports are open")]
-    let connect = |port: u16| TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(2));
+    let connect =
+        |port: u16| TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(2));
     let mut found = serde_json::json!({
         "level": report.level,
         "gaps": report.gaps,
@@ -72,7 +74,9 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
         let peer = peer_credentials(&stream)?;
         found["peer_pid"] = peer.pid.into();
         found["peer_has_pidfd"] = peer.pidfd.is_some().into();
-        found["peer_confined"] = Confinement::of_peer(&peer)?.is_more_confined_than(&baseline).into();
+        found["peer_confined"] = Confinement::of_peer(&peer)?
+            .is_more_confined_than(&baseline)
+            .into();
         found["peer_descends"] = descends_from(peer.pid, is_spawner).into();
         run.kill(Duration::ZERO);
         found["run_ended"] = run.wait().await.is_ok().into();

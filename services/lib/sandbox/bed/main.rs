@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow_lite::{Result, err};
-use creel_sandbox::{Child, ChildSpec, Command, Io, Profile, Spawner, Target};
+use creel_sandbox::{Child, ChildSpec, Command, Io, Profile, RunError, Spawner, Target};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let rest: Vec<OsString> = args.collect();
     let result = match role.to_str() {
         Some("service") => service(&rest),
+        Some("enforce") => return report(&rest),
         Some("supervisor") => supervisor(rest),
         Some("docker") => docker::run(&rest),
         Some("lock") => lock::run(&rest),
@@ -47,7 +48,9 @@ fn main() -> ExitCode {
 
 /// `service PROFILE.json PROGRAM ARGS…`: starts one run, prints the chain's pids, waits for its end.
 fn service(args: &[OsString]) -> Result<()> {
-    let [profile, argv @ ..] = args else { return err("service PROFILE.json PROGRAM ARGS…") };
+    let [profile, argv @ ..] = args else {
+        return err("service PROFILE.json PROGRAM ARGS…");
+    };
     let profile: Profile = serde_json::from_str(&std::fs::read_to_string(profile)?)?;
     let spawner = Spawner::start(&me())?;
     runtime()?.block_on(async {
@@ -64,6 +67,35 @@ fn service(args: &[OsString]) -> Result<()> {
         spawner.shutdown().await;
         if code == 0 { Ok(()) } else { err(&format!("the run ended with {code}")) }
     })
+}
+
+/// `enforce PROFILE.json PROGRAM ARGS…`: runs it and prints what stood around it, or why it did not run.
+fn report(args: &[OsString]) -> ExitCode {
+    let run = || -> Result<ExitCode> {
+        let [profile, argv @ ..] = args else {
+            return err("enforce PROFILE.json PROGRAM ARGS…");
+        };
+        let profile: Profile = serde_json::from_str(&std::fs::read_to_string(profile)?)?;
+        let spawner = Spawner::start(&me())?;
+        runtime()?.block_on(async {
+            match spawner
+                .run(Command::new(argv.iter().cloned(), "/", profile))
+                .await
+            {
+                Ok(run) => {
+                    println!("{}", serde_json::to_string(run.enforced())?);
+                    let code = run.wait().await?.exit.shell_code();
+                    Ok(ExitCode::from(u8::try_from(code)?))
+                }
+                Err(RunError::Refused(refusal)) => {
+                    println!("{refusal}; {}", refusal.hint().unwrap_or_default());
+                    Ok(ExitCode::from(125))
+                }
+                Err(e) => Err(e.into()),
+            }
+        })
+    };
+    run().unwrap_or(ExitCode::FAILURE)
 }
 
 /// `supervisor ARGS…`: a supervisor with one service; when the service ends it ends what is left, then itself.
@@ -96,7 +128,10 @@ fn supervisor(args: Vec<OsString>) -> Result<()> {
 
 /// `hog BYTES`: touches that much *shared* memory, which no rlimit counts, and waits to be ended.
 fn hog(args: &[OsString]) -> Result<()> {
-    let bytes: usize = args.first().and_then(|a| a.to_str()?.parse().ok()).ok_or("hog BYTES")?;
+    let bytes: usize = args
+        .first()
+        .and_then(|a| a.to_str()?.parse().ok())
+        .ok_or("hog BYTES")?;
     // SAFETY: a fresh anonymous mapping; every byte written lies in it.
     unsafe {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -120,7 +155,9 @@ fn me() -> PathBuf {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 /// Just enough of an error type for a test program.

@@ -31,8 +31,8 @@ impl Base {
     pub(crate) fn readable(self) -> &'static [&'static str] {
         match self {
             Self::System => &[
-                "/etc/ld.so.cache",        // where the loader looks first
-                "/etc/localtime",          // the zone
+                "/etc/ld.so.cache",                                   // where the loader looks first
+                "/etc/localtime",                                     // the zone
                 "/etc/timezone",           // its name, for runtimes that want a name
                 "/etc/passwd",             // names of uids: git, ssh-less tools, `whoami` fail without
                 "/etc/group",              // the same for gids
@@ -85,9 +85,14 @@ impl Base {
     /// Device files: readable and writable, no ioctl.
     pub(crate) fn devices(self) -> &'static [&'static str] {
         match self {
-            Self::System => {
-                &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"]
-            }
+            Self::System => &[
+                "/dev/null",
+                "/dev/zero",
+                "/dev/full",
+                "/dev/random",
+                "/dev/urandom",
+                "/dev/tty",
+            ],
             Self::Loader => &["/dev/null", "/dev/random", "/dev/urandom"],
             Self::None => &["/dev/null"],
         }

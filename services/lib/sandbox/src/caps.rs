@@ -1,7 +1,8 @@
 //! Capabilities: none, for good.
 
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities,
 };
 
 /// Gives up every capability but those in `keep`, also for whatever is executed later.
@@ -27,6 +28,10 @@ pub(crate) fn drop_all_but(keep: CapabilitySet) -> rustix::io::Result<()> {
     let kept = rustix::thread::capabilities(None)?.permitted & keep;
     set_capabilities(
         None,
-        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
+        CapabilitySets {
+            effective: kept,
+            permitted: kept,
+            inheritable: CapabilitySet::empty(),
+        },
     )
 }

@@ -29,7 +29,12 @@ impl Capture {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
         let read = pipe::Receiver::from_owned_fd(read)?;
-        Ok((Self { reader: tokio::spawn(collect(read, max_bytes)) }, write))
+        Ok((
+            Self {
+                reader: tokio::spawn(collect(read, max_bytes)),
+            },
+            write,
+        ))
     }
 
     /// What came until every holder of the write end was gone.
@@ -57,9 +62,16 @@ mod tests {
 
     #[tokio::test]
     async fn keeps_up_to_the_bound_and_counts_the_rest() {
-        for (written, max, kept, dropped) in [(10, 10, 10, 0), (11, 10, 10, 1), (30_000, 10_000, 10_000, 20_000), (5, 0, 0, 5)] {
+        for (written, max, kept, dropped) in [
+            (10, 10, 10, 0),
+            (11, 10, 10, 1),
+            (30_000, 10_000, 10_000, 20_000),
+            (5, 0, 0, 5),
+        ] {
             let (capture, write) = Capture::start(max).unwrap();
-            std::fs::File::from(write).write_all(&vec![b'x'; written]).unwrap();
+            std::fs::File::from(write)
+                .write_all(&vec![b'x'; written])
+                .unwrap();
             let got = capture.finish().await;
             assert_eq!((got.bytes.len(), got.dropped), (kept, dropped));
         }

@@ -10,7 +10,7 @@ use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
-use crate::landlock_wall::{Right, Rules};
+use crate::landlock_wall::{Right, Rules, RulesetFailure};
 use crate::profile::Limits;
 use crate::report::{Refusal, Wall};
 use crate::seccomp::Filters;
@@ -52,7 +52,10 @@ impl Blueprint<'_> {
 
     fn try_build(mut self, setup: &OwnedFd) -> Result<Infallible, Refusal> {
         let [program, cwd, ..] = *self.strings else {
-            return Err(Refusal::setup("read the order", &io::ErrorKind::InvalidData.into()));
+            return Err(Refusal::setup(
+                "read the order",
+                &io::ErrorKind::InvalidData.into(),
+            ));
         };
         step("start a session", rustix::process::setsid().map(drop))?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -61,13 +64,17 @@ impl Blueprint<'_> {
             &format!("enter the working directory `{}`", cwd.to_string_lossy()),
             rustix::process::chdir(cwd),
         )?;
-        limit(&self.order.limits)?;
         step("set no_new_privs", rustix::thread::set_no_new_privs(true))?;
         step("drop capabilities", caps::drop_all_but(CapabilitySet::empty()))?;
         self.landlock()?;
         self.seccomp(setup)?;
+        // Not earlier: what the steps before need is not the program's.
+        limit(&self.order.limits)?;
         // After the last change of credentials, which may clear it.
-        step("set the death signal", rustix::process::set_parent_process_death_signal(Some(Signal::KILL)))?;
+        step(
+            "set the death signal",
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL)),
+        )?;
         if rustix::process::getppid() != Some(self.init) {
             sys::exit(126); // init died before the signal was set; nobody is there to be told
         }
@@ -76,9 +83,14 @@ impl Blueprint<'_> {
         step("close descriptors", sys::close_on_exec_from_3())?;
 
         let (argv, env) = self.strings[2..].split_at(self.order.argc.min(self.strings.len() - 2));
-        let image = self.fds[3].as_ref().map_or(Image::Path(program), |fd| Image::Fd(fd.as_fd()));
+        let image = self.fds[3]
+            .as_ref()
+            .map_or(Image::Path(program), |fd| Image::Fd(fd.as_fd()));
         let error = sys::exec(&image, argv, env);
-        Err(Refusal::setup(format!("execute `{}`", program.to_string_lossy()), &error))
+        Err(Refusal::setup(
+            format!("execute `{}`", program.to_string_lossy()),
+            &error,
+        ))
     }
 
     fn standard_streams(&self) -> Result<(), Refusal> {
@@ -91,13 +103,18 @@ impl Blueprint<'_> {
             ),
         )?;
         for (target, fd) in (0..3).zip(&self.fds) {
-            step("set a standard stream", sys::dup_onto(fd.as_ref().unwrap_or(&null).as_fd(), target))?;
+            step(
+                "set a standard stream",
+                sys::dup_onto(fd.as_ref().unwrap_or(&null).as_fd(), target),
+            )?;
         }
         Ok(())
     }
 
     fn landlock(&mut self) -> Result<(), Refusal> {
-        let Some(rules) = self.rules.take() else { return Ok(()) };
+        let Some(rules) = self.rules.take() else {
+            return Ok(());
+        };
         // Its own /proc entry, for the program itself; what it starts has other entries. They hold nothing of
         // anybody else, and the filter for ptrace applies to what they lead to.
         let own = match self.order.grants.proc.is_empty() {
@@ -105,6 +122,9 @@ impl Blueprint<'_> {
             false => rules.grant_pinned(Path::new("/proc/self"), Right::Read),
         };
         own.and_then(Rules::enforce).map_err(|e| {
+            if let RulesetFailure::Open { source, .. } = &e {
+                return Refusal::setup("open /proc/self", source);
+            }
             let walls = self.order.walls;
             let wall = if walls.fs {
                 Wall::Fs
@@ -118,16 +138,23 @@ impl Blueprint<'_> {
     }
 
     fn seccomp(&self, setup: &OwnedFd) -> Result<(), Refusal> {
-        let Some(filters) = self.filters else { return Ok(()) };
-        let wall = if self.order.walls.net { Wall::Net } else { Wall::Ipc };
-        for program in [&filters.eperm, &filters.enosys] {
-            seccompiler::apply_filter(program).map_err(|e| Refusal::unavailable(wall, describe(&e)))?;
-        }
+        let Some(filters) = self.filters else {
+            return Ok(());
+        };
+        let wall = if self.order.walls.net {
+            Wall::Net
+        } else {
+            Wall::Ipc
+        };
+        seccompiler::apply_filter(&filters.errors).map_err(|e| Refusal::unavailable(wall, describe(&e)))?;
         if self.gated {
             let listener = sys::install_listener(&filters.gate)
                 .map_err(|e| Refusal::unavailable(gate::wall(self.order), describe(&e)))?;
             let packet = step("encode", wire::encode(&Setup::Gate, &[]))?;
-            step("hand over the gate", wire::send(setup.as_fd(), &packet, &[listener.as_fd()], true))?;
+            step(
+                "hand over the gate",
+                wire::send(setup.as_fd(), &packet, &[listener.as_fd()], true),
+            )?;
         }
         Ok(())
     }
@@ -136,12 +163,16 @@ impl Blueprint<'_> {
 /// A non-dumpable process gives nobody its memory, its descriptors or its `/proc` entries; exec makes the program
 /// dumpable again.
 pub(crate) fn hide() -> io::Result<()> {
-    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+    Ok(rustix::process::set_dumpable_behavior(
+        DumpableBehavior::NotDumpable,
+    )?)
 }
 
 /// Undoes [`hide`].
 pub(crate) fn show() -> io::Result<()> {
-    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?)
+    Ok(rustix::process::set_dumpable_behavior(
+        DumpableBehavior::Dumpable,
+    )?)
 }
 
 fn limit(limits: &Limits) -> Result<(), Refusal> {
@@ -149,14 +180,24 @@ fn limit(limits: &Limits) -> Result<(), Refusal> {
         (Resource::Core, 0, 0),
         (Resource::Msgqueue, 0, 0),
         (Resource::Data, limits.memory_bytes, limits.memory_bytes),
-        (Resource::Cpu, limits.cpu_seconds, limits.cpu_seconds.saturating_add(1)),
+        (
+            Resource::Cpu,
+            limits.cpu_seconds,
+            limits.cpu_seconds.saturating_add(1),
+        ),
         (Resource::Nofile, limits.open_files, limits.open_files),
         (Resource::Fsize, limits.file_bytes, limits.file_bytes),
     ];
     for (resource, soft, hard) in wanted {
         let ceiling = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
-        let limit = Rlimit { current: Some(soft.min(ceiling)), maximum: Some(hard.min(ceiling)) };
-        step("set a resource limit", rustix::process::setrlimit(resource, limit))?;
+        let limit = Rlimit {
+            current: Some(soft.min(ceiling)),
+            maximum: Some(hard.min(ceiling)),
+        };
+        step(
+            "set a resource limit",
+            rustix::process::setrlimit(resource, limit),
+        )?;
     }
     Ok(())
 }

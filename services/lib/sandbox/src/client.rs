@@ -90,7 +90,10 @@ impl Spawner {
         tree::become_subreaper()?;
         let (ours, theirs) = wire::pair()?;
         rustix::io::ioctl_fionbio(&ours, true)?;
-        #[expect(clippy::disallowed_methods, reason = "this crate is where processes are started")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this crate is where processes are started"
+        )]
         let child = std::process::Command::new(exe)
             .arg("spawner")
             .env_clear()
@@ -123,7 +126,10 @@ impl Spawner {
     pub async fn run(&self, mut command: Command) -> Result<Run, RunError> {
         let grants = command.profile.resolve()?;
         let mut captures = [None, None];
-        for (io, slot) in [&mut command.stdout, &mut command.stderr].into_iter().zip(&mut captures) {
+        for (io, slot) in [&mut command.stdout, &mut command.stderr]
+            .into_iter()
+            .zip(&mut captures)
+        {
             if let Io::Capture { max_bytes } = *io {
                 let (capture, write) = Capture::start(max_bytes).map_err(RunError::Command)?;
                 *slot = Some(capture);
@@ -134,7 +140,11 @@ impl Spawner {
         let parcel = Parcel::pack(id, command, grants).map_err(RunError::Command)?;
         let link = self.shared.link()?;
         let (started, exited) = self.shared.register(id)?;
-        let guard = KillOnDrop { run: id, shared: Arc::clone(&self.shared), armed: true };
+        let guard = KillOnDrop {
+            run: id,
+            shared: Arc::clone(&self.shared),
+            armed: true,
+        };
         if let Err(e) = link.send(|socket| parcel.send(socket)).await {
             self.shared.forget(id);
             // EPIPE and ECONNRESET are the only errors of a socket whose packets fit.
@@ -144,7 +154,15 @@ impl Spawner {
         // Our copies of the program's descriptors: their other ends wait for the last holder.
         drop(parcel);
         let Started { pid, init, enforced } = started.await.map_err(|_| RunError::SpawnerLost)??;
-        Ok(Run { id, pid, init, enforced, exited, captures, guard })
+        Ok(Run {
+            id,
+            pid,
+            init,
+            enforced,
+            exited,
+            captures,
+            guard,
+        })
     }
 
     /// What the kernel and the surrounding container let the walls be made of.
@@ -163,7 +181,12 @@ impl Spawner {
     /// Returns when the helper process is gone.
     pub async fn lost(&self) {
         if self.shared.link().is_ok() {
-            let _ = self.shared.state.subscribe().wait_for(|s| *s == State::Lost).await;
+            let _ = self
+                .shared
+                .state
+                .subscribe()
+                .wait_for(|s| *s == State::Lost)
+                .await;
         }
     }
 
@@ -282,7 +305,9 @@ struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Spawner").field("pid", &self.pid).finish_non_exhaustive()
+        f.debug_struct("Spawner")
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -318,8 +343,12 @@ impl Shared {
         if let Some(fd) = socket.take() {
             let watched = sys::watch(fd, Interest::READABLE | Interest::WRITABLE);
             let socket = Arc::new(watched.map_err(RunError::Command)?);
-            let reader =
-                tokio::spawn(read(Arc::clone(&socket), Arc::clone(&self.table), self.state.clone(), self.pid));
+            let reader = tokio::spawn(read(
+                Arc::clone(&socket),
+                Arc::clone(&self.table),
+                self.state.clone(),
+                self.pid,
+            ));
             let _ = self.link.set(Link { socket, reader });
         }
         self.link.get().ok_or(RunError::SpawnerLost)
@@ -336,7 +365,13 @@ impl Shared {
         }
         let (started, started_rx) = oneshot::channel();
         let (exited, exited_rx) = oneshot::channel();
-        table.insert(run, Slot { started: Some(started), exited });
+        table.insert(
+            run,
+            Slot {
+                started: Some(started),
+                exited,
+            },
+        );
         Ok((started_rx, exited_rx))
     }
 
@@ -349,9 +384,10 @@ impl Shared {
     /// Sends a kill now if there is room, else as soon as there is.
     fn kill(&self, run: u64, grace: Duration) {
         let grace_ms = millis(grace.min(crate::command::MAX_GRACE));
-        let (Some(link), Ok(packet)) =
-            (self.link.get(), wire::encode(&Request::Kill { run, grace_ms }, &[]))
-        else {
+        let (Some(link), Ok(packet)) = (
+            self.link.get(),
+            wire::encode(&Request::Kill { run, grace_ms }, &[]),
+        ) else {
             return;
         };
         let send = |socket: &OwnedFd| wire::send(socket.as_fd(), &packet, &[], false);
@@ -375,10 +411,14 @@ impl Shared {
 async fn read(socket: Arc<AsyncFd<OwnedFd>>, table: Arc<Table>, state: watch::Sender<State>, pid: i32) {
     let mut buffer = vec![0; MAX_PACKET];
     loop {
-        let Ok(mut ready) = socket.readable().await else { break };
+        let Ok(mut ready) = socket.readable().await else {
+            break;
+        };
         let received = ready.try_io(|s| {
             let packet = wire::receive(s.get_ref().as_fd(), &mut buffer, &mut Vec::new())?;
-            packet.map(|p| wire::decode::<Event>(p).map(|(event, _)| event)).transpose()
+            packet
+                .map(|p| wire::decode::<Event>(p).map(|(event, _)| event))
+                .transpose()
         });
         match received {
             Ok(Ok(Some(event))) => dispatch(event, &table, &state),
@@ -407,7 +447,12 @@ fn dispatch(event: Event, table: &Table, state: &watch::Sender<State>) {
         Event::Hello(support) => {
             state.send_replace(State::Up(support));
         }
-        Event::Started { run, pid, init, enforced } => {
+        Event::Started {
+            run,
+            pid,
+            init,
+            enforced,
+        } => {
             if let Some(tell) = table.get_mut(&run).and_then(|slot| slot.started.take()) {
                 let _ = tell.send(Ok(Started { pid, init, enforced }));
             }

@@ -92,7 +92,10 @@ impl Parcel {
     /// Packs a command whose profile resolved to `grants`. The streams must be [`Io::Null`] or [`Io::Fd`] by now.
     pub(crate) fn pack(run: u64, command: Command, grants: Grants) -> io::Result<Self> {
         let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
-        let program = command.argv.first().ok_or_else(|| invalid("the command has no program"))?;
+        let program = command
+            .argv
+            .first()
+            .ok_or_else(|| invalid("the command has no program"))?;
         if !Path::new(program).is_absolute() || !command.cwd.is_absolute() {
             return Err(invalid("program and working directory must be absolute paths"));
         }
@@ -112,7 +115,10 @@ impl Parcel {
 
         let mut fds = Vec::new();
         let mut sent = [false; MAX_FDS];
-        for (slot, io) in [command.stdin, command.stdout, command.stderr].into_iter().enumerate() {
+        for (slot, io) in [command.stdin, command.stdout, command.stderr]
+            .into_iter()
+            .enumerate()
+        {
             match io {
                 Io::Null => {}
                 Io::Fd(fd) => {
@@ -137,7 +143,10 @@ impl Parcel {
             fds: sent,
             argc: command.argv.len(),
         };
-        Ok(Self { packet: wire::encode(&Request::Run(Box::new(order)), &tail)?, fds })
+        Ok(Self {
+            packet: wire::encode(&Request::Run(Box::new(order)), &tail)?,
+            fds,
+        })
     }
 
     /// Sends without waiting; `WouldBlock` when there is no room.
@@ -156,11 +165,21 @@ mod tests {
     use super::*;
 
     fn command(argv: &[&str]) -> Command {
-        Command::new(argv.iter().copied(), "/", Profile::turn(Path::new("/tmp"), Path::new("/tmp")))
+        Command::new(
+            argv.iter().copied(),
+            "/",
+            Profile::turn(Path::new("/tmp"), Path::new("/tmp")),
+        )
     }
 
     fn grants() -> Grants {
-        Grants { exec: vec![], read: vec![], proc: vec![], devices: vec![], write: vec![] }
+        Grants {
+            exec: vec![],
+            read: vec![],
+            proc: vec![],
+            devices: vec![],
+            write: vec![],
+        }
     }
 
     #[test]
@@ -169,9 +188,14 @@ mod tests {
         c.argv0 = Some("sh".into());
         c.env.push(("A".into(), "1=2".into()));
         let parcel = Parcel::pack(3, c, grants()).unwrap();
-        let (Request::Run(order), tail) = wire::decode(&parcel.packet).unwrap() else { panic!() };
+        let (Request::Run(order), tail) = wire::decode(&parcel.packet).unwrap() else {
+            panic!()
+        };
         assert_eq!((order.run, order.argc), (3, 3));
-        assert_eq!(wire::strings(tail).unwrap(), [c"/bin/sh", c"/", c"sh", c"-c", c"true", c"A=1=2"]);
+        assert_eq!(
+            wire::strings(tail).unwrap(),
+            [c"/bin/sh", c"/", c"sh", c"-c", c"true", c"A=1=2"]
+        );
     }
 
     #[test]
@@ -180,10 +204,22 @@ mod tests {
         assert!(refused(command(&[])));
         assert!(refused(command(&["sh"])), "no search path");
         assert!(refused(command(&["/bin/sh", "a\0b"])));
-        assert!(refused(Command { cwd: "work".into(), ..command(&["/bin/sh"]) }));
-        assert!(refused(Command { env: vec![("A=B".into(), "".into())], ..command(&["/bin/sh"]) }));
-        assert!(refused(Command { stdin: Io::Capture { max_bytes: 1 }, ..command(&["/bin/sh"]) }));
-        assert!(refused(command(&["/bin/sh", &"x".repeat(wire::MAX_PACKET)])), "bounded");
+        assert!(refused(Command {
+            cwd: "work".into(),
+            ..command(&["/bin/sh"])
+        }));
+        assert!(refused(Command {
+            env: vec![("A=B".into(), "".into())],
+            ..command(&["/bin/sh"])
+        }));
+        assert!(refused(Command {
+            stdin: Io::Capture { max_bytes: 1 },
+            ..command(&["/bin/sh"])
+        }));
+        assert!(
+            refused(command(&["/bin/sh", &"x".repeat(wire::MAX_PACKET)])),
+            "bounded"
+        );
         assert!(!refused(command(&["/bin/sh"])));
     }
 }

@@ -62,6 +62,10 @@ impl Exit {
 impl Status {
     /// From a raw wait status of a process that ended.
     pub(crate) fn from_raw(raw: i32) -> Self {
-        if libc::WIFEXITED(raw) { Self::Code(libc::WEXITSTATUS(raw)) } else { Self::Signal(libc::WTERMSIG(raw)) }
+        if libc::WIFEXITED(raw) {
+            Self::Code(libc::WEXITSTATUS(raw))
+        } else {
+            Self::Signal(libc::WTERMSIG(raw))
+        }
     }
 }

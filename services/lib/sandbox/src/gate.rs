@@ -8,7 +8,7 @@
 //!   proxy. Landlock's TCP rules can't say that: they know ports and no addresses, and a stranger's host may listen
 //!   on the same port.
 //!
-//! - **Modes and times** of files by path: see [`metadata`].
+//! - **Modes, owners and times** of files by path: see [`metadata`].
 //!
 //! Judged arguments are register values in the notification. A call whose meaning lies in the program's memory is
 //! never let through on the strength of a look at it: it could change between the look and the call.
@@ -31,20 +31,20 @@ use crate::sys::{self, Verdict};
 use crate::tree;
 use crate::wire::Order;
 
-/// How long the proxy may take to accept on loopback. While it does, the run's other gated calls wait.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
-/// A run at its limit must not make its init walk `/proc` all the time.
-const RECOUNT_EVERY: Duration = Duration::from_millis(20);
+/// How long the proxy may take to accept on loopback. While it does, the run's other gated calls wait, and so does
+/// its end.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(250);
 
 pub(crate) struct Gate {
     listener: OwnedFd,
     net: Net,
-    /// Where modes and times may be changed.
+    /// Where modes, owners and times may be changed.
     writable: Vec<PathBuf>,
     limit: u32,
     /// Never less than the number of tasks that live: counts up by what is let through, corrected by counting.
     tasks: u32,
-    counted: Option<Instant>,
+    /// When it may count again: a run at its limit must not make its init walk `/proc` all the time.
+    count_at: Instant,
 }
 
 impl Gate {
@@ -55,7 +55,7 @@ impl Gate {
             writable: order.grants.write.clone(),
             limit: order.limits.processes,
             tasks: 1,
-            counted: None,
+            count_at: Instant::now(),
         }
     }
 
@@ -70,11 +70,21 @@ impl Gate {
         let (nr, args) = (i64::from(call.data.nr), &call.data.args);
         let answered = if nr == libc::SYS_socket {
             match self.socket(args) {
-                Ok((fd, cloexec)) => self.answer(call.id, &Verdict::Give { fd: fd.as_fd(), cloexec }),
+                Ok((fd, cloexec)) => self.answer(
+                    call.id,
+                    &Verdict::Give {
+                        fd: fd.as_fd(),
+                        cloexec,
+                    },
+                ),
                 Err(errno) => self.answer(call.id, &Verdict::Fail(errno)),
             }
         } else if nr == libc::SYS_connect {
-            self.answer(call.id, &Verdict::Done)
+            // Only the error's wording depends on the address: whatever it says, nothing is connected.
+            match family(call.pid.cast_signed(), args[1]) {
+                Some(libc::AF_INET | libc::AF_INET6) => self.answer(call.id, &Verdict::Done),
+                _ => self.answer(call.id, &Verdict::Fail(libc::EPERM)),
+            }
         } else if let Some(change) = Change::from_call(nr, args) {
             let caller = call.pid.cast_signed();
             let waits = || sys::still_waits(self.listener.as_fd(), call.id);
@@ -102,9 +112,10 @@ impl Gate {
     }
 
     fn may_fork(&mut self) -> bool {
-        if self.tasks >= self.limit && self.counted.is_none_or(|at| at.elapsed() >= RECOUNT_EVERY) {
+        let start = Instant::now();
+        if self.tasks >= self.limit && start >= self.count_at {
             self.tasks = tree::count_tasks();
-            self.counted = Some(Instant::now());
+            self.count_at = Instant::now() + start.elapsed() * 2;
         }
         let room = self.tasks < self.limit;
         self.tasks += u32::from(room);
@@ -112,7 +123,9 @@ impl Gate {
     }
 
     fn socket(&self, args: &[u64; 6]) -> Result<(OwnedFd, bool), i32> {
-        let Net::Proxy { port } = self.net else { return Err(libc::EPERM) };
+        let Net::Proxy { port } = self.net else {
+            return Err(libc::EPERM);
+        };
         let [family, kind, protocol] = [args[0], args[1], args[2]].map(low_int);
         if family != libc::AF_INET {
             // As if IPv6 were switched off: programs go on with IPv4.
@@ -165,8 +178,18 @@ fn connected(port: u16) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// The address family at an address of the program's memory.
+fn family(caller: libc::pid_t, address: u64) -> Option<i32> {
+    let mut family = [0; 2];
+    let read = sys::read_memory(caller, address, &mut family).ok()?;
+    (read == family.len()).then(|| i32::from(u16::from_ne_bytes(family)))
+}
+
 fn low_int(arg: u64) -> i32 {
-    #[expect(clippy::cast_possible_truncation, reason = "the kernel takes these arguments as int, too")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the kernel takes these arguments as int, too"
+    )]
     let low = arg as u32;
     low.cast_signed()
 }

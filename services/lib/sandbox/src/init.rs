@@ -10,11 +10,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::Timespec;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use rustix::thread::CapabilitySet;
-use rustix::event::Timespec;
 
 use crate::caps;
 use crate::child::{self, Blueprint, Setup};
@@ -31,7 +31,7 @@ use crate::tree::{self, KILL_PATIENCE};
 use crate::wire::{self, End, MAX_FDS, MAX_PACKET, Order};
 
 /// What remains of a run after its main program gets this long between TERM and SIGKILL.
-const STRAY_GRACE: Duration = Duration::from_millis(500);
+pub(crate) const STRAY_GRACE: Duration = Duration::from_millis(500);
 
 /// One run to look after.
 pub(crate) struct Job<'a> {
@@ -55,7 +55,12 @@ impl Job<'_> {
     ) -> Result<Exit, Refusal> {
         let failed = |step: &'static str| move |e: io::Error| Refusal::setup(step, &e);
         let order = self.order;
-        let keep: Vec<_> = self.fds.iter().map(AsRawFd::as_raw_fd).chain(self.control.map(|fd| fd.as_raw_fd())).collect();
+        let keep: Vec<_> = self
+            .fds
+            .iter()
+            .map(AsRawFd::as_raw_fd)
+            .chain(self.control.map(|fd| fd.as_raw_fd()))
+            .collect();
         sys::close_all_but(&keep).map_err(failed("close inherited descriptors"))?;
         let _ = rustix::thread::set_name(c"creel-init");
         tree::become_subreaper().map_err(failed("become a subreaper"))?;
@@ -100,7 +105,11 @@ impl Job<'_> {
             .map_err(|e| Refusal::setup("drop capabilities", &e.into()))?;
         if !order.grants.proc.is_empty() {
             // The program may read its own entry; see `Rules::grant_pinned`.
-            pins.extend(rustix::fs::open(format!("/proc/{main}"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()));
+            pins.extend(rustix::fs::open(
+                format!("/proc/{main}"),
+                OFlags::PATH | OFlags::CLOEXEC,
+                Mode::empty(),
+            ));
         }
         let now = Instant::now();
         let watch = Watch {
@@ -127,9 +136,13 @@ impl Job<'_> {
 enum Phase {
     Running,
     /// TERM was sent.
-    Asked { kill_at: Instant },
+    Asked {
+        kill_at: Instant,
+    },
     /// SIGKILL is being sent, the gate is closed.
-    Killing { give_up_at: Instant },
+    Killing {
+        give_up_at: Instant,
+    },
 }
 
 struct Watch<'a> {
@@ -156,10 +169,15 @@ impl Watch<'_> {
         let mut started = Some(started);
         loop {
             let anybody = self.reap();
-            if self.setup.is_some() && self.hear_setup()? && let Some(tell) = started.take() {
-                if tell().is_err() {
-                    self.end(Cause::OwnerLost, STRAY_GRACE);
-                }
+            let ready = self.hear_setup().inspect_err(|_| {
+                // It is on its way out already, unless its report was unreadable.
+                let _ = kill_process(self.main, Signal::KILL);
+            })?;
+            if ready
+                && let Some(tell) = started.take()
+                && tell().is_err()
+            {
+                self.end(Cause::OwnerLost, STRAY_GRACE);
             }
             if !anybody {
                 return Ok(self.exit(0));
@@ -199,7 +217,9 @@ impl Watch<'_> {
     fn hear_setup(&mut self) -> Result<bool, Refusal> {
         let (mut buffer, mut fds) = (vec![0; MAX_PACKET], Vec::new());
         loop {
-            let Some(socket) = &self.setup else { return Ok(false) };
+            let Some(socket) = &self.setup else {
+                return Ok(false);
+            };
             match wire::receive(socket.as_fd(), &mut buffer, &mut fds) {
                 Ok(Some(packet)) => match wire::decode(packet) {
                     Ok((Setup::Gate, _)) => {
@@ -232,6 +252,9 @@ impl Watch<'_> {
         }
         self.cause = cause;
         self.phase = Phase::Asked { kill_at };
+        if grace.is_zero() {
+            return; // no time to heed a TERM
+        }
         if self.status.is_none() {
             // Unreaped, so neither its pid nor its group can belong to anybody else. No group yet: before setsid.
             if kill_process_group(self.main, Signal::TERM).is_err() {
@@ -255,7 +278,9 @@ impl Watch<'_> {
         if let Phase::Asked { kill_at } = self.phase
             && now >= kill_at
         {
-            self.phase = Phase::Killing { give_up_at: now + KILL_PATIENCE };
+            self.phase = Phase::Killing {
+                give_up_at: now + KILL_PATIENCE,
+            };
             // From here on no process of the run makes another one.
             self.gate = None;
         }
@@ -280,7 +305,9 @@ impl Watch<'_> {
 
     fn wait(&mut self) -> io::Result<()> {
         let until = match self.phase {
-            Phase::Running => self.deadline.map_or(self.meter.next(), |d| d.min(self.meter.next())),
+            Phase::Running => self
+                .deadline
+                .map_or(self.meter.next(), |d| d.min(self.meter.next())),
             Phase::Asked { kill_at } => kill_at,
             Phase::Killing { give_up_at } => give_up_at,
         };
@@ -318,8 +345,13 @@ impl Watch<'_> {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
-        let ready =
-            |i: usize| if sources[i].is_some() { polled[i].revents() } else { PollFlags::empty() };
+        let ready = |i: usize| {
+            if sources[i].is_some() {
+                polled[i].revents()
+            } else {
+                PollFlags::empty()
+            }
+        };
         Ok([ready(0), ready(1), ready(2)])
     }
 
@@ -356,11 +388,22 @@ impl Watch<'_> {
 /// Builds the rules; the program's own `/proc` entry is added by the child.
 fn ruleset(order: &Order, support: &Support) -> Result<(Option<Rules>, Vec<OwnedFd>), Refusal> {
     let Walls { fs, net, ipc, kill } = order.walls;
-    let tcp = if net && order.net != Net::Host { Ports::None } else { Ports::Any };
-    let scopes =
-        Scopes { files: fs, bind: tcp.clone(), connect: tcp, signals: kill, abstract_sockets: ipc };
+    let tcp = if net && order.net != Net::Host {
+        Ports::None
+    } else {
+        Ports::Any
+    };
+    let scopes = Scopes {
+        files: fs,
+        bind: tcp.clone(),
+        connect: tcp,
+        signals: kill,
+        abstract_sockets: ipc,
+    };
     let build = || -> Result<_, RulesetFailure> {
-        let Some(mut rules) = Rules::new(support.landlock_abi, &scopes)? else { return Ok((None, Vec::new())) };
+        let Some(mut rules) = Rules::new(support.landlock_abi, &scopes)? else {
+            return Ok((None, Vec::new()));
+        };
         let grants = &order.grants;
         for (paths, right) in [
             (&grants.exec, Right::Exec),
@@ -382,9 +425,7 @@ fn ruleset(order: &Order, support: &Support) -> Result<(Option<Rules>, Vec<Owned
         RulesetFailure::Open { path, source } => {
             Refusal::setup(format!("open the granted path `{}`", path.display()), &source)
         }
-        e @ RulesetFailure::Landlock(_) => {
-            Refusal::unavailable(crate::report::Wall::Fs, child::describe(&e))
-        }
+        e @ RulesetFailure::Landlock(_) => Refusal::unavailable(crate::report::Wall::Fs, child::describe(&e)),
     })
 }
 

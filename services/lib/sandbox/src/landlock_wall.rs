@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, NetPort, PathBeneath, Ruleset,
-    RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, NetPort, PathBeneath,
+    Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, Scope,
 };
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 
@@ -82,9 +82,10 @@ impl Rules {
             anything = true;
         }
         if abi >= ABI::V6 {
-            for (wanted, scope) in
-                [(scopes.signals, Scope::Signal), (scopes.abstract_sockets, Scope::AbstractUnixSocket)]
-            {
+            for (wanted, scope) in [
+                (scopes.signals, Scope::Signal),
+                (scopes.abstract_sockets, Scope::AbstractUnixSocket),
+            ] {
                 if wanted {
                     ruleset = ruleset.scope(scope)?;
                     anything = true;
@@ -96,9 +97,10 @@ impl Rules {
         }
         let mut ruleset = ruleset.create()?;
         if abi >= ABI::V4 {
-            for (ports, right) in
-                [(&scopes.bind, AccessNet::BindTcp), (&scopes.connect, AccessNet::ConnectTcp)]
-            {
+            for (ports, right) in [
+                (&scopes.bind, AccessNet::BindTcp),
+                (&scopes.connect, AccessNet::ConnectTcp),
+            ] {
                 if let Ports::Only(ports) = ports {
                     for port in ports {
                         ruleset = ruleset.add_rule(NetPort::new(*port, right))?;
@@ -106,7 +108,12 @@ impl Rules {
                 }
             }
         }
-        Ok(Some(Self { abi, files: scopes.files, ruleset, pins: Vec::new() }))
+        Ok(Some(Self {
+            abi,
+            files: scopes.files,
+            ruleset,
+            pins: Vec::new(),
+        }))
     }
 
     /// Grants a right on a canonical path. Links are not followed: a path that has become one since it was checked
@@ -127,7 +134,10 @@ impl Rules {
         if !self.files {
             return Ok(self);
         }
-        let failed = |source: rustix::io::Errno| RulesetFailure::Open { path: path.to_owned(), source: source.into() };
+        let failed = |source: rustix::io::Errno| RulesetFailure::Open {
+            path: path.to_owned(),
+            source: source.into(),
+        };
         let stat = fstat(&fd).map_err(failed)?;
         let mut rights = self.rights(right);
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
@@ -170,8 +180,12 @@ impl Rules {
 }
 
 fn open(path: &Path, resolve: ResolveFlags) -> Result<OwnedFd, RulesetFailure> {
-    openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
-        .map_err(|source| RulesetFailure::Open { path: path.to_owned(), source: source.into() })
+    openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(|source| {
+        RulesetFailure::Open {
+            path: path.to_owned(),
+            source: source.into(),
+        }
+    })
 }
 
 fn tcp_rights(scopes: &Scopes) -> BitFlags<AccessNet> {

@@ -25,7 +25,10 @@
 //!
 //! Linux only (x86_64, aarch64).
 
-#![allow(unsafe_code, reason = "the one crate that may; every block says why it is sound")]
+#![allow(
+    unsafe_code,
+    reason = "the one crate that may; every block says why it is sound"
+)]
 #![warn(clippy::undocumented_unsafe_blocks)]
 
 mod base;

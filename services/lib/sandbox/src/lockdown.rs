@@ -83,38 +83,63 @@ pub enum LockError {
 pub fn lock_service(spec: &LockSpec) -> Result<LockReport, LockError> {
     match sys::thread_count() {
         Some(1) => {}
-        threads => return Err(LockError::Threads { threads: threads.unwrap_or(0) }),
+        threads => {
+            return Err(LockError::Threads {
+                threads: threads.unwrap_or(0),
+            });
+        }
     }
     let landlock_abi = sys::landlock_abi();
     let seccomp = sys::seccomp_has(libc::SECCOMP_RET_ERRNO);
 
     step("hide from ptrace", child::hide())?;
     step("set no_new_privs", rustix::thread::set_no_new_privs(true))?;
-    let keep = if spec.low_ports { CapabilitySet::NET_BIND_SERVICE } else { CapabilitySet::empty() };
+    let keep = if spec.low_ports {
+        CapabilitySet::NET_BIND_SERVICE
+    } else {
+        CapabilitySet::empty()
+    };
     step("drop capabilities", caps::drop_all_but(keep))?;
     if let Some(rules) = rules(spec, landlock_abi)? {
         rules.enforce().map_err(failure)?;
     }
     if seccomp {
-        for program in step("compile the filters", seccomp::for_service())? {
-            step("install a filter", seccompiler::apply_filter(&program))?;
-        }
+        let program = step("compile the filter", seccomp::for_service())?;
+        step("install the filter", seccompiler::apply_filter(&program))?;
     }
 
     let checks = [
         (landlock_abi >= 1, "files are not restricted (needs Landlock)"),
-        (landlock_abi >= 3, "truncation is not restricted (needs kernel 6.2)"),
-        (landlock_abi >= 4, "TCP ports are not restricted (needs kernel 6.7)"),
-        (landlock_abi >= 6 || spec.has_spawner, "signals are not restricted (needs kernel 6.12)"),
+        (
+            landlock_abi >= 3,
+            "truncation is not restricted (needs kernel 6.2)",
+        ),
+        (
+            landlock_abi >= 4,
+            "TCP ports are not restricted (needs kernel 6.7)",
+        ),
+        (
+            landlock_abi >= 6 || spec.has_spawner,
+            "signals are not restricted (needs kernel 6.12)",
+        ),
         (seccomp, "system calls are not filtered (needs seccomp)"),
     ];
-    let gaps: Vec<_> = checks.iter().filter(|(held, _)| !held).map(|(_, gap)| *gap).collect();
+    let gaps: Vec<_> = checks
+        .iter()
+        .filter(|(held, _)| !held)
+        .map(|(_, gap)| *gap)
+        .collect();
     let level = match (gaps.is_empty(), landlock_abi, seccomp) {
         (true, ..) => Level::Full,
         (false, 0, false) => Level::None,
         _ => Level::Partial,
     };
-    Ok(LockReport { level, landlock_abi, seccomp, gaps })
+    Ok(LockReport {
+        level,
+        landlock_abi,
+        seccomp,
+        gaps,
+    })
 }
 
 fn rules(spec: &LockSpec, abi: u32) -> Result<Option<Rules>, LockError> {
@@ -126,12 +151,16 @@ fn rules(spec: &LockSpec, abi: u32) -> Result<Option<Rules>, LockError> {
         abstract_sockets: true,
     };
     let build = || -> Result<Option<Rules>, RulesetFailure> {
-        let Some(mut rules) = Rules::new(abi, &scopes)? else { return Ok(None) };
+        let Some(mut rules) = Rules::new(abi, &scopes)? else {
+            return Ok(None);
+        };
         // Libraries that glibc loads late (name services, character sets); mapping them needs no right to execute.
         // And /proc, for the children of a dead spawner and the status of peers: what is another process's secret
         // there is guarded by ptrace rights, which no locked process has over an unlocked one.
         let system = ["/usr", "/lib", "/lib64", "/proc"].map(PathBuf::from);
-        let base = system.into_iter().chain(Base::System.readable().iter().map(PathBuf::from));
+        let base = system
+            .into_iter()
+            .chain(Base::System.readable().iter().map(PathBuf::from));
         for path in base.filter_map(|p| std::fs::canonicalize(p).ok()) {
             rules = rules.grant(&path, Right::Read)?;
         }
@@ -142,8 +171,10 @@ fn rules(spec: &LockSpec, abi: u32) -> Result<Option<Rules>, LockError> {
         }
         for (paths, right) in [(&spec.read, Right::Read), (&spec.write, Right::WriteAndSockets)] {
             for path in paths {
-                let real = std::fs::canonicalize(path)
-                    .map_err(|source| RulesetFailure::Open { path: path.clone(), source })?;
+                let real = std::fs::canonicalize(path).map_err(|source| RulesetFailure::Open {
+                    path: path.clone(),
+                    source,
+                })?;
                 rules = rules.grant(&real, right)?;
             }
         }
@@ -155,12 +186,16 @@ fn rules(spec: &LockSpec, abi: u32) -> Result<Option<Rules>, LockError> {
 fn failure(e: RulesetFailure) -> LockError {
     match e {
         RulesetFailure::Open { path, source } => LockError::Path { path, source },
-        e @ RulesetFailure::Landlock(_) => {
-            LockError::Step { step: "restrict with Landlock", cause: child::describe(&e) }
-        }
+        e @ RulesetFailure::Landlock(_) => LockError::Step {
+            step: "restrict with Landlock",
+            cause: child::describe(&e),
+        },
     }
 }
 
 fn step<T, E: std::error::Error>(step: &'static str, result: Result<T, E>) -> Result<T, LockError> {
-    result.map_err(|e| LockError::Step { step, cause: child::describe(&e) })
+    result.map_err(|e| LockError::Step {
+        step,
+        cause: child::describe(&e),
+    })
 }

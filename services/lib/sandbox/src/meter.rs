@@ -19,7 +19,11 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, next: Instant::now() + NEAR, every: NEAR }
+        Self {
+            limit,
+            next: Instant::now() + NEAR,
+            every: NEAR,
+        }
     }
 
     /// When it wants to look again.
@@ -36,7 +40,11 @@ impl Meter {
         // Resident sizes count shared pages once per process. Only when that sum is too large is the exact and
         // expensive number worth its price.
         let exceeded = used > self.limit && proportional() > self.limit;
-        self.every = if used > self.limit / 2 { NEAR } else { (self.every * 2).min(FAR) };
+        self.every = if used > self.limit / 2 {
+            NEAR
+        } else {
+            (self.every * 2).min(FAR)
+        };
         self.next = now + self.every;
         exceeded
     }

@@ -9,8 +9,8 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::event::Timespec;
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::sys;
 
@@ -50,7 +50,12 @@ pub fn peer_credentials(socket: &impl AsFd) -> Result<Peer, PeerError> {
     if cred.pid <= 0 {
         return Err(PeerError::Unknown(io::ErrorKind::NotFound.into()));
     }
-    Ok(Peer { pid: cred.pid, uid: cred.uid, gid: cred.gid, pidfd: sys::peer_pidfd(socket.as_fd()).ok() })
+    Ok(Peer {
+        pid: cred.pid,
+        uid: cred.uid,
+        gid: cred.gid,
+        pidfd: sys::peer_pidfd(socket.as_fd()).ok(),
+    })
 }
 
 /// What confines a process, as far as the kernel tells others.
@@ -115,7 +120,9 @@ impl Confinement {
     /// `None` when a field is missing: an unknown kernel is no reason to trust.
     fn parse(status: &str, uid_map: &str) -> Option<Self> {
         let field = |name: &str| {
-            status.lines().find_map(|l| Some(l.strip_prefix(name)?.strip_prefix(':')?.trim()))
+            status
+                .lines()
+                .find_map(|l| Some(l.strip_prefix(name)?.strip_prefix(':')?.trim()))
         };
         let mode: u32 = field("Seccomp")?.parse().ok()?;
         Some(Self {
@@ -125,7 +132,9 @@ impl Confinement {
                 Some(count) if mode == 2 => count.parse().ok()?,
                 _ => mode.min(1),
             },
-            pid_namespaces: u32::try_from(field("NSpid")?.split_ascii_whitespace().count()).ok()?.checked_sub(1)?,
+            pid_namespaces: u32::try_from(field("NSpid")?.split_ascii_whitespace().count())
+                .ok()?
+                .checked_sub(1)?,
             uid_map: uid_map.split_ascii_whitespace().collect::<Vec<_>>().join(" "),
             bounding: u64::from_str_radix(field("CapBnd")?, 16).ok()?,
         })
@@ -161,7 +170,9 @@ pub fn is_spawner(pid: i32) -> bool {
 
 fn parent(pid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }
 
 fn has_ended(pidfd: &OwnedFd) -> bool {
@@ -180,7 +191,9 @@ mod tests {
     const MAP: &str = "         0          0 4294967295\n";
 
     fn parse(edit: &[(&str, &str)], map: &str) -> Confinement {
-        let status = edit.iter().fold(STATUS.to_owned(), |s, (from, to)| s.replace(from, to));
+        let status = edit
+            .iter()
+            .fold(STATUS.to_owned(), |s, (from, to)| s.replace(from, to));
         Confinement::parse(&status, map).unwrap()
     }
 
@@ -190,7 +203,10 @@ mod tests {
         assert!(!free.is_more_confined_than(&free));
         let walled = [
             parse(&[("NoNewPrivs:\t0", "NoNewPrivs:\t1")], MAP),
-            parse(&[("Seccomp:\t0", "Seccomp:\t2"), ("filters:\t0", "filters:\t1")], MAP),
+            parse(
+                &[("Seccomp:\t0", "Seccomp:\t2"), ("filters:\t0", "filters:\t1")],
+                MAP,
+            ),
             parse(&[("Seccomp:\t0", "Seccomp:\t1")], MAP),
             parse(&[("NSpid:\t42", "NSpid:\t42\t1")], MAP),
             parse(&[], "0 1000 1\n"),
@@ -199,14 +215,24 @@ mod tests {
         for one in &walled {
             assert!(one.is_more_confined_than(&free), "{one:?}");
             assert!(!free.is_more_confined_than(one), "{one:?}");
-            assert!(!one.is_more_confined_than(one), "in a container everybody is: {one:?}");
+            assert!(
+                !one.is_more_confined_than(one),
+                "in a container everybody is: {one:?}"
+            );
         }
     }
 
     #[test]
     fn one_more_filter_than_the_container_gave_everybody_is_noticed() {
-        let filters =
-            |n: &str| parse(&[("Seccomp:\t0", "Seccomp:\t2"), ("filters:\t0", &format!("filters:\t{n}"))], MAP);
+        let filters = |n: &str| {
+            parse(
+                &[
+                    ("Seccomp:\t0", "Seccomp:\t2"),
+                    ("filters:\t0", &format!("filters:\t{n}")),
+                ],
+                MAP,
+            )
+        };
         assert!(filters("3").is_more_confined_than(&filters("1")));
         assert!(!filters("1").is_more_confined_than(&filters("1")));
     }
@@ -214,7 +240,10 @@ mod tests {
     #[test]
     fn a_missing_field_is_no_information() {
         for field in ["NoNewPrivs", "Seccomp:", "NSpid", "CapBnd"] {
-            assert!(Confinement::parse(&STATUS.replace(field, "Other"), MAP).is_none(), "{field}");
+            assert!(
+                Confinement::parse(&STATUS.replace(field, "Other"), MAP).is_none(),
+                "{field}"
+            );
         }
     }
 

@@ -71,23 +71,36 @@ impl Child {
     /// the main thread; else the system's.
     pub fn spawn(spec: ChildSpec) -> io::Result<Self> {
         let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
-        if spec.stdin.as_ref().is_some_and(|bytes| bytes.len() > MAX_STDIN_BYTES) {
+        if spec
+            .stdin
+            .as_ref()
+            .is_some_and(|bytes| bytes.len() > MAX_STDIN_BYTES)
+        {
             return Err(invalid("more bytes for stdin than a pipe holds"));
         }
         let death = match spec.death_signal {
             None => None,
             Some(_) if rustix::thread::gettid() != rustix::process::getpid() => {
-                return Err(invalid("a child with a death signal must be started on the main thread"));
+                return Err(invalid(
+                    "a child with a death signal must be started on the main thread",
+                ));
             }
             Some(number) => {
                 Some(Signal::from_named_raw(number).ok_or_else(|| invalid("not a signal number"))?)
             }
         };
 
-        #[expect(clippy::disallowed_methods, reason = "this crate is where processes are started")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this crate is where processes are started"
+        )]
         let mut command = std::process::Command::new(&spec.exe);
         command.args(spec.args).env_clear().envs(spec.env);
-        command.stdin(if spec.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.stdin(if spec.stdin.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
         command.stdout(stdio(spec.stdout)).stderr(stdio(spec.stderr));
         if spec.own_group {
             command.process_group(0);
@@ -148,7 +161,9 @@ impl Child {
     /// As [`Child::wait`].
     pub fn try_wait(&self) -> io::Result<Option<Status>> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let Some(status) = waitid(WaitId::Pid(self.pid), options)? else { return Ok(None) };
+        let Some(status) = waitid(WaitId::Pid(self.pid), options)? else {
+            return Ok(None);
+        };
         Ok(Some(match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => Status::Code(code),
             (None, Some(signal)) => Status::Signal(signal),
@@ -193,7 +208,11 @@ mod tests {
     use super::*;
 
     fn sh(script: &str) -> ChildSpec {
-        ChildSpec { exe: "/bin/sh".into(), args: vec!["-c".into(), script.into()], ..ChildSpec::default() }
+        ChildSpec {
+            exe: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            ..ChildSpec::default()
+        }
     }
 
     #[tokio::test]
@@ -224,7 +243,11 @@ mod tests {
     #[tokio::test]
     async fn a_signal_to_the_group_reaches_what_the_child_started() {
         let (read, write) = rustix::pipe::pipe().unwrap();
-        let spec = ChildSpec { stdout: Target::Fd(write), own_group: true, ..sh("sleep 1000 & echo; wait") };
+        let spec = ChildSpec {
+            stdout: Target::Fd(write),
+            own_group: true,
+            ..sh("sleep 1000 & echo; wait")
+        };
         let child = Child::spawn(spec).unwrap();
         let mut read = std::fs::File::from(read);
         read.read_exact(&mut [0]).unwrap();
@@ -236,10 +259,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_death_signal_is_refused_off_the_main_thread() {
-        let spec = ChildSpec { death_signal: Some(libc::SIGKILL), ..sh("true") };
+        let spec = ChildSpec {
+            death_signal: Some(libc::SIGKILL),
+            ..sh("true")
+        };
         let refused = std::thread::spawn(|| Child::spawn(spec)).join().unwrap();
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        let long = ChildSpec { stdin: Some(vec![0; MAX_STDIN_BYTES + 1]), ..sh("true") };
+        let long = ChildSpec {
+            stdin: Some(vec![0; MAX_STDIN_BYTES + 1]),
+            ..sh("true")
+        };
         assert!(Child::spawn(long).is_err());
     }
 }

@@ -32,7 +32,12 @@ pub struct Walls {
 
 impl Walls {
     /// The default floor.
-    pub const ALL: Self = Self { fs: true, net: true, ipc: true, kill: true };
+    pub const ALL: Self = Self {
+        fs: true,
+        net: true,
+        ipc: true,
+        kill: true,
+    };
 }
 
 /// The network a run sees.
@@ -153,6 +158,7 @@ impl Profile {
         };
         grants.exec.extend(canonical(&self.read)?);
         grants.read.extend(canonical(&self.read_only)?);
+        grants.simplify();
         if !self.walls.fs {
             return Ok(grants);
         }
@@ -162,7 +168,10 @@ impl Profile {
         }
         for write in &grants.write {
             if let Some(exec) = grants.exec.iter().find(|exec| nested(exec, write)) {
-                return Err(ProfileError::WritableAndExecutable { write: write.clone(), exec: exec.clone() });
+                return Err(ProfileError::WritableAndExecutable {
+                    write: write.clone(),
+                    exec: exec.clone(),
+                });
             }
         }
         Ok(grants)
@@ -178,6 +187,23 @@ pub struct Grants {
     pub(crate) proc: Vec<PathBuf>,
     pub(crate) devices: Vec<PathBuf>,
     pub(crate) write: Vec<PathBuf>,
+}
+
+impl Grants {
+    /// Drops what a grant of a directory above says already: each rule costs the start of every run time.
+    fn simplify(&mut self) {
+        let within =
+            |path: &PathBuf, above: &[PathBuf]| above.iter().any(|a| a != path && path.starts_with(a));
+        for list in [&mut self.exec, &mut self.write, &mut self.read] {
+            list.sort();
+            list.dedup();
+            let all = list.clone();
+            list.retain(|path| !within(path, &all));
+        }
+        let (exec, write) = (&self.exec, &self.write);
+        self.read
+            .retain(|path| !within(path, exec) && !within(path, write));
+    }
 }
 
 /// Why a profile was refused.
@@ -247,7 +273,10 @@ impl Guard {
                     .any(|c| path.starts_with(c) && c.starts_with(protected) && c != protected)
             };
             if contains || (inside && !carved()) {
-                return Err(ProfileError::Protected { path: path.into(), protected: protected.clone() });
+                return Err(ProfileError::Protected {
+                    path: path.into(),
+                    protected: protected.clone(),
+                });
             }
         }
         Ok(())
@@ -259,10 +288,7 @@ fn nested(a: &Path, b: &Path) -> bool {
 }
 
 fn present(paths: &[&str]) -> Vec<PathBuf> {
-    let mut found: Vec<_> = paths.iter().filter_map(|p| fs::canonicalize(p).ok()).collect();
-    found.sort();
-    found.dedup();
-    found
+    paths.iter().filter_map(|p| fs::canonicalize(p).ok()).collect()
 }
 
 fn canonical(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ProfileError> {
@@ -272,9 +298,15 @@ fn canonical(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ProfileError> {
             if !path.is_absolute() {
                 return Err(ProfileError::Relative(path.clone()));
             }
-            let real = fs::canonicalize(path)
-                .map_err(|source| ProfileError::Unresolvable { path: path.clone(), source })?;
-            if real.to_str().is_none() { Err(ProfileError::NotUtf8(real)) } else { Ok(real) }
+            let real = fs::canonicalize(path).map_err(|source| ProfileError::Unresolvable {
+                path: path.clone(),
+                source,
+            })?;
+            if real.to_str().is_none() {
+                Err(ProfileError::NotUtf8(real))
+            } else {
+                Ok(real)
+            }
         })
         .collect()
 }
@@ -292,7 +324,13 @@ mod tests {
     impl Home {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            for sub in ["creel/workspace/src", "creel/state/identity", "creel/run/exec/7", "tmp", "bin"] {
+            for sub in [
+                "creel/workspace/src",
+                "creel/state/identity",
+                "creel/run/exec/7",
+                "tmp",
+                "bin",
+            ] {
                 fs::create_dir_all(dir.path().join(sub)).unwrap();
             }
             Self { dir }
@@ -318,7 +356,13 @@ mod tests {
         assert_eq!(grants.write.len(), 2);
         assert!(grants.exec.iter().any(|p| p == Path::new("/usr")));
         assert!(grants.devices.iter().any(|p| p == Path::new("/dev/null")));
-        assert!(!grants.exec.iter().chain(&grants.read).any(|p| p.starts_with(home.dir.path())));
+        assert!(
+            !grants
+                .exec
+                .iter()
+                .chain(&grants.read)
+                .any(|p| p.starts_with(home.dir.path()))
+        );
     }
 
     #[test]
@@ -385,10 +429,14 @@ mod tests {
         assert!(!both("bin"));
         let mut p = home.turn();
         p.write.push(PathBuf::from("/usr/share"));
-        assert!(matches!(p.resolve(), Err(ProfileError::WritableAndExecutable { .. })), "below the base");
+        assert!(
+            matches!(p.resolve(), Err(ProfileError::WritableAndExecutable { .. })),
+            "below the base"
+        );
         let mut p = home.turn();
         p.read_only.push(home.path("tmp"));
-        p.resolve().expect("reading without executing may overlap with writing");
+        p.resolve()
+            .expect("reading without executing may overlap with writing");
     }
 
     #[test]
@@ -405,7 +453,8 @@ mod tests {
         assert!(matches!(p.resolve(), Err(ProfileError::NothingProtected)));
         let mut p = home.turn();
         p.read_only = vec![PathBuf::from("/usr"); MAX_PATHS - 4];
-        p.resolve().expect("at the limit: 2 writable, 1 protected, 1 carved out");
+        p.resolve()
+            .expect("at the limit: 2 writable, 1 protected, 1 carved out");
         p.read_only.push(PathBuf::from("/usr"));
         assert!(matches!(p.resolve(), Err(ProfileError::TooManyPaths)));
     }

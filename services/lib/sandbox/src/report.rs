@@ -63,7 +63,10 @@ pub struct WallReport {
 
 impl WallReport {
     pub(crate) fn new(level: Level, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { level, detail: detail.into() }
+        Self {
+            level,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -141,13 +144,23 @@ impl Refusal {
                  take `net` out of `exec.floor` in creel.toml"
             }
             Wall::Ipc => "allow seccomp filters here, or take `ipc` out of `exec.floor` in creel.toml",
-            Wall::Kill => "mount /proc and allow seccomp here, or take `kill` out of `exec.floor` in creel.toml",
+            Wall::Kill => {
+                "mount /proc and allow seccomp here, or take `kill` out of `exec.floor` in creel.toml"
+            }
         };
-        Self::Unavailable { wall, detail: detail.into(), hint: hint.to_owned() }
+        Self::Unavailable {
+            wall,
+            detail: detail.into(),
+            hint: hint.to_owned(),
+        }
     }
 
     pub(crate) fn setup(step: impl Into<String>, error: &std::io::Error) -> Self {
-        Self::Setup { step: step.into(), cause: error.to_string(), errno: error.raw_os_error().unwrap_or(0) }
+        Self::Setup {
+            step: step.into(),
+            cause: error.to_string(),
+            errno: error.raw_os_error().unwrap_or(0),
+        }
     }
 
     /// What to do about it, for operators only (`architecture.md` §7).
@@ -166,7 +179,12 @@ mod tests {
 
     fn all(level: Level) -> Enforced {
         let w = || WallReport::new(level, "");
-        Enforced { fs: w(), net: w(), ipc: w(), kill: w() }
+        Enforced {
+            fs: w(),
+            net: w(),
+            ipc: w(),
+            kill: w(),
+        }
     }
 
     #[test]

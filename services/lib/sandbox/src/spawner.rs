@@ -6,6 +6,7 @@
 //! closes, whatever the reason, all runs end and then this process does.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,10 +14,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, WaitOptions, wait, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
+use crate::command::millis;
 use crate::exit::{Cause, Exit, Status};
-use crate::init::Job;
+use crate::init::{Job, STRAY_GRACE};
 use crate::profile::{Net, Walls};
 use crate::report::Refusal;
 use crate::seccomp::Filters;
@@ -28,6 +30,10 @@ use crate::{child, tree};
 /// Most runs at one time.
 pub(crate) const MAX_RUNS: usize = 512;
 
+/// A run's init that was told to end gets this long beyond the grace it was given. One that hangs (in a file system
+/// that does not answer) is killed, and what it leaves is this process's.
+const INIT_PATIENCE: Duration = Duration::from_secs(3);
+
 /// After the service is gone, its runs' inits get this long to end them before they are killed themselves.
 const LAST_GRACE: Duration = Duration::from_secs(3);
 
@@ -36,7 +42,10 @@ pub(crate) fn main() -> ExitCode {
     match Helper::start().and_then(Helper::serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            #[expect(clippy::print_stderr, reason = "this process has no log; stderr is the service's")]
+            #[expect(
+                clippy::print_stderr,
+                reason = "this process has no log; stderr is the service's"
+            )]
             {
                 eprintln!("creeld spawner: {e}");
             }
@@ -53,6 +62,8 @@ struct Helper {
     /// One compilation per kind of run; see [`Helper::filters`] for why it can't grow.
     filters: BTreeMap<(Walls, Net), Filters>,
     runs: BTreeMap<u64, Running>,
+    /// Set when the service is gone: when to stop being patient with what is left.
+    last_call: Option<Instant>,
 }
 
 struct Running {
@@ -60,13 +71,18 @@ struct Running {
     control: OwnedFd,
     /// The last event has been passed on.
     finished: bool,
+    /// When patience with it ends.
+    end_by: Option<Instant>,
 }
 
 impl Helper {
     fn start() -> io::Result<Self> {
         let proof = SingleThread::check().ok_or_else(|| io::Error::other("other threads are running"))?;
         let service = sys::take_stdin()?;
-        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        let null = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?;
         sys::dup_onto(null.as_fd(), 0)?;
         let _ = rustix::thread::set_name(c"creel-spawner");
         // TERM and INT reach the whole group; the service decides, its socket's end is our signal.
@@ -77,13 +93,22 @@ impl Helper {
         child::hide()?;
         let signals = sys::signal_fd(&[libc::SIGCHLD])?;
         wire::post(&service, &Event::Hello(support))?;
-        Ok(Self { proof, service, signals, support, filters: BTreeMap::new(), runs: BTreeMap::new() })
+        Ok(Self {
+            proof,
+            service,
+            signals,
+            support,
+            filters: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            last_call: None,
+        })
     }
 
     fn serve(mut self) -> io::Result<()> {
         let mut buffer = vec![0; MAX_PACKET];
         loop {
             let (service, signals, ready) = self.wait()?;
+            self.lose_patience();
             if signals {
                 sys::drain_signals(self.signals.as_fd());
                 self.reap_strays();
@@ -91,25 +116,76 @@ impl Helper {
             for run in ready {
                 self.hear(run, &mut buffer);
             }
-            if service && !self.obey(&mut buffer)? {
-                return self.wind_up();
+            if service && self.last_call.is_none() && !self.obey(&mut buffer)? {
+                self.end_all();
+            }
+            if let Some(last_call) = self.last_call
+                && (self.runs.is_empty() || Instant::now() >= last_call)
+            {
+                // Inits that hung, and strays that are just dying.
+                return tree::kill_descendants(Duration::ZERO).map(drop);
             }
         }
     }
 
     fn wait(&self) -> io::Result<(bool, bool, Vec<u64>)> {
+        // The end of a socket stays readable; once seen there is nothing more to wait for on it.
+        let service = if self.last_call.is_none() {
+            &self.service
+        } else {
+            &self.signals
+        };
         let mut polled = vec![
-            PollFd::new(&self.service, PollFlags::IN),
+            PollFd::new(service, PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
         ];
-        polled.extend(self.runs.values().map(|run| PollFd::new(&run.control, PollFlags::IN)));
-        match poll(&mut polled, None) {
+        polled.extend(
+            self.runs
+                .values()
+                .map(|run| PollFd::new(&run.control, PollFlags::IN)),
+        );
+        let wake = self
+            .runs
+            .values()
+            .filter_map(|run| run.end_by)
+            .chain(self.last_call)
+            .min();
+        let timeout = wake.and_then(|at| tree::timespec(at.saturating_duration_since(Instant::now())));
+        match poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
         let ready = |i: usize| !polled[i].revents().is_empty();
-        let runs = self.runs.keys().enumerate().filter(|(i, _)| ready(i + 2)).map(|(_, run)| *run).collect();
+        let runs = self
+            .runs
+            .keys()
+            .enumerate()
+            .filter(|(i, _)| ready(i + 2))
+            .map(|(_, run)| *run)
+            .collect();
         Ok((ready(0), ready(1), runs))
+    }
+
+    /// The service is gone, or shuts down and still listens: every run is to end.
+    fn end_all(&mut self) {
+        self.last_call = Some(Instant::now() + LAST_GRACE);
+        let end = End {
+            grace_ms: millis(STRAY_GRACE),
+            cause: Cause::OwnerLost,
+        };
+        for run in self.runs.values() {
+            let _ = wire::post(&run.control, &end);
+        }
+    }
+
+    fn lose_patience(&mut self) {
+        let now = Instant::now();
+        for run in self.runs.values_mut() {
+            if run.end_by.take_if(|at| now >= *at).is_some() {
+                // Not reaped, so the pid is its own; its socket's end does the rest.
+                let _ = kill_process(run.init, Signal::KILL);
+            }
+        }
     }
 
     /// Takes one request; `false` at the end of the service.
@@ -129,8 +205,16 @@ impl Helper {
                 }
             }
             (Request::Kill { run, grace_ms }, _) => {
-                if let Some(run) = self.runs.get(&run) {
-                    let _ = wire::post(&run.control, &End { grace_ms, cause: Cause::Killed });
+                if let Some(run) = self.runs.get_mut(&run) {
+                    let _ = wire::post(
+                        &run.control,
+                        &End {
+                            grace_ms,
+                            cause: Cause::Killed,
+                        },
+                    );
+                    let patience = Duration::from_millis(grace_ms) + INIT_PATIENCE;
+                    run.end_by.get_or_insert(Instant::now() + patience);
                 }
             }
         }
@@ -140,7 +224,10 @@ impl Helper {
     fn start_run(&mut self, order: &Order, tail: &[u8], fds: Vec<OwnedFd>) -> Result<(), Refusal> {
         let failed = |step: &'static str| move |e: io::Error| Refusal::setup(step, &e);
         if self.runs.len() >= MAX_RUNS {
-            return Err(Refusal::setup("start another run", &io::Error::from_raw_os_error(libc::EAGAIN)));
+            return Err(Refusal::setup(
+                "start another run",
+                &io::Error::from_raw_os_error(libc::EAGAIN),
+            ));
         }
         let strings = wire::strings(tail).map_err(failed("read the order"))?;
         let (control, init_control) = wire::pair().map_err(failed("make a socket pair"))?;
@@ -148,7 +235,15 @@ impl Helper {
         let filters = self.filters.get(&kind(order.walls, order.net));
         match sys::fork(self.proof).map_err(failed("fork"))? {
             Side::Parent(init) => {
-                self.runs.insert(order.run, Running { init, control, finished: false });
+                self.runs.insert(
+                    order.run,
+                    Running {
+                        init,
+                        control,
+                        finished: false,
+                        end_by: None,
+                    },
+                );
                 Ok(())
             }
             Side::Child => {
@@ -172,7 +267,15 @@ impl Helper {
         let run = job.order.run;
         let init = rustix::process::getpid().as_raw_nonzero().get();
         let outcome = job.run(self.proof, |pid, enforced| {
-            wire::post(report, &Event::Started { run, pid: pid.as_raw_nonzero().get(), init, enforced })
+            wire::post(
+                report,
+                &Event::Started {
+                    run,
+                    pid: pid.as_raw_nonzero().get(),
+                    init,
+                    enforced,
+                },
+            )
         });
         let last = match outcome {
             Ok(exit) => Event::Exited { run, exit },
@@ -183,7 +286,9 @@ impl Helper {
 
     /// Passes on what a run's init says, or speaks for it when it died without a last word.
     fn hear(&mut self, run: u64, buffer: &mut [u8]) {
-        let Some(running) = self.runs.get_mut(&run) else { return };
+        let Some(running) = self.runs.get_mut(&run) else {
+            return;
+        };
         match wire::receive(running.control.as_fd(), buffer, &mut Vec::new()) {
             Ok(Some(packet)) => {
                 if let Ok((event, _)) = wire::decode::<Event>(packet) {
@@ -197,7 +302,9 @@ impl Helper {
     }
 
     fn bury(&mut self, run: u64) {
-        let Some(running) = self.runs.remove(&run) else { return };
+        let Some(running) = self.runs.remove(&run) else {
+            return;
+        };
         // Its socket closed, so it is dead or dying; after this its orphans are ours.
         let _ = waitpid(Some(running.init), WaitOptions::empty());
         self.reap_strays();
@@ -215,7 +322,11 @@ impl Helper {
     }
 
     fn reap_strays(&self) {
-        let known: Vec<i32> = self.runs.values().map(|run| run.init.as_raw_nonzero().get()).collect();
+        let known: Vec<i32> = self
+            .runs
+            .values()
+            .map(|run| run.init.as_raw_nonzero().get())
+            .collect();
         // If /proc can't be read now, the next SIGCHLD tries again.
         let _ = tree::reap_strays(&known);
     }
@@ -225,34 +336,11 @@ impl Helper {
         let _ = wire::post(&self.service, event);
     }
 
-    /// The service is gone: every run ends, then this process.
-    fn wind_up(mut self) -> io::Result<()> {
-        let start = Instant::now();
-        let inits: Vec<Pid> = self.runs.values().map(|run| run.init).collect();
-        // The end of its control socket tells each init to end its run.
-        self.runs.clear();
-        let known: Vec<i32> = inits.iter().map(|pid| pid.as_raw_nonzero().get()).collect();
-        while start.elapsed() < LAST_GRACE {
-            while wait(WaitOptions::NOHANG).is_ok_and(|dead| dead.is_some()) {}
-            tree::reap_strays(&known)?;
-            if tree::children()?.is_empty() {
-                return Ok(());
-            }
-            let mut polled = [PollFd::new(&self.signals, PollFlags::IN)];
-            let left = tree::timespec(LAST_GRACE.saturating_sub(start.elapsed()));
-            let _ = poll(&mut polled, left.as_ref());
-            sys::drain_signals(self.signals.as_fd());
-        }
-        tree::kill_descendants(Duration::ZERO).map(drop)
-    }
-
     /// Compiles the filters for a kind of run once. There are 2^4 walls and three kinds of network.
     fn filters(&mut self, walls: Walls, net: Net) -> Result<(), Refusal> {
-        let kind = kind(walls, net);
-        if !self.filters.contains_key(&kind) {
-            let compiled = Filters::for_run(walls, net)
-                .map_err(|e| Refusal::setup("compile the filters", &io::Error::other(e)))?;
-            self.filters.insert(kind, compiled);
+        if let Entry::Vacant(place) = self.filters.entry(kind(walls, net)) {
+            let compiled = Filters::for_run(walls, net);
+            place.insert(compiled.map_err(|e| Refusal::setup("compile the filters", &io::Error::other(e)))?);
         }
         Ok(())
     }
@@ -260,5 +348,12 @@ impl Helper {
 
 /// The port of a proxy is the gate's business; the filters are the same for all.
 fn kind(walls: Walls, net: Net) -> (Walls, Net) {
-    (walls, if let Net::Proxy { .. } = net { Net::Proxy { port: 0 } } else { net })
+    (
+        walls,
+        if let Net::Proxy { .. } = net {
+            Net::Proxy { port: 0 }
+        } else {
+            net
+        },
+    )
 }

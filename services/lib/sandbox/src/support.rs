@@ -36,8 +36,13 @@ impl Support {
     /// [`Refusal::Unavailable`] for the first demanded wall that can't be raised.
     pub(crate) fn assess(&self, walls: Walls, net: Net) -> Result<Enforced, Refusal> {
         // `fs` needs seccomp too: Landlock does not see programs executed from anonymous memory.
-        let needs_seccomp = [(walls.net, Wall::Net), (walls.ipc, Wall::Ipc), (walls.fs, Wall::Fs)];
-        if let (false, Some((_, wall))) = (self.seccomp, needs_seccomp.iter().find(|(demanded, _)| *demanded)) {
+        let needs_seccomp = [
+            (walls.net, Wall::Net),
+            (walls.ipc, Wall::Ipc),
+            (walls.fs, Wall::Fs),
+        ];
+        if let (false, Some((_, wall))) = (self.seccomp, needs_seccomp.iter().find(|(demanded, _)| *demanded))
+        {
             return Err(Refusal::unavailable(*wall, "seccomp filters are not available"));
         }
         Ok(Enforced {
@@ -61,11 +66,14 @@ impl Support {
             abi if !self.notify => WallReport::new(
                 Level::Partial,
                 format!(
-                    "Landlock ABI {abi}: modes and times of files outside can be changed (an enclosing sandbox \
+                    "Landlock ABI {abi}: modes, owners and times of files outside can be changed (an enclosing sandbox \
                      holds the seccomp listener)"
                 ),
             ),
-            abi => WallReport::new(Level::Full, format!("Landlock ABI {abi}, gate for modes and times")),
+            abi => WallReport::new(
+                Level::Full,
+                format!("Landlock ABI {abi}, gate for modes, owners and times"),
+            ),
         })
     }
 
@@ -91,7 +99,10 @@ impl Support {
     }
 
     fn ipc(&self) -> WallReport {
-        WallReport::new(Level::Full, "no AF_UNIX but stream socketpairs, no SysV or POSIX queues")
+        WallReport::new(
+            Level::Full,
+            "no AF_UNIX but stream socketpairs, no SysV or POSIX queues",
+        )
     }
 
     fn kill(&self) -> WallReport {
@@ -133,8 +144,17 @@ fn listener_works(proof: SingleThread) -> bool {
 mod tests {
     use super::*;
 
-    const GOOD: Support = Support { landlock_abi: 7, seccomp: true, notify: true };
-    const ALL: Walls = Walls { fs: true, net: true, ipc: true, kill: true };
+    const GOOD: Support = Support {
+        landlock_abi: 7,
+        seccomp: true,
+        notify: true,
+    };
+    const ALL: Walls = Walls {
+        fs: true,
+        net: true,
+        ipc: true,
+        kill: true,
+    };
 
     #[test]
     fn a_modern_kernel_gives_every_wall_in_full() {
@@ -148,24 +168,84 @@ mod tests {
             Err(Refusal::Unavailable { wall, .. }) => Some(wall),
             _ => None,
         };
-        assert_eq!(wall(Support { landlock_abi: 0, ..GOOD }, Net::None), Some(Wall::Fs));
-        assert_eq!(wall(Support { seccomp: false, ..GOOD }, Net::None), Some(Wall::Net));
-        assert_eq!(wall(Support { notify: false, ..GOOD }, Net::Proxy { port: 1 }), Some(Wall::Net));
-        assert_eq!(wall(Support { notify: false, ..GOOD }, Net::None), None);
+        assert_eq!(
+            wall(
+                Support {
+                    landlock_abi: 0,
+                    ..GOOD
+                },
+                Net::None
+            ),
+            Some(Wall::Fs)
+        );
+        assert_eq!(
+            wall(
+                Support {
+                    seccomp: false,
+                    ..GOOD
+                },
+                Net::None
+            ),
+            Some(Wall::Net)
+        );
+        assert_eq!(
+            wall(
+                Support {
+                    notify: false,
+                    ..GOOD
+                },
+                Net::Proxy { port: 1 }
+            ),
+            Some(Wall::Net)
+        );
+        assert_eq!(
+            wall(
+                Support {
+                    notify: false,
+                    ..GOOD
+                },
+                Net::None
+            ),
+            None
+        );
     }
 
     #[test]
     fn older_kernels_are_reported_as_partial_and_never_as_full() {
-        let e = Support { landlock_abi: 2, ..GOOD }.assess(ALL, Net::None).unwrap();
+        let e = Support {
+            landlock_abi: 2,
+            ..GOOD
+        }
+        .assess(ALL, Net::None)
+        .unwrap();
         assert_eq!((e.fs.level, e.kill.level), (Level::Partial, Level::Partial));
-        let e = Support { notify: false, ..GOOD }.assess(ALL, Net::None).unwrap();
+        let e = Support {
+            notify: false,
+            ..GOOD
+        }
+        .assess(ALL, Net::None)
+        .unwrap();
         assert_eq!((e.kill.level, e.level()), (Level::Partial, Level::Partial));
     }
 
     #[test]
     fn a_lowered_wall_is_reported_and_not_demanded() {
-        let none = Support { landlock_abi: 0, seccomp: false, notify: false };
-        let e = none.assess(Walls { fs: false, net: false, ipc: false, kill: false }, Net::None).unwrap();
+        let none = Support {
+            landlock_abi: 0,
+            seccomp: false,
+            notify: false,
+        };
+        let e = none
+            .assess(
+                Walls {
+                    fs: false,
+                    net: false,
+                    ipc: false,
+                    kill: false,
+                },
+                Net::None,
+            )
+            .unwrap();
         assert_eq!(e.level(), Level::None);
     }
 }

@@ -21,6 +21,12 @@ use tokio::io::unix::AsyncFd;
 pub(crate) struct SingleThread(());
 
 impl SingleThread {
+    /// For code that `main` calls before anything else: no thread can have been started. Inside walls `/proc` may
+    /// be closed, so that [`SingleThread::check`] can't tell.
+    pub(crate) fn at_start_of_main() -> Self {
+        Self(())
+    }
+
     /// `None` when other threads run, or when `/proc` can't tell.
     pub(crate) fn check() -> Option<Self> {
         (thread_count()? == 1).then_some(Self(()))
@@ -31,7 +37,9 @@ impl SingleThread {
 /// and the reading of a file by different rights, and only the latter is always granted.
 pub(crate) fn thread_count() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse().ok())
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Threads:")?.trim().parse().ok())
 }
 
 /// Which side of a fork the caller is on.
@@ -47,7 +55,9 @@ pub(crate) fn fork(_proof: SingleThread) -> io::Result<Side> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Side::Child),
-        pid => Pid::from_raw(pid).map(Side::Parent).ok_or_else(io::Error::last_os_error),
+        pid => Pid::from_raw(pid)
+            .map(Side::Parent)
+            .ok_or_else(io::Error::last_os_error),
     }
 }
 
@@ -60,7 +70,11 @@ pub(crate) fn exit(code: i32) -> ! {
 /// Closes every descriptor from 3 up that is not in `keep`. The owners of those descriptors in this process must
 /// never be dropped or used afterwards: for a freshly forked child that only ends in [`exit`] or [`exec`].
 pub(crate) fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(*fd).ok())
+        .filter(|fd| *fd > 2)
+        .collect();
     keep.sort_unstable();
     let mut first = 3u32;
     for fd in keep {
@@ -93,8 +107,17 @@ pub(crate) fn block_signals(block: bool) -> io::Result<()> {
     // SAFETY: the set is initialised by sigfillset/sigemptyset before it is read.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
-        if block { libc::sigfillset(&raw mut set) } else { libc::sigemptyset(&raw mut set) };
-        check(i64::from(libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()))).map(drop)
+        if block {
+            libc::sigfillset(&raw mut set)
+        } else {
+            libc::sigemptyset(&raw mut set)
+        };
+        check(i64::from(libc::sigprocmask(
+            libc::SIG_SETMASK,
+            &raw const set,
+            ptr::null_mut(),
+        )))
+        .map(drop)
     }
 }
 
@@ -113,7 +136,11 @@ pub(crate) fn signal_fd(signals: &[c_int]) -> io::Result<OwnedFd> {
         for signal in signals {
             libc::sigaddset(&raw mut set, *signal);
         }
-        owned(i64::from(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)))
+        owned(i64::from(libc::signalfd(
+            -1,
+            &raw const set,
+            libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
+        )))
     }
 }
 
@@ -124,8 +151,12 @@ pub(crate) fn drain_signals(fd: BorrowedFd<'_>) -> bool {
     let mut records = [0u8; RECORD * 8];
     while let Ok(n @ 1..) = rustix::io::read(fd, &mut records) {
         // `ssi_signo` is the first field of each record.
-        let numbers = records[..n].chunks_exact(RECORD).filter_map(|r| r.first_chunk::<4>());
-        told |= numbers.map(|n| u32::from_ne_bytes(*n)).any(|n| n != libc::SIGCHLD.unsigned_abs());
+        let numbers = records[..n]
+            .chunks_exact(RECORD)
+            .filter_map(|r| r.first_chunk::<4>());
+        told |= numbers
+            .map(|n| u32::from_ne_bytes(*n))
+            .any(|n| n != libc::SIGCHLD.unsigned_abs());
     }
     told
 }
@@ -153,7 +184,10 @@ pub(crate) fn reap_any() -> io::Result<Option<Reaped>> {
     // SAFETY: an all-zero rusage is a valid value; both pointers are to live locals.
     let (pid, usage) = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
-        (libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage), usage)
+        (
+            libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage),
+            usage,
+        )
     };
     check(i64::from(pid))?;
     let micros = |t: libc::timeval| {
@@ -205,7 +239,14 @@ pub(crate) fn exec(image: &Image<'_>, argv: &[&CStr], env: &[&CStr]) -> io::Erro
 pub(crate) fn landlock_abi() -> u32 {
     const VERSION: u32 = 1;
     // SAFETY: with the version flag the kernel reads neither pointer nor size.
-    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<u8>(), 0usize, VERSION) };
+    let abi = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<u8>(),
+            0usize,
+            VERSION,
+        )
+    };
     u32::try_from(abi).unwrap_or(0)
 }
 
@@ -213,7 +254,12 @@ pub(crate) fn landlock_abi() -> u32 {
 pub(crate) fn seccomp_has(action: u32) -> bool {
     // SAFETY: the kernel reads one u32 behind the pointer.
     let rc = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, ptr::from_ref(&action))
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_ACTION_AVAIL,
+            0,
+            ptr::from_ref(&action),
+        )
     };
     rc == 0
 }
@@ -222,12 +268,20 @@ pub(crate) fn seccomp_has(action: u32) -> bool {
 /// `no_new_privs` must be set. `EBUSY`: an enclosing sandbox already listens.
 pub(crate) fn install_listener(program: &[sock_filter]) -> io::Result<OwnedFd> {
     let len = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast::<libc::sock_filter>() };
+    let fprog = libc::sock_fprog {
+        len,
+        filter: program.as_ptr().cast_mut().cast::<libc::sock_filter>(),
+    };
     let install = |flags: libc::c_ulong| {
         // SAFETY: both structs are the kernel's sock_filter layout (repr(C): u16, u8, u8, u32); the kernel only
         // copies them.
         let fd = unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, ptr::from_ref(&fprog))
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                flags,
+                ptr::from_ref(&fprog),
+            )
         };
         // SAFETY: on success the kernel returned a new descriptor.
         unsafe { owned(fd) }
@@ -274,11 +328,19 @@ pub(crate) fn answer(listener: BorrowedFd<'_>, id: u64, verdict: &Verdict<'_>) -
         Verdict::Fail(errno) => (-errno, 0),
         Verdict::Give { fd, cloexec } => return give(listener, id, *fd, *cloexec),
     };
-    let response =
-        libc::seccomp_notif_resp { id, val: 0, error, flags: u32::try_from(flags).unwrap_or_default() };
+    let response = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error,
+        flags: u32::try_from(flags).unwrap_or_default(),
+    };
     // SAFETY: the kernel reads one response struct.
     let rc = unsafe {
-        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, ptr::from_ref(&response))
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_SEND as _,
+            ptr::from_ref(&response),
+        )
     };
     check(i64::from(rc)).map(drop)
 }
@@ -287,16 +349,26 @@ pub(crate) fn answer(listener: BorrowedFd<'_>, id: u64, verdict: &Verdict<'_>) -
 pub(crate) fn still_waits(listener: BorrowedFd<'_>, id: u64) -> bool {
     // SAFETY: the kernel reads one u64.
     let rc = unsafe {
-        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID as _, ptr::from_ref(&id))
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_ID_VALID as _,
+            ptr::from_ref(&id),
+        )
     };
     rc == 0
 }
 
 /// Copies memory out of another process; may be shorter than `buffer` where less is mapped.
 pub(crate) fn read_memory(pid: libc::pid_t, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
-    let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let local = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
     let address = usize::try_from(address).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
-    let remote = libc::iovec { iov_base: ptr::without_provenance_mut(address), iov_len: buffer.len() };
+    let remote = libc::iovec {
+        iov_base: ptr::without_provenance_mut(address),
+        iov_len: buffer.len(),
+    };
     // SAFETY: `local` describes `buffer`, which is writable for the call; the remote address is the other process's.
     let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
     usize::try_from(read).map_err(|_| io::Error::last_os_error())
@@ -309,11 +381,19 @@ fn give(listener: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>, cloexec: bool) ->
         flags: u32::try_from(libc::SECCOMP_ADDFD_FLAG_SEND).unwrap_or_default(),
         srcfd: u32::try_from(fd.as_raw_fd()).unwrap_or_default(),
         newfd: 0,
-        newfd_flags: if cloexec { libc::O_CLOEXEC.unsigned_abs() } else { 0 },
+        newfd_flags: if cloexec {
+            libc::O_CLOEXEC.unsigned_abs()
+        } else {
+            0
+        },
     };
     // SAFETY: the kernel reads one addfd struct; `fd` is open for the duration.
     let rc = unsafe {
-        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD as _, ptr::from_ref(&added))
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_ADDFD as _,
+            ptr::from_ref(&added),
+        )
     };
     check(i64::from(rc)).map(drop)
 }
@@ -321,7 +401,11 @@ fn give(listener: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>, cloexec: bool) ->
 /// `SO_PEERCRED`. Not by rustix: it has a non-zero type for the pid, and the kernel says 0 for a peer whose pid
 /// namespace this process can't see.
 pub(crate) fn peer_ucred(socket: BorrowedFd<'_>) -> io::Result<libc::ucred> {
-    let none = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
+    let none = libc::ucred {
+        pid: 0,
+        uid: libc::uid_t::MAX,
+        gid: libc::gid_t::MAX,
+    };
     socket_option(socket, libc::SO_PEERCRED, none)
 }
 
@@ -373,5 +457,9 @@ unsafe fn owned(fd: i64) -> io::Result<OwnedFd> {
 }
 
 fn check(rc: i64) -> io::Result<i64> {
-    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(rc) }
+    if rc < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(rc)
+    }
 }

@@ -9,11 +9,11 @@ use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
+use rustix::event::Timespec;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, set_child_subreaper, waitid,
 };
-use rustix::event::Timespec;
 
 /// Makes orphaned descendants become children of this process instead of init's, across threads and for good.
 ///
@@ -39,7 +39,10 @@ pub struct Strays {
 /// When `/proc` can't be read.
 pub fn reap_strays(known: &[i32]) -> io::Result<Strays> {
     let mut strays = Strays::default();
-    for child in children()?.into_iter().filter(|pid| !known.contains(&pid.as_raw_nonzero().get())) {
+    for child in children()?
+        .into_iter()
+        .filter(|pid| !known.contains(&pid.as_raw_nonzero().get()))
+    {
         if collect(child) {
             strays.reaped += 1;
         } else if kill_process(child, Signal::KILL).is_ok() {
@@ -64,8 +67,11 @@ pub fn kill_descendants(grace: Duration) -> io::Result<usize> {
     loop {
         let alive: Vec<Pid> = children()?.into_iter().filter(|pid| !is_dead(*pid)).collect();
         let elapsed = start.elapsed();
-        let (signal, until) =
-            if elapsed < grace { (Signal::TERM, grace) } else { (Signal::KILL, grace + KILL_PATIENCE) };
+        let (signal, until) = if elapsed < grace {
+            (Signal::TERM, grace)
+        } else {
+            (Signal::KILL, grace + KILL_PATIENCE)
+        };
         if alive.is_empty() || elapsed >= grace + KILL_PATIENCE {
             return Ok(alive.len());
         }
@@ -116,7 +122,10 @@ fn children_of(pid: Pid) -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let list = fs::read_to_string(task?.path().join("children"))?;
-        found.extend(list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)));
+        found.extend(
+            list.split_ascii_whitespace()
+                .filter_map(|pid| Pid::from_raw(pid.parse().ok()?)),
+        );
     }
     Ok(found)
 }
@@ -125,7 +134,9 @@ fn children_of(pid: Pid) -> io::Result<Vec<Pid>> {
 fn children_by_scan(parent: Pid) -> io::Result<Vec<Pid>> {
     let pids = fs::read_dir("/proc")?
         .filter_map(|entry| Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?));
-    Ok(pids.filter(|pid| stat(*pid).is_some_and(|(_, ppid)| ppid == parent.as_raw_nonzero().get())).collect())
+    Ok(pids
+        .filter(|pid| stat(*pid).is_some_and(|(_, ppid)| ppid == parent.as_raw_nonzero().get()))
+        .collect())
 }
 
 pub(crate) fn is_dead(pid: Pid) -> bool {
@@ -146,7 +157,10 @@ fn collect(pid: Pid) -> bool {
 }
 
 fn wait_for_any(pids: &[Pid], patience: Duration) -> io::Result<()> {
-    let handles: Vec<_> = pids.iter().filter_map(|pid| pidfd_open(*pid, PidfdFlags::empty()).ok()).collect();
+    let handles: Vec<_> = pids
+        .iter()
+        .filter_map(|pid| pidfd_open(*pid, PidfdFlags::empty()).ok())
+        .collect();
     let mut polled: Vec<_> = handles.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     match poll(&mut polled, timespec(patience).as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

@@ -54,9 +54,20 @@ pub(crate) struct Order {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Event {
     Hello(Support),
-    Started { run: u64, pid: i32, init: i32, enforced: Enforced },
-    Refused { run: u64, refusal: Refusal },
-    Exited { run: u64, exit: Exit },
+    Started {
+        run: u64,
+        pid: i32,
+        init: i32,
+        enforced: Enforced,
+    },
+    Refused {
+        run: u64,
+        refusal: Refusal,
+    },
+    Exited {
+        run: u64,
+        exit: Exit,
+    },
 }
 
 /// From the spawner to one run's init. The socket's end means the same with [`Cause::OwnerLost`].
@@ -68,7 +79,12 @@ pub(crate) struct End {
 
 /// A connected pair that keeps packets apart.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 /// Encodes a message and its tail.
@@ -78,7 +94,11 @@ pub(crate) fn encode<T: Serialize>(message: &T, tail: &[u8]) -> io::Result<Vec<u
     let head = u32::try_from(packet.len() - 4).map_err(|_| too_large())?;
     packet[..4].copy_from_slice(&head.to_le_bytes());
     packet.extend_from_slice(tail);
-    if packet.len() > MAX_PACKET { Err(too_large()) } else { Ok(packet) }
+    if packet.len() > MAX_PACKET {
+        Err(too_large())
+    } else {
+        Ok(packet)
+    }
 }
 
 /// Splits a packet into message and tail.
@@ -91,7 +111,12 @@ pub(crate) fn decode<T: DeserializeOwned>(packet: &[u8]) -> io::Result<(T, &[u8]
 }
 
 /// Sends one packet. Never raises SIGPIPE.
-pub(crate) fn send(socket: BorrowedFd<'_>, packet: &[u8], fds: &[BorrowedFd<'_>], wait: bool) -> io::Result<()> {
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    packet: &[u8],
+    fds: &[BorrowedFd<'_>],
+    wait: bool,
+) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -132,7 +157,11 @@ pub(crate) fn receive<'b>(
     if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(too_large());
     }
-    Ok(if message.bytes == 0 { None } else { Some(&buffer[..message.bytes]) })
+    Ok(if message.bytes == 0 {
+        None
+    } else {
+        Some(&buffer[..message.bytes])
+    })
 }
 
 /// Sends a message to the other helper, waiting for room.
@@ -142,8 +171,12 @@ pub(crate) fn post<T: Serialize>(socket: &impl AsFd, message: &T) -> io::Result<
 
 /// Appends one string to a tail.
 pub(crate) fn push_string(tail: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
-    let string = CString::new(bytes)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a NUL byte in a path, argument or variable"))?;
+    let string = CString::new(bytes).map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a NUL byte in a path, argument or variable",
+        )
+    })?;
     tail.extend_from_slice(string.as_bytes_with_nul());
     Ok(())
 }
@@ -161,7 +194,10 @@ pub(crate) fn strings(mut tail: &[u8]) -> io::Result<Vec<&CStr>> {
 }
 
 fn too_large() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("more than {MAX_PACKET} bytes or {MAX_FDS} descriptors"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("more than {MAX_PACKET} bytes or {MAX_FDS} descriptors"),
+    )
 }
 
 #[cfg(test)]
@@ -188,14 +224,20 @@ mod tests {
         let (message, tail) = decode::<Request>(got).unwrap();
         assert!(matches!(message, Request::Kill { run: 7, grace_ms: 9 }));
         assert_eq!(strings(tail).unwrap(), [c"/bin/echo", c"", c"\xff\xfe"]);
-        std::fs::File::from(fds.pop().unwrap()).write_all(b"through").unwrap();
+        std::fs::File::from(fds.pop().unwrap())
+            .write_all(b"through")
+            .unwrap();
         let mut text = String::new();
         std::fs::File::from(read).read_to_string(&mut text).unwrap();
         assert_eq!(text, "through");
 
-        let (message, _) = decode::<Request>(receive(b.as_fd(), &mut buffer, &mut fds).unwrap().unwrap()).unwrap();
+        let (message, _) =
+            decode::<Request>(receive(b.as_fd(), &mut buffer, &mut fds).unwrap().unwrap()).unwrap();
         assert!(matches!(message, Request::Kill { run: 8, .. }));
-        assert!(receive(b.as_fd(), &mut buffer, &mut fds).unwrap().is_none(), "the end");
+        assert!(
+            receive(b.as_fd(), &mut buffer, &mut fds).unwrap().is_none(),
+            "the end"
+        );
     }
 
     #[test]
@@ -206,13 +248,22 @@ mod tests {
         let packet = encode(&message, &vec![b'x'; room]).unwrap();
         send(a.as_fd(), &packet, &[], false).unwrap();
         let (mut buffer, mut fds) = (vec![0; MAX_PACKET], Vec::new());
-        assert_eq!(receive(b.as_fd(), &mut buffer, &mut fds).unwrap().unwrap().len(), MAX_PACKET);
+        assert_eq!(
+            receive(b.as_fd(), &mut buffer, &mut fds).unwrap().unwrap().len(),
+            MAX_PACKET
+        );
         assert!(encode(&message, &vec![b'x'; room + 1]).is_err());
     }
 
     #[test]
     fn malformed_packets_are_errors() {
-        for bad in [&b""[..], b"\x01", b"\xff\xff\xff\xff{}", b"\x02\0\0\0{}", b"\x01\0\0\0{}"] {
+        for bad in [
+            &b""[..],
+            b"\x01",
+            b"\xff\xff\xff\xff{}",
+            b"\x02\0\0\0{}",
+            b"\x01\0\0\0{}",
+        ] {
             assert!(decode::<Request>(bad).is_err(), "{bad:?}");
         }
         assert!(strings(b"unterminated").is_err());

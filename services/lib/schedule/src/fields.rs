@@ -230,7 +230,7 @@ impl Fields {
             {
                 return Some(at(hour, minute, second));
             }
-            if let Some(minute) = bit_from(self.minutes, minute) {
+            if let Some(minute) = bit_from(self.minutes, minute + 1) {
                 return Some(at(hour, minute, first_second));
             }
         }

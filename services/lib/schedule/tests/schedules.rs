@@ -187,6 +187,11 @@ fn skips_are_told_once_and_only_where_they_are() {
     // Within the rule's reach a gap moves the time instead.
     let moved = cron("30 2 * * *", "Europe/Berlin", DstPolicy::Vixie);
     assert_eq!(moved.skips(jump - second, jump), []);
+    // Only what lies in the gap counts, not the rest of its day.
+    assert_eq!(
+        cron("30 0-5 * * *", "Europe/Berlin", DstPolicy::Skip).skips(jump - second, jump)[0].count,
+        1
+    );
     let every_second = Schedule::Cron(Cron {
         expr: CronExpr::parse("* 15-30 2 * * ?", Syntax::Quartz).unwrap(),
         zone: zone("Europe/Berlin"),

@@ -160,6 +160,12 @@ pub fn own_caller(claims: AssertionClaims, bytes: Bytes) -> Result<Caller, asser
     assertion::caller_of(claims, None, bytes)
 }
 
+/// The caller of a connection that proved nobody.
+#[must_use]
+pub fn anonymous() -> Caller {
+    Caller::of_peer(&Peer::Anonymous)
+}
+
 /// The header value of an assertion.
 #[must_use]
 pub fn header_value(assertion: &[u8]) -> http::HeaderValue {

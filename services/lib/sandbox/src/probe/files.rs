@@ -6,38 +6,69 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, MemfdFlags, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, Timespec, Timestamps};
 
 use super::{Act, Outcome, Targets, done, reach};
 use crate::report::Wall::Fs;
 use crate::sys::{self, Image};
 
 const fn act(name: &'static str, needs: &'static [&'static str], attempt: fn(&Targets) -> Outcome) -> Act {
-    Act { name, wall: Fs, needs, attempt }
+    Act {
+        name,
+        wall: Fs,
+        needs,
+        attempt,
+    }
 }
 
 pub(super) const ACTS: &[Act] = &[
     act("read a secret", &["secret"], |t| contents(&t.path("secret")?)),
     act("read a secret through /proc/self/root", &["secret"], |t| {
-        contents(&Path::new("/proc/self/root").join(t.path("secret")?.strip_prefix("/").map_err(io::Error::other)?))
+        contents(
+            &Path::new("/proc/self/root")
+                .join(t.path("secret")?.strip_prefix("/").map_err(io::Error::other)?),
+        )
     }),
-    act("read a secret through another process's root", &["secret", "pid"], |t| {
-        let root = format!("/proc/{}/root{}", t.get::<i32>("pid")?, t.path("secret")?.display());
-        contents(Path::new(&root))
-    }),
-    act("read a secret through a symbolic link", &["secret", "workspace"], |t| {
-        let link = t.scratch("link")?;
-        symlink(t.path("secret")?, &link)?;
-        contents(&link)
-    }),
-    act("read a secret through a hard link", &["secret", "workspace"], |t| {
-        let link = t.scratch("hard")?;
-        fs::hard_link(t.path("secret")?, &link)?;
-        contents(&link)
-    }),
-    act("move a secret into the workspace", &["secret", "workspace"], |t| {
-        fs::rename(t.path("secret")?, t.scratch("moved")?).map(done("moved"))
-    }),
+    act(
+        "read a secret through another process's root",
+        &["secret", "pid"],
+        |t| {
+            let root = format!(
+                "/proc/{}/root{}",
+                t.get::<i32>("pid")?,
+                t.path("secret")?.display()
+            );
+            contents(Path::new(&root))
+        },
+    ),
+    act(
+        "read a secret through a symbolic link",
+        &["secret", "workspace"],
+        |t| {
+            let link = t.scratch("link")?;
+            symlink(t.path("secret")?, &link)?;
+            contents(&link)
+        },
+    ),
+    act(
+        "read a secret through a hard link",
+        &["secret", "workspace"],
+        |t| {
+            let link = t.scratch("hard")?;
+            fs::hard_link(t.path("secret")?, &link)?;
+            contents(&link)
+        },
+    ),
+    act(
+        "move a secret into the workspace",
+        &["secret", "workspace"],
+        |t| {
+            let (secret, there) = (t.path("secret")?, t.scratch("moved")?);
+            fs::rename(&secret, &there)?;
+            // Back again, for the acts that follow.
+            fs::rename(there, secret).map(done("moved"))
+        },
+    ),
     act("list the secret's directory", &["secret"], |t| {
         let secret = t.path("secret")?;
         let parent = secret.parent().ok_or(io::ErrorKind::InvalidInput)?;
@@ -47,37 +78,57 @@ pub(super) const ACTS: &[Act] = &[
         File::create_new(t.path("secret")?.with_extension("probe")).map(|_| "created".to_owned())
     }),
     act("append to a secret", &["secret"], |t| {
-        OpenOptions::new().append(true).open(t.path("secret")?).map(|_| "opened".to_owned())
+        OpenOptions::new()
+            .append(true)
+            .open(t.path("secret")?)
+            .map(|_| "opened".to_owned())
     }),
     act("truncate a secret by path", &["secret"], |t| {
         let path = c_path(&t.path("secret")?)?;
         // SAFETY: a NUL-terminated path.
         super::check(unsafe { libc::truncate(path.as_ptr(), 1 << 20) }).map(|_| "truncated".to_owned())
     }),
-    act("remove a secret", &["secret"], |t| fs::remove_file(t.path("secret")?).map(done("removed"))),
     act("change a secret's mode", &["secret"], |t| {
         fs::set_permissions(t.path("secret")?, fs::Permissions::from_mode(0o666)).map(done("changed"))
     }),
-    act("change a secret's mode through a link", &["secret", "workspace"], |t| {
-        let link = t.scratch("modelink")?;
-        symlink(t.path("secret")?, &link)?;
-        fs::set_permissions(&link, fs::Permissions::from_mode(0o666)).map(done("changed"))
-    }),
-    act("change a secret's mode by an O_PATH descriptor", &["secret"], |t| {
-        let fd = rustix::fs::open(t.path("secret")?, OFlags::PATH, Mode::empty())?;
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
-        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map(done("changed"))
-    }),
-    act("change a secret's mode by fchmodat2 on a descriptor", &["secret"], |t| {
-        let fd = rustix::fs::open(t.path("secret")?, OFlags::PATH, Mode::empty())?;
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&fd);
-        // SAFETY: an open descriptor, an empty NUL-terminated path, two integers.
-        super::check(unsafe { libc::syscall(452, fd, c"".as_ptr(), 0o666, libc::AT_EMPTY_PATH) })
-            .map(|_| "changed".to_owned())
-    }),
+    act(
+        "change a secret's mode through a link",
+        &["secret", "workspace"],
+        |t| {
+            let link = t.scratch("modelink")?;
+            symlink(t.path("secret")?, &link)?;
+            fs::set_permissions(&link, fs::Permissions::from_mode(0o666)).map(done("changed"))
+        },
+    ),
+    act(
+        "change a secret's mode by an O_PATH descriptor",
+        &["secret"],
+        |t| {
+            let fd = rustix::fs::open(t.path("secret")?, OFlags::PATH, Mode::empty())?;
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+            fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map(done("changed"))
+        },
+    ),
+    act(
+        "change a secret's mode by fchmodat2 on a descriptor",
+        &["secret"],
+        |t| {
+            let fd = rustix::fs::open(t.path("secret")?, OFlags::PATH, Mode::empty())?;
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&fd);
+            // SAFETY: an open descriptor, an empty NUL-terminated path, two integers.
+            super::check(unsafe { libc::syscall(452, fd, c"".as_ptr(), 0o666, libc::AT_EMPTY_PATH) })
+                .map(|_| "changed".to_owned())
+        },
+    ),
     act("change a secret's times", &["secret"], |t| {
-        let old = Timespec { tv_sec: 1, tv_nsec: 0 };
-        let times = Timestamps { last_access: old, last_modification: old };
+        let old = Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        let times = Timestamps {
+            last_access: old,
+            last_modification: old,
+        };
         Ok(rustix::fs::utimensat(CWD, t.path("secret")?, &times, AtFlags::empty()).map(done("changed"))?)
     }),
     act("change a secret's owner", &["secret"], |t| {
@@ -87,6 +138,9 @@ pub(super) const ACTS: &[Act] = &[
     act("attach an attribute to a secret", &["secret"], |t| {
         let flags = rustix::fs::XattrFlags::empty();
         Ok(rustix::fs::setxattr(t.path("secret")?, "user.probe", b"1", flags).map(done("attached"))?)
+    }),
+    act("remove a secret", &["secret"], |t| {
+        fs::remove_file(t.path("secret")?).map(done("removed"))
     }),
     act("write where programs are", &["readable"], |t| {
         File::create_new(t.path("readable")?.join("creel-probe")).map(|_| "created".to_owned())
@@ -128,7 +182,10 @@ pub(super) const ACTS: &[Act] = &[
         execute_copy(t, file)
     }),
     act("execute anonymous memory", &[], |t| {
-        execute_copy(t, File::from(rustix::fs::memfd_create("probe", MemfdFlags::empty())?))
+        execute_copy(
+            t,
+            File::from(rustix::fs::memfd_create("probe", MemfdFlags::empty())?),
+        )
     }),
     act("execute anonymous memory that was sealed against it", &[], |t| {
         let flags = MemfdFlags::NOEXEC_SEAL | MemfdFlags::ALLOW_SEALING;
@@ -138,11 +195,18 @@ pub(super) const ACTS: &[Act] = &[
     }),
     act("execute shared memory", &[], |t| {
         let path = format!("/dev/shm/probe-{}", rustix::process::getpid());
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o755).open(&path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(&path)?;
         let _ = fs::remove_file(path);
         execute_copy(t, file)
     }),
-    act("open a file by handle", &[], |_| reach(libc::SYS_open_by_handle_at)),
+    act("open a file by handle", &[], |_| {
+        reach(libc::SYS_open_by_handle_at)
+    }),
     act("get a file's handle", &[], |_| reach(libc::SYS_name_to_handle_at)),
     act("change the root directory", &[], |_| reach(libc::SYS_chroot)),
 ];

@@ -9,13 +9,24 @@ use crate::sys;
 /// The base filter stands whenever a run has seccomp at all; it is listed under `ipc`, the wall `exec.md` puts
 /// ptrace and io_uring in.
 const fn act(name: &'static str, attempt: fn(&Targets) -> Outcome) -> Act {
-    Act { name, wall: Ipc, needs: &[], attempt }
+    Act {
+        name,
+        wall: Ipc,
+        needs: &[],
+        attempt,
+    }
 }
 
 pub(super) const ACTS: &[Act] = &[
-    act("unshare the user namespace", |t| t.in_child(|| unshare(libc::CLONE_NEWUSER))),
-    act("unshare the network namespace", |t| t.in_child(|| unshare(libc::CLONE_NEWNET))),
-    act("unshare the mount namespace", |t| t.in_child(|| unshare(libc::CLONE_NEWNS))),
+    act("unshare the user namespace", |t| {
+        t.in_child(|| unshare(libc::CLONE_NEWUSER))
+    }),
+    act("unshare the network namespace", |t| {
+        t.in_child(|| unshare(libc::CLONE_NEWNET))
+    }),
+    act("unshare the mount namespace", |t| {
+        t.in_child(|| unshare(libc::CLONE_NEWNS))
+    }),
     act("clone into a user namespace", |t| {
         t.in_child(|| {
             let flags = i64::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
@@ -70,10 +81,13 @@ pub(super) const ACTS: &[Act] = &[
             false => Ok(format!("{:?}", sets.permitted)),
         }
     }),
-    act("gain privileges by exec", |_| match rustix::thread::no_new_privs()? {
-        true => Err(io::Error::other("no_new_privs")),
-        false => Ok("no_new_privs is not set".to_owned()),
-    }),
+    act(
+        "gain privileges by exec",
+        |_| match rustix::thread::no_new_privs()? {
+            true => Err(io::Error::other("no_new_privs")),
+            false => Ok("no_new_privs is not set".to_owned()),
+        },
+    ),
     act("call by the numbers of x32", |t| {
         t.in_child(|| {
             const X32: i64 = 0x4000_0000;

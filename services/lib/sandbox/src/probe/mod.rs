@@ -41,18 +41,21 @@ struct Act {
     attempt: fn(&Targets) -> Outcome,
 }
 
-/// Runs the probe with the arguments after its name.
+/// Runs the probe with the arguments after its name. Like every helper it must be called at the start of `main`.
 pub fn probe_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let values = args.into_iter().filter_map(|arg| {
         let (key, value) = arg.to_str()?.split_once('=')?;
         Some((key.to_owned(), value.to_owned()))
     });
-    let Some(proof) = SingleThread::check() else { return ExitCode::from(2) };
-    let targets = Targets { values: values.collect(), proof };
+    let targets = Targets {
+        values: values.collect(),
+        proof: SingleThread::at_start_of_main(),
+    };
     let walls = targets.text("walls").unwrap_or("fs,net,ipc,kill");
     let mut done = false;
     let mut out = io::stdout().lock();
-    for list in [files::ACTS, network::ACTS, processes::ACTS, kernel::ACTS] {
+    // The acts against limits last: they leave the run at its limits for a moment.
+    for list in [files::ACTS, network::ACTS, kernel::ACTS, processes::ACTS] {
         for act in list {
             let wanted = walls.split(',').any(|w| w == act.wall.to_string());
             if !wanted || !act.needs.iter().all(|need| targets.values.contains_key(*need)) {
@@ -82,7 +85,9 @@ impl Targets {
 
     /// A target that `needs` has promised.
     fn get<T: std::str::FromStr>(&self, key: &str) -> io::Result<T> {
-        self.text(key).and_then(|v| v.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+        self.text(key)
+            .and_then(|v| v.parse().ok())
+            .ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
     fn path(&self, key: &str) -> io::Result<PathBuf> {
@@ -135,13 +140,21 @@ fn reached(error: io::Error) -> Outcome {
 fn reach(nr: libc::c_long) -> Outcome {
     // SAFETY: -1 is no valid address, so the kernel can neither read nor write memory of this process.
     let rc = unsafe { libc::syscall(nr, -1i64, -1i64, -1i64, -1i64, -1i64, -1i64) };
-    if rc < 0 { reached(io::Error::last_os_error()) } else { Ok(format!("returned {rc}")) }
+    if rc < 0 {
+        reached(io::Error::last_os_error())
+    } else {
+        Ok(format!("returned {rc}"))
+    }
 }
 
 /// Turns a return value of libc into a result.
 fn check(rc: impl Into<i64>) -> io::Result<i64> {
     let rc = rc.into();
-    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(rc) }
+    if rc < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(rc)
+    }
 }
 
 /// An act that is one call.

@@ -8,24 +8,33 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, Uni
 use std::time::Duration;
 
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recv,
-    sendto, socket, socketpair,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
+    listen, recv, sendto, socket, socketpair,
 };
 
 use super::{Act, Outcome, Targets, check, done, reach};
 use crate::report::Wall::{Ipc, Net};
 
 const fn net(name: &'static str, needs: &'static [&'static str], attempt: fn(&Targets) -> Outcome) -> Act {
-    Act { name, wall: Net, needs, attempt }
+    Act {
+        name,
+        wall: Net,
+        needs,
+        attempt,
+    }
 }
 
 const fn ipc(name: &'static str, needs: &'static [&'static str], attempt: fn(&Targets) -> Outcome) -> Act {
-    Act { name, wall: Ipc, needs, attempt }
+    Act {
+        name,
+        wall: Ipc,
+        needs,
+        attempt,
+    }
 }
 
 pub(super) const ACTS: &[Act] = &[
     net("talk TCP to a host", &["tcp"], |t| {
-        #[expect(clippy::disallowed_methods, reason = "the probe tries what nobody may")]
         let stream = TcpStream::connect(t.get::<SocketAddr>("tcp")?)?;
         hear(stream)
     }),
@@ -37,13 +46,20 @@ pub(super) const ACTS: &[Act] = &[
         hear(TcpStream::from(fd))
     }),
     net("talk multipath TCP", &["tcp"], |t| {
-        let fd = socket(AddressFamily::INET, SocketType::STREAM, Some(rustix::net::ipproto::MPTCP))?;
+        let fd = socket(
+            AddressFamily::INET,
+            SocketType::STREAM,
+            Some(rustix::net::ipproto::MPTCP),
+        )?;
         connect(&fd, &t.get::<SocketAddr>("tcp")?)?;
         hear(TcpStream::from(fd))
     }),
     net("disconnect a socket and connect it elsewhere", &["tcp"], |t| {
         let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-        let unspecified = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
+        let unspecified = libc::sockaddr {
+            sa_family: 0,
+            sa_data: [0; 14],
+        };
         let len = libc::socklen_t::try_from(size_of::<libc::sockaddr>()).map_err(io::Error::other)?;
         // SAFETY: an initialised address of the given length.
         check(unsafe { libc::connect(fd.as_raw_fd(), &raw const unspecified, len) })?;
@@ -52,7 +68,9 @@ pub(super) const ACTS: &[Act] = &[
     }),
     net("send a datagram", &["udp"], |t| {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
-        socket.send_to(b"x", t.get::<SocketAddr>("udp")?).map(|n| format!("{n} bytes"))
+        socket
+            .send_to(b"x", t.get::<SocketAddr>("udp")?)
+            .map(|n| format!("{n} bytes"))
     }),
     net("listen on TCP", &[], |_| {
         let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
@@ -60,18 +78,38 @@ pub(super) const ACTS: &[Act] = &[
         bind(&fd, &any)?;
         Ok(listen(&fd, 1).map(done("listening"))?)
     }),
-    net("make an IPv6 socket", &[], |_| make(AddressFamily::INET6, SocketType::STREAM, None)),
+    net("make an IPv6 socket", &[], |_| {
+        make(AddressFamily::INET6, SocketType::STREAM, None)
+    }),
     net("make a raw socket", &[], |_| {
-        make(AddressFamily::INET, SocketType::RAW, Some(rustix::net::ipproto::ICMP))
+        make(
+            AddressFamily::INET,
+            SocketType::RAW,
+            Some(rustix::net::ipproto::ICMP),
+        )
     }),
     net("make a ping socket", &[], |_| {
-        make(AddressFamily::INET, SocketType::DGRAM, Some(rustix::net::ipproto::ICMP))
+        make(
+            AddressFamily::INET,
+            SocketType::DGRAM,
+            Some(rustix::net::ipproto::ICMP),
+        )
     }),
-    net("make a packet socket", &[], |_| make(AddressFamily::PACKET, SocketType::RAW, None)),
-    net("make a netlink socket", &[], |_| make(AddressFamily::NETLINK, SocketType::RAW, None)),
-    net("make a vsock socket", &[], |_| make(AddressFamily::VSOCK, SocketType::STREAM, None)),
-    net("make a crypto socket", &[], |_| make(AddressFamily::from_raw(38), SocketType::SEQPACKET, None)),
-    ipc("make a unix socket", &[], |_| make(AddressFamily::UNIX, SocketType::STREAM, None)),
+    net("make a packet socket", &[], |_| {
+        make(AddressFamily::PACKET, SocketType::RAW, None)
+    }),
+    net("make a netlink socket", &[], |_| {
+        make(AddressFamily::NETLINK, SocketType::RAW, None)
+    }),
+    net("make a vsock socket", &[], |_| {
+        make(AddressFamily::VSOCK, SocketType::STREAM, None)
+    }),
+    net("make a crypto socket", &[], |_| {
+        make(AddressFamily::from_raw(38), SocketType::SEQPACKET, None)
+    }),
+    ipc("make a unix socket", &[], |_| {
+        make(AddressFamily::UNIX, SocketType::STREAM, None)
+    }),
     ipc("connect to a unix socket", &["socket"], |t| {
         UnixStream::connect(t.path("socket")?).map(|_| "connected".to_owned())
     }),
@@ -80,10 +118,16 @@ pub(super) const ACTS: &[Act] = &[
         UnixStream::connect_addr(&address).map(|_| "connected".to_owned())
     }),
     ipc("send to a unix socket", &["dgram"], |t| {
-        UnixDatagram::unbound()?.send_to(b"x", t.path("dgram")?).map(|n| format!("{n} bytes"))
+        UnixDatagram::unbound()?
+            .send_to(b"x", t.path("dgram")?)
+            .map(|n| format!("{n} bytes"))
     }),
-    ipc("redirect a datagram pair to a unix socket", &["dgram"], |t| redirect(t, SocketType::DGRAM)),
-    ipc("redirect a raw pair to a unix socket", &["dgram"], |t| redirect(t, SocketType::RAW)),
+    ipc("redirect a datagram pair to a unix socket", &["dgram"], |t| {
+        redirect(t, SocketType::DGRAM)
+    }),
+    ipc("redirect a raw pair to a unix socket", &["dgram"], |t| {
+        redirect(t, SocketType::RAW)
+    }),
     ipc("reconnect a stream pair to a unix socket", &["socket"], |t| {
         let (a, _b) = pair(SocketType::STREAM)?;
         Ok(connect(&a, &SocketAddrUnix::new(t.path("socket")?)?).map(done("connected"))?)
@@ -101,7 +145,13 @@ pub(super) const ACTS: &[Act] = &[
         // SAFETY: three integers.
         check(unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, libc::IPC_CREAT | 0o600) }).map(|id| {
             // SAFETY: removes what was just made.
-            unsafe { libc::shmctl(i32::try_from(id).unwrap_or(-1), libc::IPC_RMID, std::ptr::null_mut()) };
+            unsafe {
+                libc::shmctl(
+                    i32::try_from(id).unwrap_or(-1),
+                    libc::IPC_RMID,
+                    std::ptr::null_mut(),
+                )
+            };
             "made".to_owned()
         })
     }),
@@ -109,7 +159,13 @@ pub(super) const ACTS: &[Act] = &[
         // SAFETY: two integers.
         check(unsafe { libc::msgget(libc::IPC_PRIVATE, libc::IPC_CREAT | 0o600) }).map(|id| {
             // SAFETY: removes what was just made.
-            unsafe { libc::msgctl(i32::try_from(id).unwrap_or(-1), libc::IPC_RMID, std::ptr::null_mut()) };
+            unsafe {
+                libc::msgctl(
+                    i32::try_from(id).unwrap_or(-1),
+                    libc::IPC_RMID,
+                    std::ptr::null_mut(),
+                )
+            };
             "made".to_owned()
         })
     }),
@@ -146,7 +202,12 @@ fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
 
 fn redirect(t: &Targets, kind: SocketType) -> Outcome {
     let (a, b) = pair(kind)?;
-    sendto(&a, b"x", SendFlags::empty(), &SocketAddrUnix::new(t.path("dgram")?)?)?;
+    sendto(
+        &a,
+        b"x",
+        SendFlags::empty(),
+        &SocketAddrUnix::new(t.path("dgram")?)?,
+    )?;
     let mut byte = [0];
     match recv(b.as_fd(), &mut byte, RecvFlags::DONTWAIT) {
         Ok(_) => Err(io::Error::other("it went to the other half")),

@@ -2,14 +2,21 @@
 
 use std::io;
 
-use rustix::process::{Pid, PidfdFlags, Resource, Signal, getrlimit, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Signal, getrlimit, kill_process, pidfd_open, pidfd_send_signal,
+};
 
 use super::{Act, Outcome, Targets, check, done, reach, reached};
 use crate::report::Wall::Kill;
 use crate::sys::{self, Side};
 
 const fn act(name: &'static str, needs: &'static [&'static str], attempt: fn(&Targets) -> Outcome) -> Act {
-    Act { name, wall: Kill, needs, attempt }
+    Act {
+        name,
+        wall: Kill,
+        needs,
+        attempt,
+    }
 }
 
 pub(super) const ACTS: &[Act] = &[
@@ -18,7 +25,9 @@ pub(super) const ACTS: &[Act] = &[
         let parent = rustix::process::getppid().ok_or(io::ErrorKind::NotFound)?;
         Ok(kill_process(parent, Signal::CONT).map(done("sent"))?)
     }),
-    act("signal a process outside", &["pid"], |t| Ok(kill_process(pid(t)?, Signal::CONT).map(done("sent"))?)),
+    act("signal a process outside", &["pid"], |t| {
+        Ok(kill_process(pid(t)?, Signal::CONT).map(done("sent"))?)
+    }),
     act("signal a process outside by pidfd", &["pid"], |t| {
         let fd = pidfd_open(pid(t)?, PidfdFlags::empty())?;
         Ok(pidfd_send_signal(fd, Signal::CONT).map(done("sent"))?)
@@ -29,12 +38,18 @@ pub(super) const ACTS: &[Act] = &[
         check(unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, libc::SIGCONT) }).map(|_| "sent".to_owned())
     }),
     act("queue a signal to a process outside", &["pid"], |t| {
-        let value = libc::sigval { sival_ptr: std::ptr::null_mut() };
+        let value = libc::sigval {
+            sival_ptr: std::ptr::null_mut(),
+        };
         // SAFETY: integers and a value that is only carried.
-        check(unsafe { libc::sigqueue(t.get::<i32>("pid")?, libc::SIGCONT, value) }).map(|_| "sent".to_owned())
+        check(unsafe { libc::sigqueue(t.get::<i32>("pid")?, libc::SIGCONT, value) })
+            .map(|_| "sent".to_owned())
     }),
     act("change a limit of a process outside", &["pid"], |t| {
-        let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        let limit = libc::rlimit {
+            rlim_cur: libc::RLIM_INFINITY,
+            rlim_max: libc::RLIM_INFINITY,
+        };
         let core = libc::RLIMIT_CORE;
         // SAFETY: an initialised limit and a null pointer for the old one.
         let rc = unsafe { libc::prlimit(t.get::<i32>("pid")?, core, &raw const limit, std::ptr::null_mut()) };
@@ -43,7 +58,8 @@ pub(super) const ACTS: &[Act] = &[
     act("change the scheduling of a process outside", &["pid"], |t| {
         let param = libc::sched_param { sched_priority: 0 };
         // SAFETY: an initialised parameter.
-        let rc = unsafe { libc::sched_setscheduler(t.get::<i32>("pid")?, libc::SCHED_OTHER, &raw const param) };
+        let rc =
+            unsafe { libc::sched_setscheduler(t.get::<i32>("pid")?, libc::SCHED_OTHER, &raw const param) };
         check(rc).map(|_| "changed".to_owned())
     }),
     act("pin a process outside to a CPU", &["pid"], |t| {
@@ -51,12 +67,14 @@ pub(super) const ACTS: &[Act] = &[
         (0..64).for_each(|cpu| set.set(cpu));
         Ok(rustix::thread::sched_setaffinity(Some(pid(t)?), &set).map(done("pinned"))?)
     }),
-    act("change the priority of all the user's processes", &[], |_| {
-        let me = rustix::process::getuid().as_raw();
+    act("change the priority of a process outside", &["pid"], |t| {
         // SAFETY: three integers.
-        check(unsafe { libc::setpriority(libc::PRIO_USER, me, 0) }).map(|_| "changed".to_owned())
+        let rc = unsafe { libc::setpriority(libc::PRIO_PROCESS, t.get::<libc::id_t>("pid")?, 0) };
+        check(rc).map(|_| "changed".to_owned())
     }),
-    act("trace the parent", &[], |_| trace(rustix::process::getppid().ok_or(io::ErrorKind::NotFound)?)),
+    act("trace the parent", &[], |_| {
+        trace(rustix::process::getppid().ok_or(io::ErrorKind::NotFound)?)
+    }),
     act("trace a process outside", &["pid"], |t| trace(pid(t)?)),
     act("read a process's memory", &["pid"], |t| {
         let mut buffer = [0; 8];
@@ -66,7 +84,9 @@ pub(super) const ACTS: &[Act] = &[
             Err(e) => reached(e),
         }
     }),
-    act("write a process's memory", &[], |_| reach(libc::SYS_process_vm_writev)),
+    act("write a process's memory", &[], |_| {
+        reach(libc::SYS_process_vm_writev)
+    }),
     act("take a process's descriptor", &["pid"], |t| {
         let fd = pidfd_open(pid(t)?, PidfdFlags::empty())?;
         match rustix::process::pidfd_getfd(fd, 0, rustix::process::PidfdGetfdFlags::empty()) {
@@ -100,15 +120,20 @@ pub(super) const ACTS: &[Act] = &[
     act("have more memory than the limit", &["memory"], |t| {
         let limit = t.get::<usize>("memory")?;
         let mut bytes: Vec<u8> = Vec::new();
-        bytes.try_reserve_exact(limit).map(|()| "reserved".to_owned()).map_err(io::Error::other)
+        bytes
+            .try_reserve_exact(limit)
+            .map(|()| "reserved".to_owned())
+            .map_err(io::Error::other)
     }),
     act("dump core", &[], |_| match getrlimit(Resource::Core).maximum {
         Some(0) => Err(io::Error::other("the limit is 0")),
         other => Ok(format!("limit {other:?}")),
     }),
-    act("use CPU without limit", &[], |_| match getrlimit(Resource::Cpu).maximum {
-        None => Ok("no limit".to_owned()),
-        Some(limit) => Err(io::Error::other(format!("{limit} s"))),
+    act("use CPU without limit", &[], |_| {
+        match getrlimit(Resource::Cpu).maximum {
+            None => Ok("no limit".to_owned()),
+            Some(limit) => Err(io::Error::other(format!("{limit} s"))),
+        }
     }),
 ];
 

@@ -1,0 +1,70 @@
+//! What each command does, one file per noun.
+
+mod config;
+mod cron;
+mod cron_add;
+mod cron_next;
+mod cron_runs;
+mod device_cert;
+mod devices;
+mod doctor;
+mod health;
+mod logs;
+mod send;
+mod sessions;
+mod status;
+mod version;
+
+use crate::{
+    args::{Command, cron::Cron},
+    context::Context,
+    failure::Failure,
+};
+
+/// The most rows a list gathers over its pages.
+const MAX_ROWS: usize = 10_000;
+
+/// Rows asked for at once; the most a page may have.
+const PAGE: i32 = 500;
+
+/// Runs a command to its end.
+pub(crate) fn run(context: &mut Context, command: Command) -> Result<(), Failure> {
+    match command {
+        // These need no stack, so no runtime either.
+        Command::Version => version::version(context),
+        Command::Completions { shell } => version::completions(context, shell),
+        Command::Config(command) => config::run(context, command),
+        Command::Cron(Cron::Next { expression, tz, count, after }) => {
+            cron_next::run(context, &expression, tz.as_deref(), count, after.as_deref())
+        }
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::internal("the runtime", &error))?;
+            // Boxed: the union of all commands is too large for the stack of a small thread.
+            let outcome = runtime.block_on(Box::pin(online(context, command)));
+            // Nothing is worth waiting for once the command is done.
+            runtime.shutdown_background();
+            outcome
+        }
+    }
+}
+
+async fn online(context: &mut Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Status => status::run(context).await,
+        Command::Health => health::run(context).await,
+        Command::Doctor => doctor::run(context).await,
+        Command::Send(args) => send::run(context, args).await,
+        Command::Sessions(command) => sessions::run(context, command).await,
+        Command::Cron(Cron::Add(args)) => cron_add::run(context, &args).await,
+        Command::Cron(command) => cron::run(context, command).await,
+        Command::Devices(command) => devices::run(context, command).await,
+        Command::Logs(args) => logs::run(context, &args).await,
+        Command::Whoami => devices::whoami(context).await,
+        Command::Version | Command::Completions { .. } | Command::Config(_) => {
+            Err(Failure::usage("this command needs no stack"))
+        }
+    }
+}

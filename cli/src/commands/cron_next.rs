@@ -1,0 +1,178 @@
+//! `creel cron next`: when an expression is due. Pure arithmetic, no stack.
+
+use creel_schedule::{
+    DstPolicy, DstSkip, Moment, OccurrenceKind, Preview, Schedule, ScheduleError, ScheduleSpec, Syntax, Zone,
+    ZoneSources, Zones, parse_time,
+};
+use serde::Serialize;
+
+use crate::{context::Context, failure::Failure, times, views::schedule::invalid};
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NextView {
+    expression: String,
+    zone: String,
+    schedule_text: String,
+    zone_data_version: String,
+    next: Vec<InstantView>,
+    skips: Vec<SkipView>,
+    /// Nothing comes after the last of them.
+    ends: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InstantView {
+    at: Option<String>,
+    at_ms: i64,
+    /// As the zone's clocks show it, with its offset.
+    local: String,
+    /// `regular`, or what a clock change made of it.
+    kind: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SkipView {
+    at: Option<String>,
+    at_ms: i64,
+    gap_start: String,
+    gap_end: String,
+    count: u64,
+}
+
+pub(super) fn run(
+    context: &mut Context,
+    expression: &str,
+    zone: Option<&str>,
+    count: u16,
+    after: Option<&str>,
+) -> Result<(), Failure> {
+    let local = context.local();
+    let zones = Zones::load(&ZoneSources::of_this_machine());
+    let name = match zone {
+        Some(zone) => zone.to_owned(),
+        None => local.zone_name().ok_or_else(|| {
+            Failure::usage_hint("this machine's time zone has no IANA name", "add --tz, for example --tz Europe/Berlin")
+        })?,
+    };
+    let view = view(expression, &name, count, after, local.now, &zones)?;
+    if context.out.is_json() {
+        return context.out.json(&view);
+    }
+    context.out.note(&format!("{} · zone data {}", view.schedule_text, view.zone_data_version));
+    for skip in &view.skips {
+        let (n, from, to) = (skip.count, &skip.gap_start, &skip.gap_end);
+        context.out.note(&format!("clocks leave out {from} to {to}: {n} skipped"));
+    }
+    for one in &view.next {
+        let mark = if one.kind == "regular" { String::new() } else { format!("  ({})", one.kind) };
+        context.out.line(&format!("{}{mark}", one.local))?;
+    }
+    if view.next.is_empty() {
+        context.out.note("never");
+    }
+    Ok(())
+}
+
+fn view(
+    expression: &str,
+    zone: &str,
+    count: u16,
+    after: Option<&str>,
+    now: jiff::Timestamp,
+    zones: &Zones,
+) -> Result<NextView, Failure> {
+    let spec = ScheduleSpec::Cron {
+        expr: expression.to_owned(),
+        zone: zone.to_owned(),
+        dst: DstPolicy::default(),
+        syntax: Syntax::Unix,
+    };
+    let schedule = spec.resolve(zones, now).map_err(|error| {
+        let field = if matches!(error, ScheduleError::Zone(_)) { "tz" } else { "expression" };
+        let hint = error.hint();
+        invalid(field, &error, hint)
+    })?;
+    let zone = zones.get(zone).map_err(|error| invalid("tz", &error, Some(error.hint())))?;
+    let after = match after {
+        None => now,
+        Some(text) => {
+            let moment = parse_time(text, now, Some(&zone)).map_err(|error| invalid("after", &error, Some(error.hint())))?;
+            Moment::instant(&moment).ok_or_else(|| Failure::usage("--after lies beyond the year 9999"))?
+        }
+    };
+    let preview = schedule.preview(after, usize::from(count));
+    Ok(shown(expression, &zone, &schedule, preview, zones))
+}
+
+fn shown(expression: &str, zone: &Zone, schedule: &Schedule, preview: Preview, zones: &Zones) -> NextView {
+    NextView {
+        expression: expression.to_owned(),
+        zone: zone.name().to_owned(),
+        schedule_text: schedule.describe(),
+        zone_data_version: zones.zone_data_version().to_string(),
+        next: preview
+            .occurrences
+            .iter()
+            .map(|one| {
+                let at_ms = one.nominal.as_millisecond();
+                let local = zone.at(one.nominal).strftime("%a %Y-%m-%d %H:%M:%S %:z %Z").to_string();
+                let kind = match one.kind {
+                    OccurrenceKind::Regular => "regular".to_owned(),
+                    other => format!("{other:?}").to_ascii_lowercase(),
+                };
+                InstantView { at: times::rfc3339(at_ms), at_ms, local, kind }
+            })
+            .collect(),
+        skips: preview.skips.iter().filter(|skip| skip.reason.is_recorded()).map(skip).collect(),
+        ends: preview.ends,
+    }
+}
+
+fn skip(skip: &DstSkip) -> SkipView {
+    let at_ms = skip.at.as_millisecond();
+    SkipView {
+        at: times::rfc3339(at_ms),
+        at_ms,
+        gap_start: skip.gap_start.to_string(),
+        gap_end: skip.gap_end.to_string(),
+        count: skip.count,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use creel_wire::Code;
+
+    use super::*;
+
+    fn next(expression: &str, zone: &str, after: &str) -> Result<Vec<String>, Failure> {
+        let now = "2026-11-22T10:00:00Z".parse().unwrap();
+        let view = view(expression, zone, 3, Some(after), now, &Zones::bundled())?;
+        Ok(view.next.into_iter().filter_map(|one| one.at).collect())
+    }
+
+    #[test]
+    fn instants_cross_a_clock_change() {
+        let found = next("30 2 * * *", "Europe/Berlin", "2027-03-27T00:00:00Z").unwrap();
+        assert_eq!(found, ["2027-03-27T01:30:00Z", "2027-03-28T01:00:00Z", "2027-03-29T00:30:00Z"]);
+        let same = next("30 2 * * *", "Europe/Berlin", "2027-03-27 01:00").unwrap();
+        assert_eq!(found, same, "a reading counts in the zone asked about");
+    }
+
+    #[test]
+    fn what_can_not_be_right_names_its_field() {
+        for (expression, zone, after, field) in [
+            ("61 * * * *", "UTC", "in 1h", "expression"),
+            ("* * * * *", "Europe/Berln", "in 1h", "tz"),
+            ("* * * * *", "UTC", "soon", "after"),
+        ] {
+            let failure = next(expression, zone, after).unwrap_err();
+            let error = failure.error().unwrap();
+            assert_eq!((error.code, error.field.as_deref()), (Code::InvalidArgument, Some(field)));
+            assert!(error.hint.is_some() || field == "expression", "{error:?}");
+        }
+    }
+}

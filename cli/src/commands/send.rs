@@ -1,0 +1,268 @@
+//! `creel send`: a message to the agent, and its answer.
+
+use std::{io::Read as _, time::Duration};
+
+use creel_proto::{
+    agent::v1::{TurnError, TurnEvent, turn_event::Event},
+    gateway::v1::{
+        SendMessageRequest, SendMessageResponse, SubscribeMessageRequest, message_service_client::MessageServiceClient,
+    },
+};
+use creel_wire::{Code, Error, error::printable};
+use serde_json::json;
+
+use crate::{
+    args::Send,
+    client::Client,
+    context::{Context, request_id},
+    failure::Failure,
+    times, views,
+};
+
+/// The longest message, in bytes.
+const MAX_TEXT: u64 = 1 << 20;
+
+/// Times in a row that a stream may break without news before we give up.
+const RECONNECTS: u32 = 5;
+
+pub(super) async fn run(context: &mut Context, args: Send) -> Result<(), Failure> {
+    let request = SendMessageRequest {
+        request_id: request_id(&args.repeatable),
+        session: args.session.clone(),
+        text: message(&args.text)?,
+        backend: args.backend.clone().unwrap_or_default(),
+        timeout: None,
+    };
+    let client = context.client().await?;
+    let accepted = client
+        .call(|channel| {
+            let request = request.clone();
+            async move { MessageServiceClient::new(channel).send(request).await }
+        })
+        .await?;
+    if args.no_wait {
+        return show_accepted(context, &accepted);
+    }
+    let limit = context.global.timeout;
+    let waiting = wait(context, &client, &accepted, args.follow);
+    let outcome = match limit {
+        None => waiting.await,
+        Some(limit) => match tokio::time::timeout(limit, waiting).await {
+            Ok(outcome) => outcome,
+            Err(_) => return Err(too_slow(limit, &args.session)),
+        },
+    };
+    match outcome? {
+        Ok(reply) if context.out.is_json() && !args.follow => context.out.json(&json!({
+            "messageId": accepted.message_id,
+            "session": accepted.session,
+            "state": "succeeded",
+            "reply": reply,
+        })),
+        Ok(reply) if !args.follow => context.out.line(&reply),
+        Ok(_) => Ok(()),
+        Err(error) => Err(failed(&error, &args.session)),
+    }
+}
+
+/// Follows the turn to its end: its reply, or why there is none. With `follow` what happens is shown as it does.
+async fn wait(
+    context: &mut Context,
+    client: &Client,
+    accepted: &SendMessageResponse,
+    follow: bool,
+) -> Result<Result<String, TurnError>, Failure> {
+    let mut reading = Reading::default();
+    let mut broken = 0;
+    loop {
+        let from_sequence = reading.next;
+        let request = SubscribeMessageRequest { message_id: accepted.message_id.clone(), from_sequence };
+        let mut stream = client
+            .call(|channel| {
+                let request = request.clone();
+                async move { MessageServiceClient::new(channel).subscribe(request).await }
+            })
+            .await?;
+        let ended = loop {
+            match stream.message().await {
+                Ok(Some(event)) => {
+                    broken = 0;
+                    if follow {
+                        show(context, &mut reading, &event)?;
+                    }
+                    if let Some(outcome) = reading.take(event) {
+                        return Ok(outcome);
+                    }
+                }
+                Ok(None) => break None,
+                Err(status) => break Some(status),
+            }
+        };
+        // The turn goes on without us; we go on where we were.
+        broken += 1;
+        let lost = ended.as_ref().is_none_or(|status| matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown));
+        if !lost || broken > RECONNECTS {
+            return Err(ended.map_or_else(
+                || {
+                    let message = "the answer's stream ended before the answer";
+                    Error::new(Code::Unavailable, "stream_ended", message).hint("creel sessions show main").into()
+                },
+                |status| client.judge(&status),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(50) * broken.pow(2)).await;
+    }
+}
+
+/// What has been read of a turn.
+#[derive(Debug)]
+struct Reading {
+    next: u64,
+    /// Text written so far.
+    text: String,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self { next: 1, text: String::new() }
+    }
+}
+
+impl Reading {
+    /// Takes an event; the outcome, if it was the last.
+    fn take(&mut self, event: TurnEvent) -> Option<Result<String, TurnError>> {
+        self.next = event.sequence + 1;
+        match event.event? {
+            Event::Delta(delta) => {
+                self.text.push_str(&delta.text);
+                None
+            }
+            Event::Final(last) => Some(Ok(last.text)),
+            Event::Error(error) => Some(Err(error)),
+            _ => None,
+        }
+    }
+
+    /// What is left to write when the final text is there.
+    fn rest(&self, last: &str) -> String {
+        match last.strip_prefix(self.text.as_str()) {
+            Some(rest) => format!("{rest}\n"),
+            // The backend thought better of it.
+            None => format!("\n{last}\n"),
+        }
+    }
+}
+
+fn show(context: &mut Context, reading: &mut Reading, event: &TurnEvent) -> Result<(), Failure> {
+    if context.out.is_json() {
+        return views::turn::event(event).map_or(Ok(()), |event| context.out.json_line(&event));
+    }
+    match &event.event {
+        Some(Event::Delta(delta)) => context.out.piece(&delta.text),
+        Some(Event::Final(last)) => {
+            let rest = reading.rest(&last.text);
+            context.out.piece(&rest)
+        }
+        Some(Event::Error(_)) if !reading.text.is_empty() => context.out.piece("\n"),
+        Some(Event::Accepted(accepted)) if accepted.queued_behind > 0 => {
+            context.out.note(&format!("waiting for {} turns of this session before it", accepted.queued_behind));
+            Ok(())
+        }
+        Some(Event::ToolCall(call)) => {
+            context.out.note(&format!("→ {} {}", printable(&call.tool, 64), printable(&call.arguments_json, 200)));
+            Ok(())
+        }
+        Some(Event::ToolResult(result)) => {
+            let (mark, what) = if result.ok { ("←", &result.content) } else { ("← refused:", &result.reason) };
+            context.out.note(&format!("{mark} {}", printable(what, 200)));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn show_accepted(context: &mut Context, accepted: &SendMessageResponse) -> Result<(), Failure> {
+    if !context.out.is_json() {
+        return context.out.line(&accepted.message_id);
+    }
+    context.out.json(&json!({
+        "messageId": accepted.message_id,
+        "session": accepted.session,
+        "state": "accepted",
+        "acceptedAt": views::at(accepted.accepted_at.as_ref()),
+        "acceptedAtMs": views::at_ms(accepted.accepted_at.as_ref()),
+    }))
+}
+
+fn failed(error: &TurnError, session: &str) -> Failure {
+    let message = if error.message.is_empty() { format!("the turn failed: {}", error.reason) } else { error.message.clone() };
+    Error::new(Code::Internal, error.reason.clone(), message)
+        .hint(format!("creel sessions show {session}; creel logs agent-runner"))
+        .into()
+}
+
+fn too_slow(limit: Duration, session: &str) -> Failure {
+    let limit = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+    Error::new(Code::DeadlineExceeded, "timeout", format!("no answer within {}; the turn goes on", times::took(limit)))
+        .hint(format!("creel sessions show {session}, or creel sessions abort {session}"))
+        .into()
+}
+
+/// The text, from stdin for `-`.
+fn message(text: &str) -> Result<String, Failure> {
+    let text = if text == "-" { from_stdin()? } else { text.to_owned() };
+    if text.trim().is_empty() {
+        return Err(Failure::usage("the message is empty"));
+    }
+    if text.len() as u64 > MAX_TEXT {
+        return Err(Failure::usage("the message is longer than 1 MiB"));
+    }
+    Ok(text)
+}
+
+fn from_stdin() -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(MAX_TEXT + 2).read_to_end(&mut bytes);
+    read.map_err(|error| Failure::internal("reading stdin", &error))?;
+    let mut text = String::from_utf8(bytes).map_err(|_| Failure::usage("the message is not UTF-8"))?;
+    // The line's end that `echo` adds is no part of the message.
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use creel_proto::agent::v1::{Final, TextDelta};
+
+    use super::*;
+
+    fn event(sequence: u64, event: Event) -> TurnEvent {
+        TurnEvent { sequence, event: Some(event), ..TurnEvent::default() }
+    }
+
+    #[test]
+    fn a_turn_is_read_to_its_end_and_resumed_after_what_was_seen() {
+        let mut reading = Reading::default();
+        assert_eq!(reading.next, 1);
+        assert_eq!(reading.take(event(4, Event::Delta(TextDelta { text: "Hel".into() }))), None);
+        assert_eq!(reading.next, 5);
+        assert_eq!(reading.rest("Hello"), "lo\n");
+        assert_eq!(reading.rest("Bye"), "\nBye\n");
+        assert_eq!(reading.take(event(5, Event::Final(Final { text: "Hello".into() }))), Some(Ok("Hello".into())));
+        let error = TurnError { reason: "timeout".into(), message: "took too long".into() };
+        assert_eq!(Reading::default().take(event(1, Event::Error(error.clone()))), Some(Err(error.clone())));
+        let failure = failed(&error, "main");
+        let told = failure.error().unwrap();
+        assert_eq!((told.reason.as_ref(), told.code.exit()), ("timeout", 1));
+    }
+
+    #[test]
+    fn empty_and_huge_messages_are_usage() {
+        for bad in [" \n".to_owned(), "x".repeat(1 + (1 << 20))] {
+            assert_eq!(message(&bad).unwrap_err().code(), Some(Code::InvalidArgument));
+        }
+        assert!(message(&"x".repeat(1 << 20)).is_ok());
+    }
+}

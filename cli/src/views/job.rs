@@ -1,0 +1,140 @@
+//! A job: its spec, and how it fares.
+
+use creel_proto::scheduler::v1::Job;
+use serde::Serialize;
+
+use super::{at, at_ms, lasting_ms, spec::SpecView, text, word};
+
+/// See [`Job`]. The keys of the spec stand beside the others.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct JobView {
+    pub(crate) id: String,
+    #[serde(flatten)]
+    pub(crate) spec: Option<SpecView>,
+    pub(crate) schedule_text: String,
+    pub(crate) owner: String,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) phase: String,
+    pub(crate) phase_reason: Option<String>,
+    pub(crate) created_at: Option<String>,
+    pub(crate) created_at_ms: Option<i64>,
+    pub(crate) updated_at: Option<String>,
+    pub(crate) updated_at_ms: Option<i64>,
+    pub(crate) consecutive_failures: u32,
+    pub(crate) state: StateView,
+    pub(crate) etag: String,
+}
+
+/// How a job fares, with the original's names.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StateView {
+    pub(crate) next_run_at: Option<String>,
+    pub(crate) next_run_at_ms: Option<i64>,
+    pub(crate) last_run_at: Option<String>,
+    pub(crate) last_run_at_ms: Option<i64>,
+    pub(crate) last_status: Option<String>,
+    pub(crate) last_duration_ms: Option<i64>,
+    pub(crate) last_error: Option<String>,
+}
+
+impl JobView {
+    /// Keys that are not of the spec: `cron add --json-spec` leaves them out.
+    pub(crate) const BESIDE_SPEC: &'static [&'static str] = &[
+        "id", "scheduleText", "owner", "scopes", "phase", "phaseReason", "createdAt", "createdAtMs", "updatedAt",
+        "updatedAtMs", "consecutiveFailures", "state", "etag",
+    ];
+}
+
+impl From<&Job> for JobView {
+    fn from(job: &Job) -> Self {
+        Self {
+            id: job.job_id.clone(),
+            spec: job.spec.as_ref().map(SpecView::from),
+            schedule_text: job.schedule_text.clone(),
+            owner: job.owner.clone(),
+            scopes: job.scopes.clone(),
+            phase: word(job.phase().as_str_name(), "PHASE_"),
+            phase_reason: text(&job.phase_reason),
+            created_at: at(job.created_at.as_ref()),
+            created_at_ms: at_ms(job.created_at.as_ref()),
+            updated_at: at(job.updated_at.as_ref()),
+            updated_at_ms: at_ms(job.updated_at.as_ref()),
+            consecutive_failures: job.consecutive_failures,
+            state: StateView {
+                next_run_at: at(job.next_run_at.as_ref()),
+                next_run_at_ms: at_ms(job.next_run_at.as_ref()),
+                last_run_at: at(job.last_run_at.as_ref()),
+                last_run_at_ms: at_ms(job.last_run_at.as_ref()),
+                last_status: text(&job.last_status),
+                last_duration_ms: lasting_ms(job.last_duration.as_ref()),
+                last_error: text(&job.last_error),
+            },
+            etag: job.etag.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use creel_proto::{
+        scheduler::v1::{Cron, JobSpec, Payload, Phase, Schedule, SystemEventPayload, payload, schedule},
+        time,
+    };
+
+    use super::*;
+
+    pub(crate) fn job() -> Job {
+        let cron = Cron { expression: "* * * * *".into(), zone: "Europe/Berlin".into(), ..Cron::default() };
+        let event = SystemEventPayload { text: "tick".into() };
+        Job {
+            job_id: "j1".into(),
+            spec: Some(JobSpec {
+                name: "tick".into(),
+                schedule: Some(Schedule { kind: Some(schedule::Kind::Cron(cron)) }),
+                target: "agent:default:main".into(),
+                payload: Some(Payload { kind: Some(payload::Kind::SystemEvent(event)) }),
+                ..JobSpec::default()
+            }),
+            owner: "owner".into(),
+            scopes: vec!["operator.write".into()],
+            phase: Phase::Succeeded.into(),
+            next_run_at: Some(time::timestamp(1_769_583_600_000)),
+            last_run_at: Some(time::timestamp(1_769_490_000_000)),
+            last_status: "succeeded".into(),
+            last_duration: Some(time::duration(45_000)),
+            etag: "7".into(),
+            schedule_text: "every minute".into(),
+            ..Job::default()
+        }
+    }
+
+    #[test]
+    fn the_json_of_a_job_is_stable_and_carries_the_originals_state() {
+        let expected = serde_json::json!({
+            "id": "j1", "name": "tick", "description": null,
+            "schedule": { "kind": "cron", "expr": "* * * * *", "zone": "Europe/Berlin", "dst": "vixie", "syntax": "unix" },
+            "target": "agent:default:main", "payload": { "kind": "systemEvent", "text": "tick" },
+            "policy": {}, "delivery": null, "enabled": true, "deleteAfterRun": false,
+            "scheduleText": "every minute", "owner": "owner", "scopes": ["operator.write"],
+            "phase": "succeeded", "phaseReason": null,
+            "createdAt": null, "createdAtMs": null, "updatedAt": null, "updatedAtMs": null,
+            "consecutiveFailures": 0,
+            "state": {
+                "nextRunAt": "2026-01-28T07:00:00Z", "nextRunAtMs": 1_769_583_600_000_i64,
+                "lastRunAt": "2026-01-27T05:00:00Z", "lastRunAtMs": 1_769_490_000_000_i64,
+                "lastStatus": "succeeded", "lastDurationMs": 45_000, "lastError": null,
+            },
+            "etag": "7",
+        });
+        let mut view = serde_json::to_value(JobView::from(&job())).unwrap();
+        assert_eq!(view, expected);
+        // What stands beside the spec is known, so the view can be given back as a spec.
+        let object = view.as_object_mut().unwrap();
+        for key in JobView::BESIDE_SPEC {
+            assert!(object.remove(*key).is_some(), "{key}");
+        }
+        serde_json::from_value::<SpecView>(view).unwrap();
+    }
+}

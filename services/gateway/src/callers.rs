@@ -1,0 +1,99 @@
+//! Who is on a connection: identity's word for it, kept while it is good.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use creel_kit::{Clock, Deps};
+use creel_proto::{
+    identity::v1::{
+        AssertionClaims, DeviceSubject, MintRequest, SignedAssertion, assertion_service_client::AssertionServiceClient,
+        mint_request::Subject,
+    },
+    time,
+};
+use creel_wire::{Caller, Code, Error, ServiceName, accept::Connection, authz};
+use prost::Message as _;
+use tokio::sync::Mutex;
+use tonic::transport::Channel;
+
+/// An assertion is renewed when it has less than this left, in milliseconds.
+const REFRESH_MS: i64 = 60_000;
+
+/// Asks identity. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Callers {
+    client: AssertionServiceClient<Channel>,
+    clock: Clock,
+}
+
+/// The proven caller of one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Proven {
+    pub(crate) caller: Caller,
+    /// For the header of forwarded requests.
+    pub(crate) header: http::HeaderValue,
+    expires_at_unix_ms: i64,
+}
+
+/// What a connection remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    proven: ArcSwapOption<Proven>,
+    asking: Mutex<()>,
+}
+
+impl Callers {
+    pub(crate) fn new(deps: &Deps) -> anyhow::Result<Self> {
+        let client = AssertionServiceClient::new(deps.peers.channel(ServiceName::Identity)?);
+        Ok(Self { client, clock: deps.clock.clone() })
+    }
+
+    /// The caller on a connection that showed a device certificate.
+    pub(crate) async fn of(&self, connection: &Connection, memory: &Memory) -> Result<Arc<Proven>, Error> {
+        if let Some(proven) = self.remembered(memory) {
+            return Ok(proven);
+        }
+        // One question at a time; the others get its answer.
+        let _asking = memory.asking.lock().await;
+        if let Some(proven) = self.remembered(memory) {
+            return Ok(proven);
+        }
+        let proven = Arc::new(self.ask(connection).await?);
+        memory.proven.store(Some(Arc::clone(&proven)));
+        Ok(proven)
+    }
+
+    fn remembered(&self, memory: &Memory) -> Option<Arc<Proven>> {
+        let proven = memory.proven.load_full()?;
+        (proven.expires_at_unix_ms - REFRESH_MS > self.clock.now_ms()).then_some(proven)
+    }
+
+    async fn ask(&self, connection: &Connection) -> Result<Proven, Error> {
+        let subject = Subject::Device(DeviceSubject {
+            certificate_der: connection.certificate.clone().unwrap_or_default(),
+            connection_id: format!("edge-{}", connection.id),
+        });
+        let mut client = self.client.clone();
+        let minted = client
+            .mint(MintRequest { subject: Some(subject) })
+            .await
+            .map_err(|status| match Code::of_grpc(status.code()) {
+                Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Internal => {
+                    tracing::warn!(%status, "identity did not answer");
+                    let message = "identity is not reachable, so nobody can be let in";
+                    Error::new(Code::Unavailable, "identity_unavailable", message).hint("creel status")
+                }
+                _ => Error::of_status(&status),
+            })?
+            .into_inner();
+        let bytes = Bytes::from(minted.assertion);
+        let claims = SignedAssertion::decode(bytes.clone())
+            .and_then(|signed| AssertionClaims::decode(signed.payload.as_slice()))
+            .map_err(|_| Error::internal("reading the assertion"))?;
+        let header = authz::header_value(&bytes);
+        let caller = authz::own_caller(claims, bytes).map_err(|_| Error::internal("reading the assertion"))?;
+        let expires_at_unix_ms = minted.expires_at.as_ref().map_or(0, time::unix_ms);
+        Ok(Proven { caller, header, expires_at_unix_ms })
+    }
+}

@@ -1,0 +1,203 @@
+//! The edge listener: each request is proven, judged, and served here or forwarded.
+
+use std::{convert::Infallible, sync::Arc};
+
+use arc_swap::ArcSwap;
+use creel_kit::{Deps, outbox::Outbox};
+use creel_wire::{
+    Caller, Code, Error,
+    accept::{Acceptor, Connection, Limits, Listener},
+    authz,
+    caller::Peer,
+    names::Subject,
+    observe::Observed,
+};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, body::Body, service::Routes};
+use tower::Service as _;
+
+use crate::{
+    callers::{Callers, Memory},
+    connections::{Connections, Live},
+    edge_cert::EdgeCertificate,
+    epochs::Watch,
+    forward::Upstreams,
+    http_edge,
+};
+
+/// What the edge is made of.
+pub(crate) struct Parts {
+    pub(crate) deps: Deps,
+    pub(crate) certificate: Arc<ArcSwap<EdgeCertificate>>,
+    pub(crate) connections: Connections,
+    pub(crate) watch: Watch,
+    pub(crate) callers: Callers,
+    pub(crate) upstreams: Upstreams,
+    /// The gateway's own services.
+    pub(crate) own: Routes,
+}
+
+/// The edge. One for all connections.
+pub(crate) struct Edge {
+    deps: Deps,
+    certificate: Arc<ArcSwap<EdgeCertificate>>,
+    connections: Connections,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    watch: Watch,
+    callers: Callers,
+    upstreams: Upstreams,
+    outbox: Outbox,
+    certificate: Arc<ArcSwap<EdgeCertificate>>,
+    /// Own services, health and reflection.
+    local: axum::Router,
+    drain: CancellationToken,
+}
+
+/// One connection as its requests need it.
+struct Session {
+    connection: Arc<Connection>,
+    memory: Memory,
+    /// Counts the connection while any of its requests or the connection itself lives.
+    _live: Option<Live>,
+}
+
+impl Edge {
+    pub(crate) async fn new(parts: Parts) -> anyhow::Result<Self> {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        let reflection_v1 = reflection()?.build_v1()?;
+        let reflection_v1alpha = reflection()?.build_v1alpha()?;
+        let local = parts.own.add_service(health).add_service(reflection_v1).add_service(reflection_v1alpha);
+        let shared = Shared {
+            watch: parts.watch,
+            callers: parts.callers,
+            upstreams: parts.upstreams,
+            outbox: parts.deps.outbox.clone(),
+            certificate: Arc::clone(&parts.certificate),
+            local: local.prepare().into_axum_router(),
+            drain: parts.deps.drain.clone(),
+        };
+        Ok(Self {
+            deps: parts.deps,
+            certificate: parts.certificate,
+            connections: parts.connections,
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Serves until the drain.
+    pub(crate) async fn serve(self, listener: std::net::TcpListener) {
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => Listener::Tcp(listener),
+            Err(error) => return tracing::error!(%error, "the edge can't listen"),
+        };
+        let certificate = self.certificate;
+        let acceptor = Acceptor {
+            limits: Limits { connections: self.deps.config.gateway.max_connections as usize, ..Limits::default() },
+            tls: Arc::new(move || Some(Arc::clone(&certificate.load().tls))),
+            domain: self.deps.tls.trust().domain.clone(),
+            judge_local: None,
+            drain: self.deps.drain.clone(),
+        };
+        let (shared, connections, metrics) = (self.shared, self.connections, self.deps.metrics);
+        acceptor
+            .serve(listener, move |connection| {
+                let session = Arc::new(open(connection, &connections));
+                let (shared, metrics) = (Arc::clone(&shared), metrics.clone());
+                let handle = tower::service_fn(move |request: Request<Incoming>| {
+                    let (shared, session) = (Arc::clone(&shared), Arc::clone(&session));
+                    async move { Ok::<_, Infallible>(shared.handle(&session, request).await) }
+                });
+                Observed::new(handle, Arc::new(move |method, code, seconds| metrics.rpc_finished(method, code, seconds)))
+            })
+            .await;
+    }
+}
+
+fn reflection() -> anyhow::Result<tonic_reflection::server::Builder<'static>> {
+    Ok(tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(creel_proto::EDGE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
+}
+
+/// Takes a connection in; one too many of its device is closed at once.
+fn open(connection: Arc<Connection>, connections: &Connections) -> Session {
+    let device = match &connection.peer {
+        Peer::Certified(Subject::Operator(device) | Subject::Node(device)) => Some(device),
+        Peer::Certified(Subject::Service(_)) | Peer::Local(_) | Peer::Anonymous => None,
+    };
+    let live = device.and_then(|device| {
+        let live = connections.open(device, connection.id, connection.close.clone());
+        if live.is_none() {
+            tracing::warn!(%device, "connection closed: its device has too many");
+            connection.close.cancel();
+        }
+        live
+    });
+    Session { connection, memory: Memory::default(), _live: live }
+}
+
+impl Shared {
+    async fn handle(&self, session: &Session, request: Request<Incoming>) -> Response<Body> {
+        if let Some(refused) = http_edge::refuse_browser(&request) {
+            return refused;
+        }
+        let grpc = request
+            .headers()
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        if !grpc {
+            return http_edge::answer(&request, &self.certificate.load().names, self.drain.is_cancelled());
+        }
+        match self.grpc(session, request).await {
+            Ok(response) => response,
+            Err(error) => Status::from(error).into_http(),
+        }
+    }
+
+    async fn grpc(&self, session: &Session, request: Request<Incoming>) -> Result<Response<Body>, Error> {
+        let path = request.uri().path();
+        let known = creel_proto::method(path);
+        let proven = match &session.connection.peer {
+            Peer::Certified(Subject::Operator(_) | Subject::Node(_)) => {
+                self.watch.admit()?;
+                Some(self.callers.of(&session.connection, &session.memory).await?)
+            }
+            // The edge trusts no issuer of services, and has no local socket.
+            Peer::Certified(Subject::Service(_)) | Peer::Local(_) | Peer::Anonymous => None,
+        };
+        let nobody = authz::anonymous();
+        let caller: &Caller = proven.as_ref().map_or(&nobody, |proven| &proven.caller);
+        let reachable = known.is_none_or(|method| method.edge);
+        let verdict = authz::decide(path, caller).and_then(|()| {
+            if reachable { Ok(()) } else { Err(not_at_the_edge(path)) }
+        });
+        if let Err(error) = verdict {
+            self.outbox.refused(&caller.principal().to_string(), path, &error.reason);
+            return Err(error);
+        }
+        match (known, &proven) {
+            (Some(method), Some(proven)) if method.owner != "gateway" => {
+                self.upstreams.forward(method, request, proven.header.clone()).await
+            }
+            _ => self.serve_here(request, caller.clone()).await,
+        }
+    }
+
+    async fn serve_here(&self, request: Request<Incoming>, caller: Caller) -> Result<Response<Body>, Error> {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(caller);
+        let Ok(response) = self.local.clone().call(request).await;
+        Ok(response.map(Body::new))
+    }
+}
+
+fn not_at_the_edge(path: &str) -> Error {
+    let name = creel_wire::error::printable(path, 200);
+    Error::new(Code::PermissionDenied, "not_at_the_edge", format!("{name} is for services only"))
+}

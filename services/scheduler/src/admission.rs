@@ -1,0 +1,553 @@
+//! Which occurrences of one job are admitted, which are skipped and why, and where the cursor is then
+//! (`reference/scheduler.md` §3.3). Pure: the clock and the state are arguments, the answer is a value that is
+//! persisted whole before anything follows from it.
+//!
+//! Invariants: an instant is decided once (FIR-1, guard `slot`); the cursor passes nothing that is neither
+//! admitted nor skipped with a reason (FIR-2, guard `cursor`); work per call is bounded.
+
+use creel_schedule::{EveryMode, Schedule};
+use jiff::Timestamp;
+
+use crate::{
+    guard::{Guard, Guards},
+    policy::{CatchUp, MAX_CATCH_UP, Overlap, Policy, spread_ms},
+};
+
+/// Occurrences looked at in one call; more are left to the next.
+pub const MAX_WALK: usize = 100_000;
+/// Runs admitted in one call: what follows from it fits one transaction of the store.
+pub const MAX_ADMITS: usize = 20;
+/// A job on hold is looked at this often, and what it missed is one record per look.
+pub const HOLD_STEP_MS: i64 = 60_000;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Why an occurrence does not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SkipReason {
+    /// A later one makes up for it.
+    Coalesced,
+    /// Another run of the job was not over.
+    Overlap,
+    /// The job is paused.
+    Paused,
+    /// It was too late.
+    Window,
+    /// The job is quarantined.
+    Quarantined,
+    /// The clock change of its zone swallowed it.
+    Dst,
+}
+
+impl SkipReason {
+    /// As it stands in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Coalesced => "coalesced",
+            Self::Overlap => "overlap",
+            Self::Paused => "paused",
+            Self::Window => "window",
+            Self::Quarantined => "quarantined",
+            Self::Dst => "dst",
+        }
+    }
+}
+
+/// What is decided about.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// When the job is due.
+    pub schedule: &'a Schedule,
+    /// Its rules.
+    pub policy: &'a Policy,
+    /// Its id: the seed of its jitter.
+    pub job: [u8; 16],
+    /// Up to here everything is decided.
+    pub cursor_ms: i64,
+    /// When its last run ended; what a fixed delay counts from.
+    pub finished_ms: i64,
+    /// Nothing is admitted, for this reason.
+    pub hold: Option<SkipReason>,
+    /// Its runs that have not ended.
+    pub active: usize,
+    /// Those of them that no worker has.
+    pub waiting: usize,
+    /// An occurrence this late is not missed.
+    pub grace_ms: i64,
+    /// Missed ones are not decided before (a clock or a crash loop is watched).
+    pub catch_up_from_ms: i64,
+}
+
+/// One decided occurrence, or a range of skipped ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It runs.
+    Admit {
+        /// The instant it is for.
+        nominal_ms: i64,
+        /// It makes up for a missed one: such runs are spread in time.
+        late: bool,
+    },
+    /// They don't.
+    Skip {
+        /// The first instant.
+        first_ms: i64,
+        /// The last one.
+        last_ms: i64,
+        /// How many.
+        count: u64,
+        /// Why.
+        reason: SkipReason,
+    },
+}
+
+/// What follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// In order of instants.
+    pub steps: Vec<Step>,
+    /// The runs that are active now are to be cancelled.
+    pub replace: bool,
+    /// The new cursor.
+    pub cursor_ms: i64,
+    /// When to ask again; `None`: not before something else happens.
+    pub wake_ms: Option<i64>,
+}
+
+/// Decides everything that is due at `now_ms`, or as much as fits one call.
+#[must_use]
+pub fn decide(guards: Guards, now_ms: i64, view: &View<'_>) -> Decision {
+    let walk = Walk::of(guards, now_ms, view);
+    let mut plan = Plan { steps: Vec::new(), cursor_ms: view.cursor_ms, replace: false, admits: 0, now_ms, view };
+    let missed = walk.due.partition_point(|at| now_ms - at.fire_ms > view.grace_ms);
+    if missed > 0 && now_ms < view.catch_up_from_ms {
+        let cursor_ms = if guards.on(Guard::Cursor) { view.cursor_ms } else { now_ms };
+        return Decision { steps: Vec::new(), replace: false, cursor_ms, wake_ms: Some(view.catch_up_from_ms) };
+    }
+    let done = match view.hold {
+        Some(reason) => plan.skip(&walk.due, reason),
+        None if walk.cut => plan.thin(&walk.due),
+        None => plan.admit(&walk.due, missed),
+    };
+    plan.note_swallowed();
+    let wake_ms = if !done || walk.cut {
+        Some(now_ms)
+    } else if view.hold.is_some() {
+        walk.next_fire_ms.map(|at| at.max(now_ms + HOLD_STEP_MS))
+    } else if plan.admits > 0 && is_fixed_delay(view.schedule) {
+        None
+    } else {
+        walk.next_fire_ms
+    };
+    let Plan { steps, replace, cursor_ms, .. } = plan;
+    Decision { steps, replace, cursor_ms, wake_ms }
+}
+
+/// The instant a job is due next after what is decided, for showing.
+#[must_use]
+pub fn next_ms(schedule: &Schedule, after_ms: i64) -> Option<i64> {
+    let after = Timestamp::from_millisecond(after_ms).ok()?;
+    schedule.next(after).map(|occurrence| occurrence.nominal.as_millisecond())
+}
+
+/// Whether the schedule counts from the end of runs.
+#[must_use]
+pub fn is_fixed_delay(schedule: &Schedule) -> bool {
+    matches!(schedule, Schedule::Every(every) if every.mode() == EveryMode::FixedDelay)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    nominal_ms: i64,
+    fire_ms: i64,
+}
+
+struct Walk {
+    due: Vec<Due>,
+    next_fire_ms: Option<i64>,
+    /// There is more than [`MAX_WALK`].
+    cut: bool,
+}
+
+impl Walk {
+    fn of(guards: Guards, now_ms: i64, view: &View<'_>) -> Self {
+        let mut walk = Self { due: Vec::new(), next_fire_ms: None, cut: false };
+        let fixed_delay = is_fixed_delay(view.schedule) && view.hold.is_none();
+        if fixed_delay && view.active > 0 {
+            return walk;
+        }
+        // Never from the clock: it may have been set back.
+        let start = if guards.on(Guard::Slot) { view.cursor_ms } else { view.cursor_ms.min(now_ms - 1) };
+        let mut at = if fixed_delay { start.max(view.finished_ms) } else { start };
+        while let Some(nominal_ms) = next_ms(view.schedule, at) {
+            let fire_ms = nominal_ms + jitter(view, nominal_ms);
+            if fire_ms > now_ms {
+                walk.next_fire_ms = Some(fire_ms);
+                break;
+            }
+            if walk.due.len() == MAX_WALK {
+                walk.cut = true;
+                break;
+            }
+            walk.due.push(Due { nominal_ms, fire_ms });
+            if fixed_delay {
+                break;
+            }
+            at = nominal_ms;
+        }
+        walk
+    }
+}
+
+/// Stays below the next nominal instant, so that fires keep their order.
+fn jitter(view: &View<'_>, nominal_ms: i64) -> i64 {
+    if view.policy.jitter_ms == 0 {
+        return 0;
+    }
+    let room = next_ms(view.schedule, nominal_ms).map_or(i64::MAX, |next| next - nominal_ms - 1);
+    spread_ms(view.job, nominal_ms, view.policy.jitter_ms.min(room))
+}
+
+struct Plan<'a> {
+    steps: Vec<Step>,
+    cursor_ms: i64,
+    replace: bool,
+    admits: usize,
+    now_ms: i64,
+    view: &'a View<'a>,
+}
+
+impl Plan<'_> {
+    /// Skips all; true since nothing is left.
+    fn skip(&mut self, due: &[Due], reason: SkipReason) -> bool {
+        let (Some(first), Some(last)) = (due.first(), due.last()) else { return true };
+        self.cursor_ms = last.nominal_ms;
+        let more = due.len() as u64;
+        if let Some(Step::Skip { last_ms, count, reason: before, .. }) = self.steps.last_mut()
+            && *before == reason
+        {
+            *last_ms = last.nominal_ms;
+            *count += more;
+        } else {
+            let (first_ms, last_ms) = (first.nominal_ms, last.nominal_ms);
+            self.steps.push(Step::Skip { first_ms, last_ms, count: more, reason });
+        }
+        true
+    }
+
+    /// More is due than one call looks at: the older ones can't be among those that are made up for.
+    fn thin(&mut self, due: &[Due]) -> bool {
+        let older = &due[..due.len().saturating_sub(MAX_CATCH_UP as usize)];
+        let late = older.partition_point(|at| self.is_too_late(at));
+        self.skip(&older[..late], SkipReason::Window);
+        self.skip(&older[late..], SkipReason::Coalesced)
+    }
+
+    /// The rules of catching up for what was missed, those of overlap for the rest. False: there is more.
+    fn admit(&mut self, due: &[Due], missed: usize) -> bool {
+        let (missed, fresh) = due.split_at(missed);
+        let too_late = missed.partition_point(|at| self.is_too_late(at));
+        self.skip(&missed[..too_late], SkipReason::Window);
+        let missed = &missed[too_late..];
+        let made_up = match self.view.policy.catch_up {
+            CatchUp::Skip => {
+                self.skip(missed, SkipReason::Window);
+                missed.len()
+            }
+            // One that is due now makes up for all.
+            CatchUp::Last => missed.len() - usize::from(fresh.is_empty() && !missed.is_empty()),
+            CatchUp::All { max } => missed.len().saturating_sub(max as usize),
+        };
+        if !matches!(self.view.policy.catch_up, CatchUp::Skip) {
+            self.skip(&missed[..made_up], SkipReason::Coalesced);
+        }
+        let queued = matches!(self.view.policy.catch_up, CatchUp::All { .. });
+        self.each(&missed[made_up..], true, queued) && self.each(fresh, false, false)
+    }
+
+    fn is_too_late(&self, at: &Due) -> bool {
+        let window = match (self.view.policy.window_ms, self.view.schedule) {
+            (Some(window), _) => window,
+            (None, Schedule::At(_)) => return false,
+            (None, Schedule::Every(every)) => i64::try_from(every.period_ms()).unwrap_or(DAY_MS).min(DAY_MS),
+            (None, Schedule::Cron(_)) => DAY_MS,
+        };
+        self.now_ms - at.fire_ms > window.max(self.view.grace_ms)
+    }
+
+    /// Decides one after the other. `queued` ones wait for their turn instead of overlapping.
+    fn each(&mut self, due: &[Due], late: bool, queued: bool) -> bool {
+        let overlap = self.view.policy.overlap;
+        for (place, at) in due.iter().enumerate() {
+            if self.admits == MAX_ADMITS {
+                return false;
+            }
+            let active = self.view.active + self.admits;
+            // Of those admitted here the first may start at once.
+            let waiting = self.view.waiting + self.admits.saturating_sub(usize::from(self.view.active == 0));
+            let admitted = queued
+                || match overlap {
+                    Overlap::Forbid => active == 0,
+                    Overlap::BufferOne => active == 0 || waiting == 0,
+                    Overlap::Allow { max } => active < max as usize,
+                    Overlap::Replace => place + 1 == due.len(),
+                };
+            if admitted {
+                self.replace |= overlap == Overlap::Replace && !queued && active > 0;
+                self.steps.push(Step::Admit { nominal_ms: at.nominal_ms, late });
+                self.cursor_ms = at.nominal_ms;
+                self.admits += 1;
+            } else {
+                self.skip(std::slice::from_ref(at), SkipReason::Overlap);
+            }
+        }
+        true
+    }
+
+    /// Occurrences that a clock change took, between the old cursor and the new one.
+    fn note_swallowed(&mut self) {
+        let instant = |ms| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MIN);
+        let swallowed = self.view.schedule.skips(instant(self.view.cursor_ms), instant(self.cursor_ms));
+        let steps = swallowed.iter().filter(|skip| skip.reason.is_recorded()).map(|skip| {
+            let at = skip.at.as_millisecond();
+            Step::Skip { first_ms: at, last_ms: at, count: skip.count, reason: SkipReason::Dst }
+        });
+        // A job crosses few changes; the bound keeps a transaction small whatever happened.
+        self.steps.extend(steps.take(8));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use creel_schedule::{ScheduleSpec, Zones};
+
+    use super::*;
+
+    const MINUTE: i64 = 60_000;
+    const HOUR: i64 = 60 * MINUTE;
+
+    fn schedule(json: &str) -> Schedule {
+        let spec: ScheduleSpec = serde_json::from_str(json).unwrap();
+        spec.resolve(&Zones::bundled(), Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn minutely() -> Schedule {
+        schedule(r#"{"expr":"* * * * *","tz":"UTC"}"#)
+    }
+
+    struct Case {
+        schedule: Schedule,
+        policy: Policy,
+        cursor_ms: i64,
+        active: usize,
+        waiting: usize,
+        hold: Option<SkipReason>,
+    }
+
+    impl Case {
+        fn new(schedule: Schedule) -> Self {
+            let policy = Policy::default();
+            Self { schedule, policy, cursor_ms: 0, active: 0, waiting: 0, hold: None }
+        }
+
+        fn at(&self, now_ms: i64) -> Decision {
+            let view = View {
+                schedule: &self.schedule,
+                policy: &self.policy,
+                job: [1; 16],
+                cursor_ms: self.cursor_ms,
+                finished_ms: 0,
+                hold: self.hold,
+                active: self.active,
+                waiting: self.waiting,
+                grace_ms: MINUTE,
+                catch_up_from_ms: i64::MIN,
+            };
+            decide(Guards::all(), now_ms, &view)
+        }
+    }
+
+    fn admit(minute: i64, late: bool) -> Step {
+        Step::Admit { nominal_ms: minute * MINUTE, late }
+    }
+
+    fn skip(first: i64, last: i64, reason: SkipReason) -> Step {
+        let count = u64::try_from(last - first + 1).unwrap();
+        Step::Skip { first_ms: first * MINUTE, last_ms: last * MINUTE, count, reason }
+    }
+
+    #[test]
+    fn on_time_one_runs_and_the_next_wakes() {
+        let decision = Case::new(minutely()).at(MINUTE + 5);
+        assert_eq!(decision.steps, [admit(1, false)]);
+        assert_eq!((decision.cursor_ms, decision.wake_ms), (MINUTE, Some(2 * MINUTE)));
+        let early = Case::new(minutely()).at(MINUTE - 1);
+        assert_eq!((early.steps.len(), early.cursor_ms, early.wake_ms), (0, 0, Some(MINUTE)));
+    }
+
+    #[test]
+    fn what_was_missed_is_caught_up_as_the_policy_says() {
+        use SkipReason::{Coalesced, Window};
+        let hourly = || Case::new(schedule(r#"{"expr":"0 * * * *","tz":"UTC"}"#));
+        let steps = |catch_up, now| {
+            let mut case = hourly();
+            case.policy.catch_up = catch_up;
+            case.at(now).steps
+        };
+        // 01:00 to 05:00 were missed; it is 05:30.
+        let now = 5 * HOUR + 30 * MINUTE;
+        assert_eq!(
+            steps(CatchUp::Last, now),
+            [Step::Skip { first_ms: HOUR, last_ms: 4 * HOUR, count: 4, reason: Coalesced }, admit(300, true)]
+        );
+        let all = Step::Skip { first_ms: HOUR, last_ms: 5 * HOUR, count: 5, reason: Window };
+        assert_eq!(steps(CatchUp::Skip, now), [all]);
+        let first = Step::Skip { first_ms: HOUR, last_ms: 3 * HOUR, count: 3, reason: Coalesced };
+        assert_eq!(steps(CatchUp::All { max: 2 }, now), [first, admit(240, true), admit(300, true)]);
+        // It is 05:00:30: not a miss, and it makes up for the others.
+        let now = 5 * HOUR + MINUTE / 2;
+        let before = Step::Skip { first_ms: HOUR, last_ms: 4 * HOUR, count: 4, reason: Coalesced };
+        assert_eq!(steps(CatchUp::Last, now), [before, admit(300, false)]);
+        assert_eq!(steps(CatchUp::Skip, now).last(), Some(&admit(300, false)));
+        // A day later the first ones are beyond the window.
+        let decision = hourly().at(26 * HOUR + 30 * MINUTE);
+        assert_eq!(decision.steps[0], Step::Skip { first_ms: HOUR, last_ms: 2 * HOUR, count: 2, reason: Window });
+        assert_eq!(decision.cursor_ms, 26 * HOUR);
+    }
+
+    #[test]
+    fn one_shots_run_late_unless_a_window_says_otherwise() {
+        let mut case = Case::new(schedule(r#"{"kind":"at","atMs":1000}"#));
+        let year = 366 * 24 * HOUR;
+        assert_eq!(case.at(year).steps, [Step::Admit { nominal_ms: 1_000, late: true }]);
+        assert_eq!(case.at(year).wake_ms, None);
+        case.policy.window_ms = Some(HOUR);
+        let skipped = Step::Skip { first_ms: 1_000, last_ms: 1_000, count: 1, reason: SkipReason::Window };
+        assert_eq!(case.at(year).steps, [skipped]);
+    }
+
+    #[test]
+    fn overlap_modes() {
+        let mut case = Case::new(minutely());
+        case.active = 1;
+        assert_eq!(case.at(MINUTE).steps, [skip(1, 1, SkipReason::Overlap)]);
+        case.policy.overlap = Overlap::BufferOne;
+        assert_eq!(case.at(MINUTE).steps, [admit(1, false)]);
+        (case.active, case.waiting) = (2, 1);
+        assert_eq!(case.at(MINUTE).steps, [skip(1, 1, SkipReason::Overlap)]);
+        case.policy.overlap = Overlap::Allow { max: 3 };
+        assert_eq!(case.at(2 * MINUTE).steps, [admit(1, false), skip(2, 2, SkipReason::Overlap)]);
+        case.policy.overlap = Overlap::Replace;
+        let decision = case.at(2 * MINUTE);
+        assert_eq!(decision.steps, [skip(1, 1, SkipReason::Overlap), admit(2, false)]);
+        assert!(decision.replace);
+    }
+
+    #[test]
+    fn holds_move_the_cursor_in_ranges() {
+        let mut case = Case::new(minutely());
+        case.hold = Some(SkipReason::Paused);
+        let decision = case.at(10 * MINUTE);
+        assert_eq!(decision.steps, [skip(1, 10, SkipReason::Paused)]);
+        assert_eq!((decision.cursor_ms, decision.wake_ms), (10 * MINUTE, Some(11 * MINUTE)));
+    }
+
+    #[test]
+    fn a_clock_set_back_fires_nothing_again() {
+        let mut case = Case::new(minutely());
+        case.cursor_ms = 100 * MINUTE;
+        let decision = case.at(50 * MINUTE);
+        assert_eq!((decision.steps.len(), decision.cursor_ms), (0, 100 * MINUTE));
+        assert_eq!(decision.wake_ms, Some(101 * MINUTE));
+    }
+
+    #[test]
+    fn ages_of_seconds_are_walked_in_bounded_calls() {
+        let mut case = Case::new(schedule(r#"{"everyMs":1000,"anchorMs":0}"#));
+        let (now, mut calls, mut admitted, mut skipped) = (10 * 86_400_000, 0, 0, 0);
+        loop {
+            let decision = case.at(now);
+            for step in &decision.steps {
+                match step {
+                    Step::Admit { .. } => admitted += 1,
+                    Step::Skip { count, .. } => skipped += count,
+                }
+            }
+            case.cursor_ms = decision.cursor_ms;
+            case.active = usize::from(admitted > 0);
+            calls += 1;
+            if decision.wake_ms != Some(now) {
+                break;
+            }
+        }
+        assert_eq!((admitted, skipped + admitted, calls), (1, 864_000, 9));
+    }
+
+    #[test]
+    fn fixed_delay_counts_from_the_end() {
+        let delay = schedule(r#"{"everyMs":60000,"anchorMs":0,"mode":"fixed_delay"}"#);
+        let policy = Policy::default();
+        let view = View {
+            schedule: &delay,
+            policy: &policy,
+            job: [1; 16],
+            cursor_ms: MINUTE,
+            finished_ms: 90_000,
+            hold: None,
+            active: 0,
+            waiting: 0,
+            grace_ms: MINUTE,
+            catch_up_from_ms: 0,
+        };
+        assert_eq!(decide(Guards::all(), 2 * MINUTE, &view).wake_ms, Some(150_000));
+        let decision = decide(Guards::all(), 150_000, &view);
+        assert_eq!(decision.steps, [Step::Admit { nominal_ms: 150_000, late: false }]);
+        assert_eq!(decision.wake_ms, None, "the run's end decides");
+        let running = View { active: 1, ..view };
+        assert_eq!(decide(Guards::all(), 500_000, &running).steps, []);
+    }
+
+    #[test]
+    fn jitter_moves_the_fire_and_not_the_name() {
+        let mut case = Case::new(minutely());
+        case.policy.jitter_ms = HOUR;
+        let fire = case.at(0).wake_ms.unwrap();
+        assert!((MINUTE..2 * MINUTE).contains(&fire), "capped below the next instant: {fire}");
+        assert_eq!(case.at(fire - 1).steps, []);
+        assert_eq!(case.at(fire).steps, [admit(1, false)]);
+    }
+
+    #[test]
+    fn missed_ones_wait_while_catching_up_is_held() {
+        let case = Case::new(minutely());
+        let view = View {
+            schedule: &case.schedule,
+            policy: &case.policy,
+            job: [1; 16],
+            cursor_ms: 0,
+            finished_ms: 0,
+            hold: None,
+            active: 0,
+            waiting: 0,
+            grace_ms: MINUTE,
+            catch_up_from_ms: HOUR,
+        };
+        let decision = decide(Guards::all(), 10 * MINUTE, &view);
+        assert_eq!((decision.steps.len(), decision.cursor_ms, decision.wake_ms), (0, 0, Some(HOUR)));
+        assert_eq!(decide(Guards::all(), HOUR, &view).cursor_ms, HOUR);
+    }
+
+    #[test]
+    fn what_a_clock_change_swallows_is_recorded() {
+        // 02:30 does not exist on 29 March 2026 in Berlin.
+        let skipping = schedule(r#"{"expr":"30 2 * * *","tz":"Europe/Berlin","dst":"skip"}"#);
+        let at = |text: &str| text.parse::<Timestamp>().unwrap().as_millisecond();
+        let mut case = Case::new(skipping);
+        case.cursor_ms = at("2026-03-28T12:00:00Z");
+        let decision = case.at(at("2026-03-30T00:30:00Z"));
+        let seam = at("2026-03-29T01:00:00Z");
+        let swallowed = Step::Skip { first_ms: seam, last_ms: seam, count: 1, reason: SkipReason::Dst };
+        assert!(decision.steps.contains(&swallowed), "{:?}", decision.steps);
+    }
+}

@@ -1,0 +1,172 @@
+//! Ids of jobs and runs. A run's id is a hash of which occurrence it is, so that every path to the same
+//! occurrence, before and after a crash, comes to the same id (`reference/scheduler.md` §3.4).
+
+use std::{fmt, str::FromStr};
+
+use creel_proto::scheduler::v1::RunKind;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+/// A job.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(u128);
+
+/// A run: 32 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(u128);
+
+/// A text that is no id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an id")]
+pub struct NotAnId;
+
+impl JobId {
+    /// A time-ordered id of Unix milliseconds and ten random bytes.
+    #[must_use]
+    pub fn new(unix_ms: i64, random: &[u8; 10]) -> Self {
+        let uuid = uuid::Builder::from_unix_timestamp_millis(unix_ms.max(0).unsigned_abs(), random).into_uuid();
+        Self(uuid.as_u128())
+    }
+
+    /// The id as a key part.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// The id of a key part.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(|bytes| Self(u128::from_be_bytes(bytes)))
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Uuid::from_u128(self.0).as_hyphenated())
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for JobId {
+    type Err = NotAnId;
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        Uuid::parse_str(text).map(|uuid| Self(uuid.as_u128())).map_err(|_| NotAnId)
+    }
+}
+
+/// Which occurrence a run is.
+#[derive(Debug, Clone, Copy)]
+pub struct Occurrence<'a> {
+    /// The job.
+    pub job: JobId,
+    /// Which of the jobs that ever had this id.
+    pub incarnation: u64,
+    /// Why it runs.
+    pub kind: RunKind,
+    /// For manual runs: the client's request id, or a number of the job's own.
+    pub request: Option<&'a str>,
+    /// The instant it is for, Unix milliseconds.
+    pub nominal_ms: i64,
+}
+
+impl RunId {
+    /// The id of an occurrence: the first 16 bytes of SHA-256 over its parts, each with its length before it.
+    #[must_use]
+    pub fn of(occurrence: Occurrence<'_>) -> Self {
+        let mut hasher = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hasher.update((bytes.len() as u64).to_be_bytes());
+            hasher.update(bytes);
+        };
+        part(occurrence.job.to_string().as_bytes());
+        part(&occurrence.incarnation.to_be_bytes());
+        part(&(occurrence.kind as i32).to_be_bytes());
+        if let Some(request) = occurrence.request {
+            part(request.as_bytes());
+        }
+        part(&occurrence.nominal_ms.to_be_bytes());
+        let digest: [u8; 32] = hasher.finalize().into();
+        let (half, _) = digest.split_at(16);
+        Self(half.iter().fold(0, |id, byte| id << 8 | u128::from(*byte)))
+    }
+
+    /// The id as a key part.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// The id of a key part.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(|bytes| Self(u128::from_be_bytes(bytes)))
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for RunId {
+    type Err = NotAnId;
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() != 32 || !text.bytes().all(hex) {
+            return Err(NotAnId);
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| NotAnId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_an_occurrence_is_in_its_id() {
+        let job = JobId::new(1_000, &[7; 10]);
+        let base = Occurrence { job, incarnation: 1, kind: RunKind::Scheduled, request: None, nominal_ms: 60_000 };
+        let others = [
+            Occurrence { job: JobId::new(1_000, &[8; 10]), ..base },
+            Occurrence { incarnation: 2, ..base },
+            Occurrence { kind: RunKind::Manual, ..base },
+            Occurrence { request: Some(""), ..base },
+            Occurrence { request: Some("a"), ..base },
+            Occurrence { nominal_ms: 60_001, ..base },
+        ];
+        let mut ids: Vec<_> = others.iter().chain([&base]).map(|one| RunId::of(*one)).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), others.len() + 1);
+        assert_eq!(RunId::of(base), RunId::of(base));
+    }
+
+    #[test]
+    fn ids_survive_text_and_bytes() {
+        let job = JobId::new(1_764_000_000_000, &[9; 10]);
+        assert_eq!(job.to_string().parse(), Ok(job));
+        assert_eq!(JobId::of_bytes(&job.bytes()), Some(job));
+        let occurrence =
+            Occurrence { job, incarnation: 1, kind: RunKind::Scheduled, request: None, nominal_ms: 0 };
+        let run = RunId::of(occurrence);
+        assert_eq!(run.to_string().parse(), Ok(run));
+        assert_eq!(run.to_string().len(), 32);
+        for bad in ["", "xyz", "ABCDEFABCDEFABCDEFABCDEFABCDEFAB", "+0000000000000000000000000000000"] {
+            assert_eq!(bad.parse::<RunId>(), Err(NotAnId), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Everything the service holds in memory, and every way it changes. One task owns it; nothing here waits, reads
+//! a clock or touches the store. A step changes the ledger and leaves behind what is to be committed and what
+//! follows from the commit ([`Ledger::flush`]): persist, act, answer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use creel_kit::outbox::{Event, Outbox};
+use creel_proto::scheduler::v1::{RunRecord, RunState};
+use creel_schedule::Zones;
+use creel_store::Txn;
+use creel_wire::Error;
+
+use crate::{
+    Config,
+    figures::Figures,
+    guard::Guards,
+    id::{JobId, RunId},
+    job::Job,
+    lease::Times,
+    run::{Now, Place, Run, has_ended, state_name},
+    store::RunRef,
+};
+
+mod change;
+mod fire;
+mod flush;
+mod view;
+mod work;
+
+pub(crate) use change::{Changed, Creation, Target};
+pub(crate) use flush::{Commit, Effect};
+pub(crate) use view::{Page, View};
+pub(crate) use work::{Hello, Prepared};
+
+use flush::Changes;
+use work::{MintGate, Worker};
+
+/// Where randomness comes from: uniform numbers.
+pub(crate) type Random = Box<dyn FnMut() -> u64 + Send>;
+
+pub(crate) struct Ledger {
+    config: Config,
+    guards: Guards,
+    random: Random,
+    figures: Figures,
+    outbox: Outbox,
+    jobs: BTreeMap<JobId, Job>,
+    names: BTreeMap<(Arc<str>, Arc<str>), JobId>,
+    /// How many jobs an owner has.
+    owners: BTreeMap<Arc<str>, usize>,
+    /// When jobs are looked at, Unix milliseconds.
+    due: BTreeSet<(i64, JobId)>,
+    /// Runs that have not ended, and those whose end is not durable yet.
+    runs: BTreeMap<RunId, Run>,
+    /// Free runs that wait for their time, Unix milliseconds.
+    delayed: BTreeSet<(i64, RunId)>,
+    /// Free runs that wait for a worker, by kind of work, then by the instant they are for.
+    ready: BTreeMap<i32, BTreeSet<(i64, RunId)>>,
+    /// When leases and deadlines end, monotonic milliseconds.
+    expiries: BTreeSet<(i64, RunId)>,
+    workers: BTreeMap<u64, Worker>,
+    mint: MintGate,
+    /// Missed occurrences are not decided before.
+    catch_up_from_ms: i64,
+    /// Runs that make up for missed ones are spread over this.
+    spread_ms: i64,
+    last_tick_ms: Option<i64>,
+    changes: Changes,
+}
+
+impl Ledger {
+    pub(crate) fn new(config: Config, random: Random, figures: Figures, outbox: Outbox) -> Self {
+        Self {
+            config,
+            guards: Guards::all(),
+            random,
+            figures,
+            outbox,
+            jobs: BTreeMap::new(),
+            names: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            due: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            delayed: BTreeSet::new(),
+            ready: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            workers: BTreeMap::new(),
+            mint: MintGate::default(),
+            catch_up_from_ms: i64::MIN,
+            spread_ms: 0,
+            last_tick_ms: None,
+            changes: Changes::default(),
+        }
+    }
+
+    /// Adds a job as it was read, and says which runs of it have not ended.
+    pub(crate) fn load(&mut self, id: JobId, mut job: Job) -> Vec<RunRef> {
+        if let crate::job::Plan::Broken(why) = &job.plan {
+            tracing::error!(job = %id, name = %job.name, why, "this job's record is invalid: it is quarantined");
+        }
+        let active = std::mem::take(&mut job.state.active);
+        self.index(id, &job);
+        self.jobs.insert(id, job);
+        active
+    }
+
+    /// Adds a run as it was read. What can't be used is left out and named.
+    pub(crate) fn load_run(&mut self, id: JobId, record: Option<&RunRecord>, now: Now) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(record) = record else {
+            return tracing::error!(job = %id, name = %job.name, "a run of this job has no readable record: it is left out");
+        };
+        if has_ended(record) {
+            return;
+        }
+        let Some(sound) = job.sound() else { return };
+        let times = Times { lease_ms: self.config.lease_ms, cancel_ms: self.config.cancel_ms };
+        let Some(run) = Run::load(record, id, sound.kind, sound.policy.timeout_ms, now, times) else {
+            return tracing::error!(job = %id, run = record.run_id, "this run's record is invalid: it is left out");
+        };
+        job.state.active.push(run.at);
+        let run_id = run.id();
+        self.runs.insert(run_id, run);
+        self.watch(run_id);
+    }
+
+    /// All is loaded: jobs are looked at from now on. `catch_up_from_ms` holds back what was missed.
+    pub(crate) fn open(&mut self, now: Now, catch_up_from_ms: i64) {
+        self.catch_up_from_ms = catch_up_from_ms;
+        let ids: Vec<_> = self.jobs.keys().copied().collect();
+        for id in ids {
+            self.enqueue(id, now);
+            let wake = self.jobs.get(&id).and_then(|job| self.first_wake(id, job));
+            self.wake(id, wake);
+        }
+    }
+
+    /// The end of waiting, if nothing happens before: milliseconds from now, at most `most_ms`.
+    pub(crate) fn wait_ms(&self, now: Now, held_ms: Option<i64>, most_ms: i64) -> i64 {
+        let wall = |at: Option<&(i64, _)>| at.map(|(at, _)| at - now.wall_ms);
+        let due = match held_ms {
+            Some(held) => Some(held),
+            None => wall(self.due.first()),
+        };
+        let delayed = self.delayed.first().map(|(at, _)| at - now.wall_ms);
+        let expiry = self.expiries.first().map(|(at, _)| at - now.mono_ms);
+        let mint = self.ready.values().any(|runs| !runs.is_empty()).then(|| self.mint.wait_ms(now.mono_ms)).flatten();
+        let waits = [due, delayed, expiry, mint];
+        waits.into_iter().flatten().min().unwrap_or(most_ms).clamp(0, most_ms)
+    }
+
+    fn times(&self) -> Times {
+        Times { lease_ms: self.config.lease_ms, cancel_ms: self.config.cancel_ms }
+    }
+
+    fn index(&mut self, id: JobId, job: &Job) {
+        self.names.insert((Arc::clone(&job.owner), Arc::clone(&job.name)), id);
+        *self.owners.entry(Arc::clone(&job.owner)).or_insert(0) += 1;
+    }
+
+    fn unindex(&mut self, job: &Job) {
+        self.names.remove(&(Arc::clone(&job.owner), Arc::clone(&job.name)));
+        if let Some(count) = self.owners.get_mut(&job.owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.owners.remove(&job.owner);
+            }
+        }
+    }
+
+    /// Looks at a job at `wake_ms` and not before.
+    fn wake(&mut self, id: JobId, wake_ms: Option<i64>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.wake_ms == wake_ms {
+            return;
+        }
+        if let Some(before) = job.wake_ms {
+            self.due.remove(&(before, id));
+        }
+        job.wake_ms = wake_ms;
+        if let Some(at) = wake_ms {
+            self.due.insert((at, id));
+        }
+    }
+
+    /// Keeps a run's place among the leases.
+    fn watch(&mut self, run_id: RunId) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let next = run.lease.next_ms().filter(|_| run.end.is_none());
+        if run.expiry_ms == next {
+            return;
+        }
+        if let Some(before) = run.expiry_ms {
+            self.expiries.remove(&(before, run_id));
+        }
+        run.expiry_ms = next;
+        if let Some(at) = next {
+            self.expiries.insert((at, run_id));
+        }
+    }
+
+    /// Takes a run out of wherever it waits.
+    fn unqueue(&mut self, run_id: RunId) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        match run.place {
+            Place::None => {}
+            Place::Delayed => {
+                self.delayed.remove(&(run.not_before_ms, run_id));
+            }
+            Place::Ready => {
+                if let Some(runs) = self.ready.get_mut(&(run.work as i32)) {
+                    runs.remove(&(run.nominal_ms, run_id));
+                }
+            }
+        }
+        run.place = Place::None;
+    }
+
+    /// Lets the free runs of a job wait for a worker, as many as may run at once.
+    fn enqueue(&mut self, id: JobId, now: Now) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let Some(sound) = job.sound() else { return };
+        let at_once = sound.policy.overlap.at_once();
+        let runs = || job.state.active.iter().filter_map(|at| self.runs.get(&at.run));
+        let taken = runs().filter(|run| !run.lease.is_free() || run.place == Place::Ready).count();
+        let mut free: Vec<_> = runs()
+            .filter(|run| run.lease.is_free() && run.place == Place::None)
+            .map(|run| (run.nominal_ms, run.id()))
+            .collect();
+        free.sort_unstable();
+        let mut room = at_once.saturating_sub(taken);
+        for (nominal_ms, run_id) in free {
+            let Some(run) = self.runs.get_mut(&run_id) else { continue };
+            if run.not_before_ms > now.wall_ms {
+                run.place = Place::Delayed;
+                self.delayed.insert((run.not_before_ms, run_id));
+            } else if room > 0 {
+                room -= 1;
+                run.place = Place::Ready;
+                self.ready.entry(run.work as i32).or_default().insert((nominal_ms, run_id));
+            }
+        }
+    }
+
+    /// Ends a run. Its job's health follows, and what waited for its end.
+    fn end(&mut self, run_id: RunId, mut end: crate::run::End, now: Now) {
+        self.unqueue(run_id);
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        if run.end.is_some() {
+            return;
+        }
+        if let Some(stream) = run.lease.held().and_then(|held| held.stream)
+            && let Some(worker) = self.workers.get_mut(&stream)
+        {
+            worker.holding.remove(&run_id);
+        }
+        run.lease.end();
+        end.finished_ms = now.wall_ms.max(run.at.admitted_ms);
+        let began_ms = if run.started_ms == 0 { run.at.admitted_ms } else { run.started_ms };
+        let (id, at, kind) = (run.job, run.at, run.kind);
+        let job = self.jobs.get_mut(&id);
+        let expected_ms = job.as_ref().and_then(|job| job.sound()).and_then(|sound| sound.policy.expected_ms);
+        end.slow = run.started_ms != 0 && expected_ms.is_some_and(|most| end.finished_ms - began_ms > most);
+        let state = end.state;
+        let last = crate::job::Last::new(began_ms, end.finished_ms, state, &end.error);
+        run.end = Some(Box::new(end));
+        self.figures.run_ended(&run.job_name, state_name(state), now.wall_ms, state == RunState::Succeeded);
+        self.watch(run_id);
+        self.changes.run(id, run_id);
+        self.changes.effect(Effect::Forget(run_id));
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.ended(at, kind, last);
+        job.unpruned += 1;
+        self.changes.state(id);
+        self.after_run(id, kind, state, now);
+    }
+
+    /// The audit record of a change, to be committed with it. Asked for when nothing can refuse any more.
+    fn audit(&self, event: Event) -> Result<Txn, Error> {
+        let mut txn = Txn::new();
+        self.outbox.push(&mut txn, event)?;
+        Ok(txn)
+    }
+}

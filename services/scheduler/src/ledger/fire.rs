@@ -1,0 +1,403 @@
+//! Time passes: occurrences are admitted or skipped, delayed runs come up, leases end.
+
+use creel_proto::scheduler::v1::{RunKind, RunRecord, RunState, TombstoneRecord};
+use creel_schedule::Schedule;
+
+use super::{Ledger, flush::Effect};
+use crate::{
+    admission::{self, Decision, SkipReason, Step},
+    id::{JobId, Occurrence, RunId},
+    job::Job,
+    lease::{Expiry, Lease},
+    policy::{MAX_INTERRUPTIONS, OnStuck, Overlap, spread_ms},
+    run::{End, Now, Place, Run, cut},
+    store::RunRef,
+};
+
+/// Jobs decided in one step; between steps others get their turn.
+const MAX_DUE: usize = 512;
+/// Runs handled of each other kind in one step.
+const MAX_EACH: usize = 1_024;
+
+impl Ledger {
+    /// Does what is due, or as much as fits a step. With `held`, the wall clock is not believed: nothing is
+    /// admitted and no cursor moves.
+    pub(crate) fn tick(&mut self, now: Now, held: bool) {
+        if !held {
+            self.measure_backlog(now);
+            for _ in 0..MAX_DUE {
+                match self.due.first() {
+                    Some((at, id)) if *at <= now.wall_ms => self.decide(*id, now, false),
+                    _ => break,
+                }
+            }
+            for _ in 0..MAX_EACH {
+                match self.delayed.first() {
+                    Some((at, run_id)) if *at <= now.wall_ms => self.delay_over(*run_id, now),
+                    _ => break,
+                }
+            }
+        }
+        for _ in 0..MAX_EACH {
+            match self.expiries.first() {
+                Some((at, run_id)) if *at <= now.mono_ms => self.expire(*run_id, now),
+                _ => break,
+            }
+        }
+        self.assign(now);
+    }
+
+    /// When a loaded or changed job is looked at first.
+    pub(super) fn first_wake(&self, id: JobId, job: &Job) -> Option<i64> {
+        let sound = job.sound()?;
+        if job.state.completed {
+            return None;
+        }
+        let view = self.view_of(id, job)?;
+        let decision = admission::decide(self.guards, i64::MIN / 2, &view);
+        let probe = job.state.quarantine.map(|quarantine| quarantine.until_ms);
+        let wake = decision.wake_ms.map(|at| at.max(job.state.cursor_ms));
+        let done = wake.is_none() && matches!(sound.schedule, Schedule::At(_));
+        // A one-shot whose run is over, cut off before that was noted: the next look notes it.
+        let wake = if done && job.state.active.is_empty() { Some(job.state.cursor_ms) } else { wake };
+        [wake, probe].into_iter().flatten().min()
+    }
+
+    fn view_of<'a>(&self, id: JobId, job: &'a Job) -> Option<admission::View<'a>> {
+        let sound = job.sound()?;
+        let waiting =
+            job.state.active.iter().filter(|at| self.runs.get(&at.run).is_some_and(|run| run.lease.is_free()));
+        Some(admission::View {
+            schedule: &sound.schedule,
+            policy: &sound.policy,
+            job: id.bytes(),
+            cursor_ms: job.state.cursor_ms,
+            finished_ms: job.finished_ms(),
+            hold: job.hold(),
+            active: job.state.active.len(),
+            waiting: waiting.count(),
+            grace_ms: self.config.grace_ms,
+            catch_up_from_ms: self.catch_up_from_ms,
+        })
+    }
+
+    /// Decides what is due of one job. With `settle`, everything up to now is, so that a change can follow.
+    pub(super) fn decide(&mut self, id: JobId, now: Now, settle: bool) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if job.state.completed {
+            return self.wake(id, None);
+        }
+        let Some(mut view) = self.view_of(id, job) else { return self.wake(id, None) };
+        if settle {
+            view.catch_up_from_ms = i64::MIN;
+        }
+        let decision = admission::decide(self.guards, now.wall_ms, &view);
+        self.apply(id, decision, now);
+    }
+
+    fn apply(&mut self, id: JobId, decision: Decision, now: Now) {
+        if decision.replace {
+            let active = self.jobs.get(&id).map(|job| job.state.active.clone()).unwrap_or_default();
+            for at in active {
+                self.stop(at.run, SkipReason::Overlap.as_str(), now);
+            }
+        }
+        let mut admitted = false;
+        for step in &decision.steps {
+            match *step {
+                Step::Admit { nominal_ms, late } => {
+                    let delay = if late { spread_ms(id.bytes(), nominal_ms, self.spread_ms) } else { 0 };
+                    admitted |= self.admit(id, RunKind::Scheduled, nominal_ms, None, delay, now).is_some();
+                }
+                Step::Skip { first_ms, last_ms, count, reason } => {
+                    self.skip(id, first_ms, last_ms, count, reason, now);
+                }
+            }
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        // It never moves back: what was decided once stays decided.
+        if decision.cursor_ms > job.state.cursor_ms {
+            job.state.cursor_ms = decision.cursor_ms;
+            self.changes.state(id);
+        }
+        let mut wake = decision.wake_ms;
+        if let Some(quarantine) = job.state.quarantine {
+            let probing = job.state.active.iter().any(|at| {
+                self.runs.get(&at.run).is_some_and(|run| run.kind == RunKind::Probe)
+            });
+            if !probing && job.state.pause.is_none() {
+                if now.wall_ms >= quarantine.until_ms && !admitted {
+                    self.admit(id, RunKind::Probe, quarantine.until_ms, None, 0, now);
+                } else {
+                    wake = Some(wake.map_or(quarantine.until_ms, |at| at.min(quarantine.until_ms)));
+                }
+            }
+        }
+        self.complete_if_over(id, wake);
+        self.wake(id, wake);
+        self.enqueue(id, now);
+        self.show_next(id, now);
+    }
+
+    /// A job that is never due again is completed when its last run has ended.
+    fn complete_if_over(&mut self, id: JobId, wake: Option<i64>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let delays = job.sound().is_none_or(|sound| admission::is_fixed_delay(&sound.schedule));
+        if wake.is_none() && job.state.active.is_empty() && !delays && !job.state.completed {
+            job.state.completed = true;
+            self.changes.state(id);
+        }
+    }
+
+    /// A run ended: its job may be over, or may be due again.
+    pub(super) fn after_run(&mut self, id: JobId, kind: RunKind, state: RunState, now: Now) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let Some(sound) = job.sound() else { return };
+        if sound.delete_after_run && kind == RunKind::Scheduled && state == RunState::Succeeded {
+            let (name, owner) = (job.name.to_string(), job.owner.to_string());
+            self.remove(id, TombstoneRecord {
+                job_id: id.to_string(),
+                name,
+                deleted_at_unix_ms: now.wall_ms,
+                owner,
+            });
+            return;
+        }
+        if job.unpruned > sound.policy.keep_runs.div_ceil(4)
+            && let Some(job) = self.jobs.get_mut(&id)
+        {
+            job.unpruned = 0;
+            self.changes.effect(Effect::Prune(id));
+        }
+        let Some(job) = self.jobs.get(&id) else { return };
+        // The next look decides; in the past of a clock that was set back there is nothing to do.
+        let wake = self.first_wake(id, job);
+        self.complete_if_over(id, wake);
+        self.wake(id, wake);
+        self.enqueue(id, now);
+        self.show_next(id, now);
+    }
+
+    /// Forgets a job. Its runs' records stay until its tombstone goes.
+    pub(super) fn remove(&mut self, id: JobId, tombstone: TombstoneRecord) {
+        self.wake(id, None);
+        let Some(job) = self.jobs.remove(&id) else { return };
+        self.unindex(&job);
+        self.figures.job_gone(&job.name);
+        self.changes.gone(id, tombstone);
+    }
+
+    /// Makes a run, `delay_ms` from now at the earliest. `None`: there is no such job, or the very run is there.
+    pub(super) fn admit(
+        &mut self,
+        id: JobId,
+        kind: RunKind,
+        nominal_ms: i64,
+        request: Option<&str>,
+        delay_ms: i64,
+        now: Now,
+    ) -> Option<RunId> {
+        let job = self.jobs.get_mut(&id)?;
+        let incarnation = job.incarnation;
+        let run = RunId::of(Occurrence { job: id, incarnation, kind, request, nominal_ms });
+        if self.runs.contains_key(&run) {
+            return None;
+        }
+        let at = RunRef { admitted_ms: now.wall_ms, run };
+        let work = job.sound()?.kind;
+        job.state.active.push(at);
+        job.open_skip = None;
+        self.runs.insert(run, Run {
+            at,
+            job: id,
+            incarnation,
+            owner: job.owner.clone(),
+            job_name: job.name.clone(),
+            kind,
+            work,
+            nominal_ms,
+            started_ms: 0,
+            not_before_ms: if delay_ms > 0 { now.wall_ms + delay_ms } else { 0 },
+            lease: Lease::default(),
+            interruptions: 0,
+            instance: "".into(),
+            cancel: None,
+            session: String::new(),
+            end: None,
+            new: true,
+            place: Place::None,
+            expiry_ms: None,
+        });
+        self.changes.run(id, run);
+        self.changes.state(id);
+        Some(run)
+    }
+
+    /// Records skipped occurrences: one record as long as the reason stays and nothing runs in between.
+    fn skip(&mut self, id: JobId, first_ms: i64, last_ms: i64, count: u64, reason: SkipReason, now: Now) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        self.figures.skipped(&job.name, reason.as_str(), count);
+        let grown = job.open_skip.as_mut().filter(|open| open.reason == reason.as_str());
+        let (record, new) = if let Some(open) = grown {
+            open.skipped_count += count;
+            open.skipped_until_unix_ms = last_ms;
+            open.finished_at_unix_ms = now.wall_ms;
+            (open.as_ref().clone(), false)
+        } else {
+            // The id of the first occurrence: it has no other. A swallowed one has a name of its own, since
+            // the instant of the clock change may be another occurrence's.
+            let request = (reason == SkipReason::Dst).then_some("dst");
+            let kind = RunKind::Scheduled;
+            let occurrence =
+                Occurrence { job: id, incarnation: job.incarnation, kind, request, nominal_ms: first_ms };
+            let record = RunRecord {
+                run_id: RunId::of(occurrence).to_string(),
+                job_id: id.to_string(),
+                job_name: job.name.to_string(),
+                incarnation: job.incarnation,
+                kind: kind.into(),
+                state: RunState::Skipped.into(),
+                nominal_unix_ms: first_ms,
+                admitted_at_unix_ms: now.wall_ms,
+                finished_at_unix_ms: now.wall_ms,
+                reason: reason.as_str().to_owned(),
+                skipped_count: count,
+                skipped_until_unix_ms: last_ms,
+                owner: job.owner.to_string(),
+                ..RunRecord::default()
+            };
+            job.open_skip = Some(Box::new(record.clone()));
+            job.unpruned += 1;
+            (record, true)
+        };
+        let Ok(run) = record.run_id.parse() else { return };
+        self.changes.skip(id, RunRef { admitted_ms: record.admitted_at_unix_ms, run }, record, new);
+        self.changes.state(id);
+    }
+
+    /// Ends a run that no worker has; asks the worker of any other to stop.
+    pub(super) fn stop(&mut self, run_id: RunId, reason: &str, now: Now) {
+        let times = self.times();
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        if run.end.is_some() {
+            return;
+        }
+        self.give_back(run_id);
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        if run.lease.is_free() {
+            return self.end(run_id, End::new(RunState::Cancelled, &cut(reason, 64), ""), now);
+        }
+        if run.cancel.is_none() {
+            run.cancel = Some(cut(reason, 64));
+        }
+        let stream = run.lease.cancel(now.mono_ms, times).flatten();
+        let id = run.job;
+        if let Some(stream) = stream {
+            let message = super::work::cancel_message(run);
+            self.changes.effect(Effect::Send(stream, Box::new(message)));
+        }
+        self.changes.run(id, run_id);
+        self.watch(run_id);
+    }
+
+    fn delay_over(&mut self, run_id: RunId, now: Now) {
+        self.unqueue(run_id);
+        if let Some(id) = self.runs.get(&run_id).map(|run| run.job) {
+            self.enqueue(id, now);
+        }
+    }
+
+    fn expire(&mut self, run_id: RunId, now: Now) {
+        let guards = self.guards;
+        let Some(run) = self.runs.get(&run_id) else { return };
+        let cancel = run.cancel.clone();
+        match run.lease.expired(guards, now.mono_ms) {
+            None => self.watch(run_id),
+            Some(Expiry::TimedOut) => self.stop(run_id, "timeout", now),
+            Some(Expiry::Lost | Expiry::Unanswered) => match cancel.as_deref() {
+                Some("timeout") => self.failed(run_id, End::new(RunState::TimedOut, "timeout", ""), true, now),
+                Some(reason) => self.end(run_id, End::new(RunState::Cancelled, reason, ""), now),
+                None => self.lost(run_id, now),
+            },
+        }
+    }
+
+    /// A worker is gone with a run.
+    pub(super) fn lost(&mut self, run_id: RunId, now: Now) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        run.interruptions += 1;
+        let spent = run.interruptions > MAX_INTERRUPTIONS;
+        match self.policy_of(run_id).map(|policy| policy.on_stuck) {
+            Some(OnStuck::Retry) if !spent => self.again(run_id, 0, now),
+            Some(OnStuck::Retry) => {
+                let error = "its workers were lost again and again";
+                self.end(run_id, End::new(RunState::Failed, "interrupted", error), now);
+            }
+            _ => {
+                let error = "its worker is gone; how far it came is not known";
+                self.end(run_id, End::new(RunState::Stuck, "lost", error), now);
+            }
+        }
+    }
+
+    /// An attempt failed: the next one, or the end. `unsure`: it may still be running somewhere.
+    pub(super) fn failed(&mut self, run_id: RunId, end: End, unsure: bool, now: Now) {
+        let random = (self.random)();
+        let Some(policy) = self.policy_of(run_id) else { return self.end(run_id, end, now) };
+        let Some(run) = self.runs.get(&run_id) else { return };
+        let attempt = run.lease.attempt();
+        let wait_ms = policy.retry.wait_ms(attempt, random);
+        let doubled = unsure && policy.on_stuck == OnStuck::Fail;
+        let replaced = policy.overlap == Overlap::Replace && run.cancel.as_deref() == Some("overlap");
+        // A retry never outlives the next occurrence.
+        let next = self.jobs.get(&run.job).and_then(|job| {
+            let sound = job.sound().filter(|sound| !admission::is_fixed_delay(&sound.schedule))?;
+            admission::next_ms(&sound.schedule, job.state.cursor_ms.max(run.nominal_ms))
+        });
+        let in_time = next.is_none_or(|next| now.wall_ms + wait_ms < next);
+        if attempt < policy.retry.attempts && in_time && !doubled && !replaced && run.kind != RunKind::Probe {
+            self.again(run_id, wait_ms, now);
+        } else {
+            self.end(run_id, end, now);
+        }
+    }
+
+    fn policy_of(&self, run_id: RunId) -> Option<crate::policy::Policy> {
+        let run = self.runs.get(&run_id)?;
+        self.jobs.get(&run.job)?.sound().map(|sound| sound.policy)
+    }
+
+    /// The next attempt of a run, not before `wait_ms` from now.
+    fn again(&mut self, run_id: RunId, wait_ms: i64, now: Now) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        if let Some(worker) = run.lease.held().and_then(|held| held.stream).and_then(|s| self.workers.get_mut(&s)) {
+            worker.holding.remove(&run_id);
+        }
+        run.lease.again();
+        run.cancel = None;
+        run.started_ms = 0;
+        run.session.clear();
+        run.not_before_ms = if wait_ms > 0 { now.wall_ms + wait_ms } else { 0 };
+        let id = run.job;
+        self.watch(run_id);
+        self.changes.run(id, run_id);
+        self.enqueue(id, now);
+    }
+
+    /// After a gap, what was missed is made up for slowly: 200 runs a second, over a minute at most.
+    fn measure_backlog(&mut self, now: Now) {
+        let gap = self.last_tick_ms.is_none_or(|last| now.wall_ms - last > self.config.grace_ms);
+        self.last_tick_ms = Some(now.wall_ms);
+        if gap {
+            let late = self.due.iter().take_while(|(at, _)| now.wall_ms - at > self.config.grace_ms).count();
+            let late = i64::try_from(late).unwrap_or(i64::MAX);
+            self.spread_ms = late.saturating_mul(5).min(60_000);
+        }
+    }
+
+    pub(super) fn show_next(&self, id: JobId, now: Now) {
+        if let Some(job) = self.jobs.get(&id) {
+            self.figures.next_run(&job.name, || job.next_run_ms(now.wall_ms));
+        }
+    }
+}

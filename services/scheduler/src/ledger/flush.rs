@@ -1,0 +1,194 @@
+//! What a step leaves behind: transactions, and what follows from them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use creel_proto::scheduler::v1::{JobRecord, RunRecord, SchedulerMessage, TombstoneRecord};
+use creel_store::{Cmp, Op, Txn};
+
+use super::Ledger;
+use crate::{
+    id::{JobId, RunId},
+    store::{self, RunRef},
+};
+
+/// Operations of one transaction, a little below the store's limit.
+const MAX_OPS: usize = 96;
+/// Bytes of one transaction, well below the store's limit.
+const MAX_BYTES: usize = 768 * 1_024;
+
+/// A transaction and what follows from it.
+#[derive(Debug, Default)]
+pub(crate) struct Commit {
+    /// May be empty: then the effects only wait for the commits before it.
+    pub(crate) txn: Txn,
+    /// Once it is durable, in order.
+    pub(crate) effects: Vec<Effect>,
+}
+
+/// What is done once a commit is durable.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// The attempt is a worker's: make its work and let it out.
+    Prepare(RunId, u32),
+    /// To a worker.
+    Send(u64, Box<SchedulerMessage>),
+    /// A stream ends: another one of the same worker took over.
+    Close(u64),
+    /// To whoever watches runs.
+    Publish(Box<RunRecord>),
+    /// A run's end is durable.
+    Forget(RunId),
+    /// Old runs of a job may be removed.
+    Prune(JobId),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    jobs: BTreeMap<JobId, JobChange>,
+    effects: Vec<Effect>,
+}
+
+/// The changes of one job: one transaction, so that a cursor never moves without its runs.
+#[derive(Debug, Default)]
+struct JobChange {
+    state: bool,
+    record: Option<Box<JobRecord>>,
+    gone: Option<TombstoneRecord>,
+    runs: BTreeSet<RunId>,
+    skips: BTreeMap<RunRef, (RunRecord, bool)>,
+    extra: Txn,
+}
+
+impl Changes {
+    pub(super) fn state(&mut self, job: JobId) {
+        self.jobs.entry(job).or_default().state = true;
+    }
+
+    pub(super) fn record(&mut self, job: JobId, record: JobRecord) {
+        self.jobs.entry(job).or_default().record = Some(Box::new(record));
+    }
+
+    pub(super) fn gone(&mut self, job: JobId, tombstone: TombstoneRecord) {
+        self.jobs.entry(job).or_default().gone = Some(tombstone);
+    }
+
+    pub(super) fn run(&mut self, job: JobId, run: RunId) {
+        self.jobs.entry(job).or_default().runs.insert(run);
+    }
+
+    pub(super) fn skip(&mut self, job: JobId, at: RunRef, record: RunRecord, new: bool) {
+        let skips = &mut self.jobs.entry(job).or_default().skips;
+        let new = new || skips.get(&at).is_some_and(|(_, new)| *new);
+        skips.insert(at, (record, new));
+    }
+
+    /// More for the transaction of a job: audit records, answers.
+    pub(super) fn extra(&mut self, job: JobId, more: Txn) {
+        let extra = &mut self.jobs.entry(job).or_default().extra;
+        extra.when.extend(more.when);
+        extra.then.extend(more.then);
+    }
+
+    pub(super) fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+}
+
+impl Ledger {
+    /// What the steps since the last call left behind, in the order it is to be committed.
+    pub(crate) fn flush(&mut self) -> Vec<Commit> {
+        let Changes { jobs, effects } = std::mem::take(&mut self.changes);
+        let mut packed = Packed::default();
+        let mut published = Vec::new();
+        for (id, change) in jobs {
+            let (mut unit, mut late) = (Vec::new(), Vec::new());
+            for run_id in &change.runs {
+                let Some(run) = self.runs.get_mut(run_id) else { continue };
+                let record = run.record();
+                let ops = store::put_run(run.at, id, &record, run.new);
+                if run.new { unit.extend(ops) } else { late.extend(ops) }
+                run.new = false;
+                published.push(Effect::Publish(Box::new(record)));
+            }
+            for (at, (record, new)) in change.skips {
+                unit.extend(store::put_run(at, id, &record, new));
+                published.push(Effect::Publish(Box::new(record)));
+            }
+            if let Some(record) = &change.record {
+                unit.push(store::put_job(id, record));
+            }
+            if let Some(tombstone) = &change.gone {
+                unit.extend(store::delete_job(id, tombstone));
+            } else if change.state
+                && let Some(job) = self.jobs.get(&id)
+            {
+                unit.push(store::put_state(id, &job.state.record()));
+            }
+            unit.extend(change.extra.then);
+            // Known runs change with their job, unless they are too many for that: then before it, so that the
+            // job still names each that has not ended.
+            while unit.len() + late.len() > MAX_OPS {
+                let rest = late.split_off(late.len().min(MAX_OPS));
+                packed.add(std::mem::replace(&mut late, rest), Vec::new());
+            }
+            late.extend(unit);
+            packed.add(late, change.extra.when);
+        }
+        let mut commits = packed.done();
+        if commits.is_empty() && (!effects.is_empty() || !published.is_empty()) {
+            commits.push(Commit::default());
+        }
+        if let Some(last) = commits.last_mut() {
+            last.effects = published;
+            last.effects.extend(effects);
+        }
+        commits
+    }
+
+    /// Adds to the transaction of a job what an answer to its change needs.
+    pub(crate) fn attach(&mut self, job: JobId, more: Txn) {
+        self.changes.extra(job, more);
+    }
+}
+
+/// Units in as few transactions as they fit.
+#[derive(Default)]
+struct Packed {
+    full: Vec<Commit>,
+    open: Txn,
+    bytes: usize,
+}
+
+impl Packed {
+    fn add(&mut self, ops: Vec<Op>, when: Vec<Cmp>) {
+        let bytes: usize = ops.iter().map(size).sum();
+        let crowded = self.open.then.len() + ops.len() > MAX_OPS || self.open.when.len() + when.len() > MAX_OPS;
+        if !self.open.then.is_empty() && (crowded || self.bytes + bytes > MAX_BYTES) {
+            self.close();
+        }
+        self.bytes += bytes;
+        self.open.then.extend(ops);
+        self.open.when.extend(when);
+    }
+
+    fn close(&mut self) {
+        let txn = std::mem::take(&mut self.open);
+        self.bytes = 0;
+        self.full.push(Commit { txn, effects: Vec::new() });
+    }
+
+    fn done(mut self) -> Vec<Commit> {
+        if !self.open.then.is_empty() {
+            self.close();
+        }
+        self.full
+    }
+}
+
+fn size(op: &Op) -> usize {
+    match op {
+        Op::Put(key, value) => key.as_ref().len() + value.len(),
+        Op::Delete(key) => key.as_ref().len(),
+        Op::DeleteRange(range) => range.start().len() + range.end().map_or(0, <[u8]>::len),
+    }
+}

@@ -1,0 +1,250 @@
+//! A run that has not ended, as the service holds it, and its record.
+
+use std::sync::Arc;
+
+use creel_proto::{
+    scheduler::v1::{DeliveryStatus, Run as Shown, RunKind, RunRecord, RunState, WorkFinished, WorkKind},
+    time::{timestamp, timestamp_opt},
+};
+
+use crate::{
+    id::{JobId, RunId},
+    lease::{Lease, Times},
+    store::RunRef,
+};
+
+/// Longest text kept of what a run said, in bytes.
+pub(crate) const MAX_SUMMARY_BYTES: usize = 4 * 1_024;
+const MAX_REASON_BYTES: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) at: RunRef,
+    pub(crate) job: JobId,
+    pub(crate) incarnation: u64,
+    pub(crate) owner: Arc<str>,
+    pub(crate) job_name: Arc<str>,
+    pub(crate) kind: RunKind,
+    pub(crate) work: WorkKind,
+    pub(crate) nominal_ms: i64,
+    pub(crate) started_ms: i64,
+    pub(crate) not_before_ms: i64,
+    pub(crate) lease: Lease,
+    pub(crate) interruptions: u32,
+    /// The worker process that has the attempt.
+    pub(crate) instance: Arc<str>,
+    /// Asked to stop, and why.
+    pub(crate) cancel: Option<String>,
+    pub(crate) session: String,
+    pub(crate) end: Option<Box<End>>,
+    /// Not in the store yet.
+    pub(crate) new: bool,
+    pub(crate) place: Place,
+    /// The place of its lease among all.
+    pub(crate) expiry_ms: Option<i64>,
+}
+
+/// Where a free run waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nowhere: it is a worker's, or its job's other runs come first.
+    None,
+    /// For its time.
+    Delayed,
+    /// For a worker.
+    Ready,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct End {
+    pub(crate) state: RunState,
+    pub(crate) reason: String,
+    pub(crate) error: String,
+    pub(crate) summary: String,
+    pub(crate) delivery: Option<DeliveryStatus>,
+    pub(crate) finished_ms: i64,
+    pub(crate) slow: bool,
+}
+
+impl End {
+    pub(crate) fn new(state: RunState, reason: &str, error: &str) -> Self {
+        Self { state, reason: reason.to_owned(), error: error.to_owned(), ..Self::default() }
+    }
+
+    /// What a worker says about the end, cut to its bounds.
+    pub(crate) fn reported(finished: &WorkFinished) -> Self {
+        let state = match finished.outcome() {
+            state @ (RunState::Succeeded | RunState::TimedOut | RunState::Cancelled) => state,
+            _ => RunState::Failed,
+        };
+        Self {
+            state,
+            reason: cut(&finished.reason, MAX_REASON_BYTES),
+            error: cut(&finished.error, MAX_SUMMARY_BYTES),
+            summary: cut(&finished.summary, MAX_SUMMARY_BYTES),
+            delivery: finished.delivery.as_ref().map(|delivery| DeliveryStatus {
+                state: cut(&delivery.state, MAX_REASON_BYTES),
+                to: cut(&delivery.to, 1_024),
+                error: cut(&delivery.error, 1_024),
+            }),
+            finished_ms: 0,
+            slow: false,
+        }
+    }
+}
+
+impl Run {
+    pub(crate) const fn id(&self) -> RunId {
+        self.at.run
+    }
+
+    pub(crate) fn state(&self) -> RunState {
+        match (&self.end, self.lease.held()) {
+            (Some(end), _) => end.state,
+            (None, None) => RunState::Pending,
+            (None, Some(held)) if held.started => RunState::Running,
+            (None, Some(_)) => RunState::Dispatched,
+        }
+    }
+
+    pub(crate) fn record(&self) -> RunRecord {
+        let end = self.end.as_deref();
+        let text = |of: fn(&End) -> &String| end.map(of).cloned().unwrap_or_default();
+        RunRecord {
+            run_id: self.at.run.to_string(),
+            job_id: self.job.to_string(),
+            job_name: self.job_name.to_string(),
+            incarnation: self.incarnation,
+            kind: self.kind.into(),
+            state: self.state().into(),
+            nominal_unix_ms: self.nominal_ms,
+            admitted_at_unix_ms: self.at.admitted_ms,
+            started_at_unix_ms: self.started_ms,
+            finished_at_unix_ms: end.map_or(0, |end| end.finished_ms),
+            attempt: self.lease.attempt(),
+            reason: text(|end| &end.reason),
+            error: text(|end| &end.error),
+            summary: text(|end| &end.summary),
+            session: self.session.clone(),
+            delivery: end.and_then(|end| end.delivery.clone()),
+            skipped_count: 0,
+            skipped_until_unix_ms: 0,
+            owner: self.owner.to_string(),
+            not_before_unix_ms: self.not_before_ms,
+            instance: self.lease.held().map(|_| self.instance.to_string()).unwrap_or_default(),
+            interruptions: self.interruptions,
+            accepted_attempts: self.lease.accepted().to_vec(),
+            cancel_reason: self.cancel.clone().unwrap_or_default(),
+            slow: end.is_some_and(|end| end.slow),
+        }
+    }
+
+    /// A run of its record; `None` for one that has ended or names nothing.
+    pub(crate) fn load(record: &RunRecord, job: JobId, work: WorkKind, timeout_ms: i64, now: Now, times: Times) -> Option<Self> {
+        let state = RunState::try_from(record.state).ok()?;
+        let held = match state {
+            RunState::Pending => false,
+            RunState::Dispatched | RunState::Running => true,
+            _ => return None,
+        };
+        let run: RunId = record.run_id.parse().ok()?;
+        let used_ms = now.wall_ms.saturating_sub(record.started_at_unix_ms).clamp(0, timeout_ms);
+        let mut lease = Lease::restored(
+            record.attempt,
+            record.accepted_attempts.clone(),
+            held,
+            timeout_ms - used_ms,
+            now.mono_ms,
+            times,
+        );
+        let cancel = Some(&record.cancel_reason).filter(|reason| !reason.is_empty()).cloned();
+        if cancel.is_some() {
+            lease.cancel(now.mono_ms, times);
+        }
+        Some(Self {
+            at: RunRef { admitted_ms: record.admitted_at_unix_ms, run },
+            job,
+            incarnation: record.incarnation,
+            owner: record.owner.as_str().into(),
+            job_name: record.job_name.as_str().into(),
+            kind: RunKind::try_from(record.kind).unwrap_or(RunKind::Scheduled),
+            work,
+            nominal_ms: record.nominal_unix_ms,
+            started_ms: record.started_at_unix_ms,
+            not_before_ms: record.not_before_unix_ms,
+            lease,
+            interruptions: record.interruptions,
+            instance: record.instance.as_str().into(),
+            cancel,
+            session: record.session.clone(),
+            end: None,
+            new: false,
+            place: Place::None,
+            expiry_ms: None,
+        })
+    }
+}
+
+/// The moment of a step: wall clock, and monotonic time for leases and timeouts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Now {
+    /// Unix milliseconds.
+    pub(crate) wall_ms: i64,
+    /// Milliseconds since the engine started, without the time a machine was suspended.
+    pub(crate) mono_ms: i64,
+}
+
+/// A record as it is shown.
+pub(crate) fn shown(record: &RunRecord) -> Shown {
+    Shown {
+        run_id: record.run_id.clone(),
+        job_id: record.job_id.clone(),
+        job_name: record.job_name.clone(),
+        kind: record.kind,
+        state: record.state,
+        nominal_at: Some(timestamp(record.nominal_unix_ms)),
+        admitted_at: timestamp_opt(record.admitted_at_unix_ms),
+        started_at: timestamp_opt(record.started_at_unix_ms),
+        finished_at: timestamp_opt(record.finished_at_unix_ms),
+        attempt: record.attempt,
+        reason: record.reason.clone(),
+        error: record.error.clone(),
+        summary: record.summary.clone(),
+        session: record.session.clone(),
+        delivery: record.delivery.clone(),
+        skipped_count: record.skipped_count,
+        skipped_until: timestamp_opt(record.skipped_until_unix_ms),
+        slow: record.slow,
+    }
+}
+
+/// Whether a record's run has ended.
+pub(crate) fn has_ended(record: &RunRecord) -> bool {
+    !matches!(
+        RunState::try_from(record.state),
+        Ok(RunState::Pending | RunState::Dispatched | RunState::Running | RunState::Parked)
+    )
+}
+
+/// The word for a state in metrics, JSON and the CLI.
+pub(crate) const fn state_name(state: RunState) -> &'static str {
+    match state {
+        RunState::Unspecified => "",
+        RunState::Pending => "pending",
+        RunState::Dispatched => "dispatched",
+        RunState::Running => "running",
+        RunState::Succeeded => "succeeded",
+        RunState::Failed => "failed",
+        RunState::TimedOut => "timed_out",
+        RunState::Cancelled => "cancelled",
+        RunState::Stuck => "stuck",
+        RunState::Skipped => "skipped",
+        RunState::Parked => "parked",
+    }
+}
+
+/// The longest start of a text that has at most so many bytes.
+pub(crate) fn cut(text: &str, bytes: usize) -> String {
+    text[..text.floor_char_boundary(bytes)].to_owned()
+}
