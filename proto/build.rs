@@ -28,8 +28,13 @@ const SERVICES: &[&str] = &[
     "supervisor",
 ];
 
-const SCOPES: &[&str] =
-    &["operator.read", "operator.write", "operator.admin", "operator.approvals", "operator.pairing"];
+const SCOPES: &[&str] = &[
+    "operator.read",
+    "operator.write",
+    "operator.admin",
+    "operator.approvals",
+    "operator.pairing",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
@@ -60,7 +65,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let package = file.package().to_owned();
         for service in &mut file.service {
             let name = format!("{package}.{}", service.name());
-            service.method.retain(|method| edge.contains(&format!("/{name}/{}", method.name())));
+            service
+                .method
+                .retain(|method| edge.contains(&format!("/{name}/{}", method.name())));
         }
         file.service.retain(|service| !service.method.is_empty());
     }
@@ -81,7 +88,9 @@ fn collect(dir: &Path, into: &mut BTreeSet<PathBuf>) -> Result<(), Box<dyn Error
 }
 
 fn edge_paths(pool: &DescriptorPool) -> Result<BTreeSet<String>, Box<dyn Error>> {
-    let extension = pool.get_extension_by_name("creel.authz.v1.edge").ok_or("no edge extension")?;
+    let extension = pool
+        .get_extension_by_name("creel.authz.v1.edge")
+        .ok_or("no edge extension")?;
     Ok(pool
         .services()
         .flat_map(|service| service.methods().collect::<Vec<_>>())
@@ -96,9 +105,14 @@ fn path_of(method: &MethodDescriptor) -> String {
 
 /// The source of the static table, sorted by path.
 fn rules(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
-    let rule = pool.get_extension_by_name("creel.authz.v1.rule").ok_or("no rule extension")?;
+    let rule = pool
+        .get_extension_by_name("creel.authz.v1.rule")
+        .ok_or("no rule extension")?;
     let edge = edge_paths(pool)?;
-    let mut methods: Vec<_> = pool.services().flat_map(|s| s.methods().collect::<Vec<_>>()).collect();
+    let mut methods: Vec<_> = pool
+        .services()
+        .flat_map(|s| s.methods().collect::<Vec<_>>())
+        .collect();
     methods.sort_by_key(path_of);
 
     let mut out = String::from("/// Every method, sorted by path.\npub static METHODS: &[Method] = &[\n");
@@ -108,7 +122,9 @@ fn rules(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
         let owner = OWNERS
             .iter()
             .find(|(name, _)| *name == package)
-            .ok_or_else(|| format!("{path}: no service owns package {package}; add it to OWNERS in build.rs"))?
+            .ok_or_else(|| {
+                format!("{path}: no service owns package {package}; add it to OWNERS in build.rs")
+            })?
             .1;
         let options = method.options();
         let value = options.get_extension(&rule);
@@ -139,9 +155,15 @@ fn rules(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
 fn one_rule(path: &str, item: &Value) -> Result<String, Box<dyn Error>> {
     let message = item.as_message().ok_or("a rule is a message")?;
     let text = |name: &str| {
-        message.get_field_by_name(name).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+        message
+            .get_field_by_name(name)
+            .and_then(|value| value.as_str().map(str::to_owned))
+            .unwrap_or_default()
     };
-    let principal = message.get_field_by_name("principal").and_then(|v| v.as_enum_number()).unwrap_or(0);
+    let principal = message
+        .get_field_by_name("principal")
+        .and_then(|v| v.as_enum_number())
+        .unwrap_or(0);
     let (scope, service) = (text("scope"), text("service"));
     let known = match principal {
         1 => "Admits::Anonymous".to_owned(),

@@ -104,9 +104,7 @@ pub(crate) enum Command {
     /// Completions for a shell, on stdout
     #[command(after_help = "Example:
   creel completions bash > ~/.local/share/bash-completion/completions/creel")]
-    Completions {
-        shell: clap_complete::Shell,
-    },
+    Completions { shell: clap_complete::Shell },
     /// The version of this program
     Version,
     /// Who this machine is to the stack, and what it may do
@@ -236,7 +234,10 @@ mod tests {
         fn walk(command: &clap::Command, path: &str, into: &mut Vec<String>) {
             for sub in command.get_subcommands() {
                 let path = format!("{path}{}", sub.get_name());
-                let flags = sub.get_opts().filter(|arg| !arg.is_global_set()).filter_map(|arg| arg.get_long());
+                let flags = sub
+                    .get_opts()
+                    .filter(|arg| !arg.is_global_set())
+                    .filter_map(|arg| arg.get_long());
                 let mut line = path.clone();
                 flags.for_each(|flag| line.push_str(&format!(" --{flag}")));
                 if !sub.has_subcommands() || !line.ends_with(&path) {
@@ -291,7 +292,13 @@ whoami";
         }
         walk(&Cli::command());
         let help = Cli::command().render_help().to_string();
-        for part in ["Examples:", "--profile", "Global options:", "cron", "78 bad config"] {
+        for part in [
+            "Examples:",
+            "--profile",
+            "Global options:",
+            "cron",
+            "78 bad config",
+        ] {
             assert!(help.contains(part), "{part} is missing in:\n{help}");
         }
     }
@@ -301,9 +308,16 @@ whoami";
         let cli = Cli::try_parse_from(["creel", "status", "--json", "--timeout", "2m30s"]).unwrap();
         assert!(cli.global.json);
         assert_eq!(cli.global.timeout, Some(Duration::from_secs(150)));
-        for bad in [vec!["creel", "status", "--timeout", "5"], vec!["creel", "statsu"], vec!["creel", "send"]] {
+        for bad in [
+            vec!["creel", "status", "--timeout", "5"],
+            vec!["creel", "statsu"],
+            vec!["creel", "send"],
+        ] {
             assert_eq!(Cli::try_parse_from(bad).unwrap_err().exit_code(), 2);
         }
-        assert_eq!(Cli::try_parse_from(["creel", "--help"]).unwrap_err().exit_code(), 0);
+        assert_eq!(
+            Cli::try_parse_from(["creel", "--help"]).unwrap_err().exit_code(),
+            0
+        );
     }
 }

@@ -5,8 +5,8 @@ use std::{env, fs, path::Path, sync::Arc, time::Duration};
 
 use creel_kit::Profile;
 use creel_proto::identity::v1::{
-    BootstrapRequest, IssueCertificateResponse, RenewCertificateRequest, device_service_client::DeviceServiceClient,
-    local_service_client::LocalServiceClient,
+    BootstrapRequest, IssueCertificateResponse, RenewCertificateRequest,
+    device_service_client::DeviceServiceClient, local_service_client::LocalServiceClient,
 };
 use creel_wire::{
     Code, Error, ServiceName,
@@ -86,7 +86,14 @@ impl Client {
         let source = Arc::new(move || Arc::clone(&tls));
         let dialler = Dialler::new(Target::Tcp(endpoint.to_string()), &endpoint.host, source)
             .map_err(|error| Failure::usage(error.to_string()))?;
-        Ok(Self { channel: dialler.channel(), endpoint, device, files, profile, call_time })
+        Ok(Self {
+            channel: dialler.channel(),
+            endpoint,
+            device,
+            files,
+            profile,
+            call_time,
+        })
     }
 
     /// Makes one call within the limit of one call; again when told "not now". So `call` must be safe to
@@ -162,7 +169,9 @@ impl Client {
             && let Some(error) = failure.error()
         {
             let days = (self.device.until_ms - now_ms) / 86_400_000;
-            context.out.note(&format!("this machine's certificate ends in {days} days and can't be renewed: {error}"));
+            context.out.note(&format!(
+                "this machine's certificate ends in {days} days and can't be renewed: {error}"
+            ));
         }
     }
 }
@@ -189,23 +198,37 @@ pub(crate) async fn call_local<T>(
     limit: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, Failure> {
-    let here = Endpoint { host: "identity's local socket".to_owned(), port: 0, local: true };
+    let here = Endpoint {
+        host: "identity's local socket".to_owned(),
+        port: 0,
+        local: true,
+    };
     match tokio::time::timeout(limit, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(reach::judge(&status, &here, profile)),
-        Err(_) => Err(Error::new(Code::DeadlineExceeded, "timeout", "identity did not answer in time")
-            .hint("creel logs identity")
-            .into()),
+        Err(_) => Err(Error::new(
+            Code::DeadlineExceeded,
+            "timeout",
+            "identity did not answer in time",
+        )
+        .hint("creel logs identity")
+        .into()),
     }
 }
 
 /// `user@host`, what a device is called unless someone names it.
 pub(crate) fn device_name() -> String {
-    let user = ["USER", "LOGNAME"].iter().find_map(|name| env::var(name).ok().filter(|user| !user.is_empty()));
+    let user = ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| env::var(name).ok().filter(|user| !user.is_empty()));
     let user = user.unwrap_or_else(|| format!("uid{}", rustix::process::getuid().as_raw()));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     // Identity takes 64 printable characters.
-    format!("{user}@{host}").chars().filter(|c| c.is_ascii_graphic()).take(64).collect()
+    format!("{user}@{host}")
+        .chars()
+        .filter(|c| c.is_ascii_graphic())
+        .take(64)
+        .collect()
 }
 
 /// Writes a new certificate to a device's files.
@@ -218,11 +241,17 @@ pub(crate) fn keep(files: &Files, answer: &IssueCertificateResponse) -> Result<(
 
 /// Whether the device belongs to an earlier stack of this profile.
 fn is_foreign(device: &Device, endpoint: &Endpoint, profile: &Profile) -> Result<bool, Failure> {
-    Ok(endpoint.local && bundle(profile)?.is_some_and(|bundle| bundle.root_der.as_slice() != device.root.as_ref()))
+    Ok(endpoint.local
+        && bundle(profile)?.is_some_and(|bundle| bundle.root_der.as_slice() != device.root.as_ref()))
 }
 
 /// Makes this machine a device of the stack, over identity's local socket.
-async fn bootstrap(profile: &Profile, files: &Files, endpoint: &Endpoint, now_ms: i64) -> Result<Device, Failure> {
+async fn bootstrap(
+    profile: &Profile,
+    files: &Files,
+    endpoint: &Endpoint,
+    now_ms: i64,
+) -> Result<Device, Failure> {
     if !endpoint.local && !profile.socket(ServiceName::Identity).exists() {
         let message = format!("this machine has no credentials for {endpoint}");
         return Err(Error::new(Code::Unauthenticated, "no_credentials", message)
@@ -255,15 +284,22 @@ async fn bootstrap(profile: &Profile, files: &Files, endpoint: &Endpoint, now_ms
     let mut local = LocalServiceClient::new(channel);
     let answer = call_local(profile, Duration::from_secs(10), local.bootstrap(request)).await?;
     keep(files, &answer)?;
-    files.load()?.ok_or_else(|| Error::internal("keeping the new certificate").into())
+    files
+        .load()?
+        .ok_or_else(|| Error::internal("keeping the new certificate").into())
 }
 
 /// One process at a time makes a device: two would mix the key of one with the certificate of the other.
 fn take_turn(dir: &Path) -> Result<fs::File, Failure> {
     let path = dir.join(".lock");
-    let open = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let open = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
     let file = open.map_err(|error| Failure::file("write", &path, &error))?;
-    flock(&file, FlockOperation::LockExclusive).map_err(|error| Failure::file("lock", &path, &error.into()))?;
+    flock(&file, FlockOperation::LockExclusive)
+        .map_err(|error| Failure::file("lock", &path, &error.into()))?;
     Ok(file)
 }
 

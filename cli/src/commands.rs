@@ -34,9 +34,12 @@ pub(crate) fn run(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Version => version::version(context),
         Command::Completions { shell } => version::completions(context, shell),
         Command::Config(command) => config::run(context, command),
-        Command::Cron(Cron::Next { expression, tz, count, after }) => {
-            cron_next::run(context, &expression, tz.as_deref(), count, after.as_deref())
-        }
+        Command::Cron(Cron::Next {
+            expression,
+            tz,
+            count,
+            after,
+        }) => cron_next::run(context, &expression, tz.as_deref(), count, after.as_deref()),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

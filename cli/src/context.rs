@@ -24,7 +24,11 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(global: Global) -> Self {
-        Self { out: Out::new(global.json), clock: Clock::system(), global }
+        Self {
+            out: Out::new(global.json),
+            clock: Clock::system(),
+            global,
+        }
     }
 
     /// The profile of `--profile`, or the one the environment names.
@@ -50,5 +54,8 @@ impl Context {
 
 /// The id of a mutation: the one given, or a new one, so that a repeat after a lost answer changes nothing.
 pub(crate) fn request_id(given: &Repeatable) -> String {
-    given.request_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string())
+    given
+        .request_id
+        .clone()
+        .unwrap_or_else(|| uuid::Uuid::now_v7().to_string())
 }

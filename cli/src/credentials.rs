@@ -45,24 +45,41 @@ impl Files {
     }
 
     fn named(dir: &Path, key: &str, trust: &str) -> Self {
-        Self { dir: dir.to_owned(), key: dir.join(key), cert: dir.join("cert.pem"), trust: dir.join(trust) }
+        Self {
+            dir: dir.to_owned(),
+            key: dir.join(key),
+            cert: dir.join("cert.pem"),
+            trust: dir.join(trust),
+        }
     }
 
     /// Reads the device; `None` when a part is missing.
     pub(crate) fn load(&self) -> Result<Option<Device>, Failure> {
-        let (Some(key), Some(cert), Some(trust)) = (read(&self.key)?, read(&self.cert)?, read(&self.trust)?) else {
+        let (Some(key), Some(cert), Some(trust)) = (read(&self.key)?, read(&self.cert)?, read(&self.trust)?)
+        else {
             return Ok(None);
         };
-        let credentials = Credentials::from_pem(&cert, &key).map_err(|error| unreadable(&self.dir, &error))?;
+        let credentials =
+            Credentials::from_pem(&cert, &key).map_err(|error| unreadable(&self.dir, &error))?;
         let root = CertificateDer::from_pem_slice(&trust).map_err(|error| unreadable(&self.trust, &error))?;
-        let leaf = credentials.chain.first().ok_or_else(|| unreadable(&self.cert, &"it is empty"))?;
+        let leaf = credentials
+            .chain
+            .first()
+            .ok_or_else(|| unreadable(&self.cert, &"it is empty"))?;
         let (from_ms, until_ms) = lifetime(leaf).map_err(|error| unreadable(&self.cert, &error))?;
-        Ok(Some(Device { root, credentials, from_ms, until_ms }))
+        Ok(Some(Device {
+            root,
+            credentials,
+            from_ms,
+            until_ms,
+        }))
     }
 
     /// The key alone, if there is one.
     pub(crate) fn load_key(&self) -> Result<Option<Key>, Failure> {
-        read(&self.key)?.map(|pem| Key::read(&pem).map_err(|why| unreadable(&self.key, &why))).transpose()
+        read(&self.key)?
+            .map(|pem| Key::read(&pem).map_err(|why| unreadable(&self.key, &why)))
+            .transpose()
     }
 
     /// Writes the key, for its owner alone.
@@ -113,12 +130,18 @@ impl Key {
     /// version 2 that libraries write by themselves, OpenSSL does not.
     pub(crate) fn generate() -> Result<Self, Failure> {
         /// SEQUENCE, version 0, algorithm 1.3.101.112, OCTET STRING of OCTET STRING of 32 bytes.
-        const PKCS8_ED25519: [u8; 16] =
-            [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+        const PKCS8_ED25519: [u8; 16] = [
+            0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+        ];
         let mut seed = [0_u8; 32];
-        rand::rngs::SysRng.try_fill_bytes(&mut seed).map_err(|error| Failure::internal("randomness", &error))?;
+        rand::rngs::SysRng
+            .try_fill_bytes(&mut seed)
+            .map_err(|error| Failure::internal("randomness", &error))?;
         let der = [&PKCS8_ED25519[..], &seed[..]].concat();
-        let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der));
+        let pem = format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            STANDARD.encode(der)
+        );
         Self::read(pem.as_bytes()).map_err(|why| Failure::internal("a new key", &*why))
     }
 
@@ -132,12 +155,17 @@ impl Key {
     }
 
     pub(crate) fn device_id(&self) -> Option<DeviceId> {
-        self.pair.public_key_raw().try_into().ok().map(DeviceId::of_public_key)
+        self.pair
+            .public_key_raw()
+            .try_into()
+            .ok()
+            .map(DeviceId::of_public_key)
     }
 
     /// A request for its certificate, DER.
     pub(crate) fn request(&self) -> Result<Vec<u8>, Failure> {
-        creel_kit::cert::request_for(&self.pair).map_err(|error| Failure::internal("a certificate request", &error))
+        creel_kit::cert::request_for(&self.pair)
+            .map_err(|error| Failure::internal("a certificate request", &error))
     }
 }
 
@@ -152,7 +180,14 @@ pub(crate) fn bundle(profile: &Profile) -> Result<Option<TrustBundle>, Failure> 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(Failure::file("read", path, &error)),
     }
 }
@@ -204,7 +239,10 @@ mod tests {
     fn renewal_is_due_at_half_of_life() {
         let device = Device {
             root: CertificateDer::from(Vec::new()),
-            credentials: Credentials { chain: Vec::new(), key: creel_wire::Secret::new(Vec::new()) },
+            credentials: Credentials {
+                chain: Vec::new(),
+                key: creel_wire::Secret::new(Vec::new()),
+            },
             from_ms: 0,
             until_ms: 100,
         };

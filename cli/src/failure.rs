@@ -36,7 +36,9 @@ impl Failure {
 
     /// The same, with the way out.
     pub(crate) fn usage_hint(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Error::new(Code::InvalidArgument, "usage", message).hint(hint).into()
+        Error::new(Code::InvalidArgument, "usage", message)
+            .hint(hint)
+            .into()
     }
 
     /// A file that could not be read or written. `what` is the verb: "read", "write".
@@ -47,12 +49,21 @@ impl Failure {
 
     /// A defect of ours, or of what we were given.
     pub(crate) fn internal(what: &str, error: &dyn std::error::Error) -> Self {
-        Error::new(Code::Internal, "internal", format!("{what}: {}", creel_kit::idempotency::chain(error))).into()
+        Error::new(
+            Code::Internal,
+            "internal",
+            format!("{what}: {}", creel_kit::idempotency::chain(error)),
+        )
+        .into()
     }
 
     /// Something waits for a person.
     pub(crate) fn waiting(error: Error) -> Self {
-        Self::Told(Box::new(Told { error, code: "waiting", exit: EXIT_WAITING }))
+        Self::Told(Box::new(Told {
+            error,
+            code: "waiting",
+            exit: EXIT_WAITING,
+        }))
     }
 
     /// The error, unless all is told.
@@ -72,20 +83,31 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = error.code;
-        Self::Told(Box::new(Told { error, code: code_name(code), exit: code.exit() }))
+        Self::Told(Box::new(Told {
+            error,
+            code: code_name(code),
+            exit: code.exit(),
+        }))
     }
 }
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let (reason, hint) = match &error {
-            ConfigError::Read { .. } => ("config_unreadable", "make the file readable for you alone: chmod 600"),
+            ConfigError::Read { .. } => (
+                "config_unreadable",
+                "make the file readable for you alone: chmod 600",
+            ),
             ConfigError::Syntax { .. } => ("config_invalid", "mend the line, then: creel config check"),
             ConfigError::Environment { .. } => ("config_environment", "mend or unset the variable"),
         };
         let message = creel_kit::idempotency::chain(&error);
         let error = Error::new(Code::FailedPrecondition, reason, message).hint(hint);
-        Self::Told(Box::new(Told { error, code: "bad_config", exit: EXIT_CONFIG }))
+        Self::Told(Box::new(Told {
+            error,
+            code: "bad_config",
+            exit: EXIT_CONFIG,
+        }))
     }
 }
 
@@ -146,10 +168,23 @@ mod tests {
         ] {
             assert_eq!(exit(&Error::new(code, "x", "y").into()), status, "{code:?}");
         }
-        assert_eq!(exit(&Failure::waiting(Error::new(Code::FailedPrecondition, "parked", "x"))), 7);
+        assert_eq!(
+            exit(&Failure::waiting(Error::new(
+                Code::FailedPrecondition,
+                "parked",
+                "x"
+            ))),
+            7
+        );
         let bad = creel_kit::Config::parse("[gatway]\n", Path::new("creel.toml")).unwrap_err();
-        let Failure::Told(told) = Failure::from(bad) else { panic!("not told") };
+        let Failure::Told(told) = Failure::from(bad) else {
+            panic!("not told")
+        };
         assert_eq!((told.exit, told.code), (78, "bad_config"));
-        assert!(told.error.message.contains("did you mean `gateway`"), "{}", told.error.message);
+        assert!(
+            told.error.message.contains("did you mean `gateway`"),
+            "{}",
+            told.error.message
+        );
     }
 }

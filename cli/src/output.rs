@@ -39,22 +39,26 @@ struct ErrorView<'a> {
 impl Out {
     /// For a command. `json`: for programs.
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, terminal: io::stdout().is_terminal(), stdout: anstream::stdout(), stderr: anstream::stderr() }
+        Self {
+            json,
+            terminal: io::stdout().is_terminal(),
+            stdout: anstream::stdout(),
+            stderr: anstream::stderr(),
+        }
     }
 
     /// For arguments that could not be read, so that `--json` has to be looked for by hand.
     pub(crate) fn for_errors() -> Self {
-        Self::new(std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json"))
+        Self::new(
+            std::env::args_os()
+                .take_while(|arg| arg != "--")
+                .any(|arg| arg == "--json"),
+        )
     }
 
     /// Whether programs read it.
     pub(crate) const fn is_json(&self) -> bool {
         self.json
-    }
-
-    /// Whether a person reads stdout.
-    pub(crate) const fn is_terminal(&self) -> bool {
-        self.terminal
     }
 
     /// One line of data.
@@ -66,7 +70,9 @@ impl Out {
     /// Data as it comes, without a line's end.
     pub(crate) fn piece(&mut self, text: &str) -> Result<(), Failure> {
         let shown = self.safe(text);
-        write!(self.stdout, "{shown}").and_then(|()| self.stdout.flush()).map_err(written)
+        write!(self.stdout, "{shown}")
+            .and_then(|()| self.stdout.flush())
+            .map_err(written)
     }
 
     /// One JSON value, for people's eyes too.
@@ -78,13 +84,22 @@ impl Out {
     /// One JSON value of many, on one line.
     pub(crate) fn json_line<T: Serialize>(&mut self, value: &T) -> Result<(), Failure> {
         let text = serde_json::to_string(value).map_err(|error| Failure::internal("JSON", &error))?;
-        writeln!(self.stdout, "{}", ascii_controls(&text)).and_then(|()| self.stdout.flush()).map_err(written)
+        writeln!(self.stdout, "{}", ascii_controls(&text))
+            .and_then(|()| self.stdout.flush())
+            .map_err(written)
     }
 
     /// A table: with a rule under its header on a terminal, aligned columns and no more elsewhere.
     pub(crate) fn table(&mut self, header: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
-        let width = self.terminal.then(|| rustix::termios::tcgetwinsize(io::stdout()).ok()).flatten();
-        let text = render_table(header, rows, width.map(|size| size.ws_col).filter(|columns| *columns > 0));
+        let width = self
+            .terminal
+            .then(|| rustix::termios::tcgetwinsize(io::stdout()).ok())
+            .flatten();
+        let text = render_table(
+            header,
+            rows,
+            width.map(|size| size.ws_col).filter(|columns| *columns > 0),
+        );
         writeln!(self.stdout, "{text}").map_err(written)
     }
 
@@ -105,12 +120,19 @@ impl Out {
             return Ok(());
         }
         if self.json || !io::stdin().is_terminal() {
-            let error = Error::new(Code::InvalidArgument, "confirmation_needed", format!("{question} Nobody is there to ask"));
+            let error = Error::new(
+                Code::InvalidArgument,
+                "confirmation_needed",
+                format!("{question} Nobody is there to ask"),
+            );
             return Err(error.hint("add --yes").into());
         }
         let _ = write!(self.stderr, "{} [y/N] ", lines(question));
         let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).map_err(|error| Failure::internal("reading the answer", &error))?;
+        io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .map_err(|error| Failure::internal("reading the answer", &error))?;
         if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
             Ok(())
         } else {
@@ -163,9 +185,20 @@ impl Out {
         } else {
             let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
             let dim = Style::new().dimmed();
-            let field = error.field.as_ref().map_or_else(String::new, |field| format!(" ({})", printable(field, 128)));
-            let hint = error.hint.as_ref().map(|hint| format!("\n  {dim}next:{dim:#} {}", lines(hint)));
-            writeln!(self.stderr, "{red}error:{red:#} {}{field}{}", lines(&error.message), hint.unwrap_or_default())
+            let field = error
+                .field
+                .as_ref()
+                .map_or_else(String::new, |field| format!(" ({})", printable(field, 128)));
+            let hint = error
+                .hint
+                .as_ref()
+                .map(|hint| format!("\n  {dim}next:{dim:#} {}", lines(hint)));
+            writeln!(
+                self.stderr,
+                "{red}error:{red:#} {}{field}{}",
+                lines(&error.message),
+                hint.unwrap_or_default()
+            )
         };
         told.exit
     }
@@ -176,7 +209,10 @@ impl Out {
             let text = error.render().to_string();
             let text = text.trim_start_matches("error: ");
             let (message, rest) = text.split_once("\n\n").unwrap_or((text, ""));
-            let usage = rest.lines().find(|line| line.starts_with("Usage:")).map(str::trim);
+            let usage = rest
+                .lines()
+                .find(|line| line.starts_with("Usage:"))
+                .map(str::trim);
             return self.report(&match usage {
                 Some(usage) => Failure::usage_hint(message.trim(), usage),
                 None => Failure::usage(message.trim()),
@@ -188,20 +224,33 @@ impl Out {
 
     /// Text from outside as it may be written to stdout: unchanged for a pipe.
     fn safe<'a>(&self, text: &'a str) -> std::borrow::Cow<'a, str> {
-        if self.terminal { lines(text).into() } else { text.into() }
+        if self.terminal {
+            lines(text).into()
+        } else {
+            text.into()
+        }
     }
 }
 
 /// A pipe that closed is no failure.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn written(error: io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::BrokenPipe { Failure::Closed } else { Failure::internal("writing the output", &error) }
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        Failure::Closed
+    } else {
+        Failure::internal("writing the output", &error)
+    }
 }
 
 /// Text of several lines, made safe: lines and tabs stay, nothing else that is not shown.
 pub(crate) fn lines(text: &str) -> String {
     text.split('\n')
-        .map(|line| line.split('\t').map(|part| printable(part, MAX_ERROR.max(part.len()))).collect::<Vec<_>>().join("\t"))
+        .map(|line| {
+            line.split('\t')
+                .map(|part| printable(part, MAX_ERROR.max(part.len())))
+                .collect::<Vec<_>>()
+                .join("\t")
+        })
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -210,13 +259,19 @@ pub(crate) fn lines(text: &str) -> String {
 /// ever inside strings) written as escapes: the same value, and no terminal is steered by it.
 fn ascii_controls(json: &str) -> String {
     let steers = |c: char| {
-        !c.is_ascii() && c.is_control() || c == '\u{7f}'
+        !c.is_ascii() && c.is_control()
+            || c == '\u{7f}'
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    json.chars().fold(String::with_capacity(json.len()), |mut out, c| {
-        if steers(c) { out.push_str(&format!("\\u{:04x}", u32::from(c))) } else { out.push(c) }
-        out
-    })
+    json.chars()
+        .fold(String::with_capacity(json.len()), |mut out, c| {
+            if steers(c) {
+                out.push_str(&format!("\\u{:04x}", u32::from(c)))
+            } else {
+                out.push(c)
+            }
+            out
+        })
 }
 
 /// `width`: of the terminal, if it is one.
@@ -226,7 +281,9 @@ fn render_table(header: &[&str], rows: &[Vec<String>], width: Option<u16>) -> St
         Some(columns) => {
             let rule = LineStyle::none().fill('─').junction('─');
             table.load_style(TableStyle::new().header_separator(rule));
-            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns);
+            table
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(columns);
         }
         None => {
             table.load_style(presets::NOTHING);
@@ -234,7 +291,11 @@ fn render_table(header: &[&str], rows: &[Vec<String>], width: Option<u16>) -> St
     }
     table.set_header(header.to_vec());
     for row in rows {
-        table.add_row(row.iter().map(|cell| printable(cell, MAX_CELL)).collect::<Vec<_>>());
+        table.add_row(
+            row.iter()
+                .map(|cell| printable(cell, MAX_CELL))
+                .collect::<Vec<_>>(),
+        );
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -263,12 +324,20 @@ mod tests {
     fn json_keeps_its_value_and_loses_what_steers() {
         let value = serde_json::json!({ "a": "x\u{9b}2J\u{202e}\u{7f}\n\u{1b}ä" });
         let text = ascii_controls(&serde_json::to_string_pretty(&value).unwrap());
-        assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
+        assert!(
+            !text
+                .chars()
+                .any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')),
+            "{text:?}"
+        );
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 
     #[test]
     fn lines_and_tabs_are_kept_and_nothing_else() {
-        assert_eq!(lines("a\n\tb\u{1b}]0;x\u{7}\u{202e}"), "a\n\tb\\u{1b}]0;x\\u{7}\\u{202e}");
+        assert_eq!(
+            lines("a\n\tb\u{1b}]0;x\u{7}\u{202e}"),
+            "a\n\tb\\u{1b}]0;x\\u{7}\\u{202e}"
+        );
     }
 }

@@ -54,7 +54,8 @@ impl Endpoint {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Failure::file("read", &path, &error)),
         };
-        let edge: EdgeFile = serde_json::from_slice(&bytes).map_err(|error| Failure::internal("reading run/edge.json", &error))?;
+        let edge: EdgeFile = serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::internal("reading run/edge.json", &error))?;
         let mut endpoint = Self::parse(&edge.address)?;
         // A listener on every address is dialled on loopback, which its certificate always names.
         match endpoint.host.as_str() {
@@ -62,7 +63,10 @@ impl Endpoint {
             "[::]" => "[::1]".clone_into(&mut endpoint.host),
             _ => {}
         }
-        Ok(Some(Self { local: true, ..endpoint }))
+        Ok(Some(Self {
+            local: true,
+            ..endpoint
+        }))
     }
 
     /// `HOST`, `HOST:PORT`, `[V6]:PORT`, each also as an `https://` URL without a path.
@@ -72,26 +76,53 @@ impl Endpoint {
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         let wrong = || {
             let message = format!("`{}` is not an endpoint", printable(text, 128));
-            Failure::usage_hint(message, "write HOST:PORT, for example 127.0.0.1:18789 or [::1]:18789")
+            Failure::usage_hint(
+                message,
+                "write HOST:PORT, for example 127.0.0.1:18789 or [::1]:18789",
+            )
         };
-        let bare = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
+        let bare = text
+            .strip_prefix("https://")
+            .unwrap_or(text)
+            .trim_end_matches('/');
         let (host, port) = match bare.rsplit_once(':') {
             Some((host, port)) if !bare.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
             _ => (bare, EDGE_PORT),
         };
-        let bracketed = host.starts_with('[') && host.ends_with(']') && host[1..host.len() - 1].parse::<std::net::Ipv6Addr>().is_ok();
-        let plain = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-        if bracketed || plain { Ok(Self { host: host.to_owned(), port, local: false }) } else { Err(wrong()) }
+        let bracketed = host.starts_with('[')
+            && host.ends_with(']')
+            && host[1..host.len() - 1].parse::<std::net::Ipv6Addr>().is_ok();
+        let plain = !host.is_empty()
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        if bracketed || plain {
+            Ok(Self {
+                host: host.to_owned(),
+                port,
+                local: false,
+            })
+        } else {
+            Err(wrong())
+        }
     }
 }
 
 /// The stack is not there; or it is, and its edge is not.
 pub(crate) fn not_running(profile: &Profile) -> Failure {
-    let flag = if profile.name() == "default" { String::new() } else { format!(" --profile {}", profile.name()) };
+    let flag = if profile.name() == "default" {
+        String::new()
+    } else {
+        format!(" --profile {}", profile.name())
+    };
     if supervisor(profile).is_some() {
-        return Error::new(Code::Unavailable, "edge_not_ready", "the stack runs, but its edge does not answer")
-            .hint(format!("creel{flag} logs gateway"))
-            .into();
+        return Error::new(
+            Code::Unavailable,
+            "edge_not_ready",
+            "the stack runs, but its edge does not answer",
+        )
+        .hint(format!("creel{flag} logs gateway"))
+        .into();
     }
     Error::new(Code::Unavailable, "not_running", "the stack is not running")
         .hint(format!("`make up` in the repository, or `creeld{flag} up`"))
@@ -122,27 +153,42 @@ pub(crate) fn judge(status: &Status, endpoint: &Endpoint, profile: &Profile) -> 
         };
         return error.hint(hint).into();
     }
-    let causes: Vec<&(dyn StdError + 'static)> =
-        std::iter::successors(StdError::source(status), |cause| cause.source()).collect();
+    let causes = causes(status);
     let dialled = causes.iter().any(|cause| cause.is::<tonic::ConnectError>());
     let io = causes.iter().find_map(|cause| cause.downcast_ref::<io::Error>());
-    if let Some(tls) = io.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+    if let Some(tls) = io
+        .and_then(io::Error::get_ref)
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
         return tls_failed(tls, endpoint).into();
     }
-    if causes.iter().any(|cause| cause.to_string().contains("received fatal alert")) {
+    if causes
+        .iter()
+        .any(|cause| cause.to_string().contains("received fatal alert"))
+    {
         return certificate_refused().into();
     }
     match io.map(io::Error::kind) {
-        Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) if dialled && endpoint.local => not_running(profile),
+        Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) if dialled && endpoint.local => {
+            not_running(profile)
+        }
         Some(_) if dialled => {
             let why = io.map_or_else(String::new, |error| format!(": {error}"));
-            Error::new(Code::Unavailable, "unreachable", format!("can't reach {endpoint}{why}"))
-                .hint("check the address (--endpoint, CREEL_ENDPOINT) and that the stack runs there")
-                .into()
+            Error::new(
+                Code::Unavailable,
+                "unreachable",
+                format!("can't reach {endpoint}{why}"),
+            )
+            .hint("check the address (--endpoint, CREEL_ENDPOINT) and that the stack runs there")
+            .into()
         }
-        _ if error.code == Code::Internal && causes.iter().any(|cause| cause.is::<tonic::transport::Error>()) => {
+        _ if error.code == Code::Internal
+            && causes.iter().any(|cause| cause.is::<tonic::transport::Error>()) =>
+        {
             let message = format!("the connection to {endpoint} broke");
-            Error::new(Code::Unavailable, "connection_lost", message).hint("creel status").into()
+            Error::new(Code::Unavailable, "connection_lost", message)
+                .hint("creel status")
+                .into()
         }
         _ => error.into(),
     }
@@ -150,9 +196,21 @@ pub(crate) fn judge(status: &Status, endpoint: &Endpoint, profile: &Profile) -> 
 
 /// Whether calling again may help: the connection stood, and the answer was "not now".
 pub(crate) fn is_worth_repeating(status: &Status) -> bool {
-    let dialling = std::iter::successors(StdError::source(status), |cause| cause.source())
+    let dialling = causes(status)
+        .iter()
         .any(|cause| cause.is::<tonic::ConnectError>());
     status.code() == tonic::Code::Unavailable && !dialling
+}
+
+/// What is behind a status, outermost first.
+fn causes(status: &Status) -> Vec<&(dyn StdError + 'static)> {
+    let mut causes = Vec::new();
+    let mut next = StdError::source(status);
+    while let Some(cause) = next {
+        causes.push(cause);
+        next = cause.source();
+    }
+    causes
 }
 
 fn tls_failed(error: &rustls::Error, endpoint: &Endpoint) -> Error {
@@ -163,13 +221,22 @@ fn tls_failed(error: &rustls::Error, endpoint: &Endpoint) -> Error {
             Error::new(Code::Unauthenticated, "server_not_trusted", message)
                 .hint("check the address; creel doctor shows certificates and clock")
         }
-        other => Error::new(Code::Unavailable, "tls_failed", format!("TLS with {endpoint} failed: {other}")).hint("creel doctor"),
+        other => Error::new(
+            Code::Unavailable,
+            "tls_failed",
+            format!("TLS with {endpoint} failed: {other}"),
+        )
+        .hint("creel doctor"),
     }
 }
 
 fn certificate_refused() -> Error {
-    Error::new(Code::Unauthenticated, "certificate_refused", "the edge refused this machine's certificate")
-        .hint("creel devices recover")
+    Error::new(
+        Code::Unauthenticated,
+        "certificate_refused",
+        "the edge refused this machine's certificate",
+    )
+    .hint("creel devices recover")
 }
 
 #[cfg(test)]
@@ -187,8 +254,21 @@ mod tests {
         ] {
             assert_eq!(Endpoint::parse(text).unwrap().to_string(), shown);
         }
-        for bad in ["", ":1", "a b:1", "::1", "http://x:1", "x:99999", "x:y", "[nonsense]:1"] {
-            assert_eq!(Endpoint::parse(bad).unwrap_err().code(), Some(Code::InvalidArgument), "{bad}");
+        for bad in [
+            "",
+            ":1",
+            "a b:1",
+            "::1",
+            "http://x:1",
+            "x:99999",
+            "x:y",
+            "[nonsense]:1",
+        ] {
+            assert_eq!(
+                Endpoint::parse(bad).unwrap_err().code(),
+                Some(Code::InvalidArgument),
+                "{bad}"
+            );
         }
     }
 
@@ -198,15 +278,32 @@ mod tests {
         let profile = Profile::at("work", dir.path()).unwrap();
         let failure = not_running(&profile);
         let error = failure.error().unwrap();
-        assert_eq!((error.code, error.message.as_str()), (Code::Unavailable, "the stack is not running"));
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (Code::Unavailable, "the stack is not running")
+        );
         let hint = error.hint.as_deref().unwrap();
-        assert!(hint.contains("make up") && hint.contains("creeld --profile work up"), "{hint}");
+        assert!(
+            hint.contains("make up") && hint.contains("creeld --profile work up"),
+            "{hint}"
+        );
 
         fs::create_dir(profile.run()).unwrap();
-        fs::write(profile.edge_file(), r#"{"address":"0.0.0.0:5","admin":"","certificate_sha256":"","pid":1}"#).unwrap();
+        fs::write(
+            profile.edge_file(),
+            r#"{"address":"0.0.0.0:5","admin":"","certificate_sha256":"","pid":1}"#,
+        )
+        .unwrap();
         let endpoint = Endpoint::of_profile(&profile).unwrap().unwrap();
-        assert_eq!((endpoint.to_string().as_str(), endpoint.local), ("127.0.0.1:5", true));
-        let status = StatusFile { pid: std::process::id(), started_at_unix_ms: 0, services: Vec::new() };
+        assert_eq!(
+            (endpoint.to_string().as_str(), endpoint.local),
+            ("127.0.0.1:5", true)
+        );
+        let status = StatusFile {
+            pid: std::process::id(),
+            started_at_unix_ms: 0,
+            services: Vec::new(),
+        };
         fs::write(profile.status_file(), serde_json::to_vec(&status).unwrap()).unwrap();
         assert_eq!(not_running(&profile).error().unwrap().reason, "edge_not_ready");
     }
@@ -216,9 +313,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let profile = Profile::at("default", dir.path()).unwrap();
         let endpoint = Endpoint::parse("127.0.0.1:1").unwrap();
-        let refused: Status = Error::new(Code::Unauthenticated, "device_revoked", "this device was revoked").into();
+        let refused: Status =
+            Error::new(Code::Unauthenticated, "device_revoked", "this device was revoked").into();
         let failure = judge(&refused, &endpoint, &profile);
-        assert_eq!(failure.error().unwrap().hint.as_deref(), Some("creel devices recover"));
+        assert_eq!(
+            failure.error().unwrap().hint.as_deref(),
+            Some("creel devices recover")
+        );
         let busy: Status = Error::new(Code::Unavailable, "outbox_full", "x").into();
         assert!(is_worth_repeating(&busy) && !is_worth_repeating(&refused));
     }

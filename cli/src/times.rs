@@ -12,7 +12,10 @@ pub(crate) struct Local {
 impl Local {
     /// The zone of this machine; UTC where none is set.
     pub(crate) fn system(now: Timestamp) -> Self {
-        Self { zone: TimeZone::system(), now }
+        Self {
+            zone: TimeZone::system(),
+            now,
+        }
     }
 
     /// Its IANA name, or `None` where the machine has only rules (`TZ=CET-1CEST`, a copied file).
@@ -43,24 +46,32 @@ impl Local {
         let ms = unix_ms.saturating_sub(self.now.as_millisecond());
         match ms {
             -999..=999 => "now".to_owned(),
-            ..0 => format!("{} ago", coarse(ms.unsigned_abs())),
+            ..-999 => format!("{} ago", coarse(ms.unsigned_abs())),
             _ => format!("in {}", coarse(ms.unsigned_abs())),
         }
     }
 
     fn format(&self, unix_ms: i64, clock: &str) -> String {
-        let Ok(instant) = Timestamp::from_millisecond(unix_ms) else { return "beyond the year 9999".to_owned() };
+        let Ok(instant) = Timestamp::from_millisecond(unix_ms) else {
+            return "beyond the year 9999".to_owned();
+        };
         let at = instant.to_zoned_datetime(self.zone.clone());
         let this_year = self.now.to_zoned_datetime(self.zone.clone()).year() == at.year();
         let date = if this_year { "%a %-d %b" } else { "%a %-d %b %Y" };
-        let zone = if self.zone.is_unknown() { clock.replace("%Z", "UTC") } else { clock.to_owned() };
+        let zone = if self.zone.is_unknown() {
+            clock.replace("%Z", "UTC")
+        } else {
+            clock.to_owned()
+        };
         at.strftime(&format!("{date} {zone}")).to_string()
     }
 }
 
 /// RFC 3339 in UTC, for programs.
 pub(crate) fn rfc3339(unix_ms: i64) -> Option<String> {
-    Timestamp::from_millisecond(unix_ms).ok().map(|instant| instant.to_string())
+    Timestamp::from_millisecond(unix_ms)
+        .ok()
+        .map(|instant| instant.to_string())
 }
 
 /// How long something took: `850ms`, `1.2s`, `3m10s`, `2h05m`.
@@ -103,7 +114,10 @@ pub(crate) mod tests {
 
     /// A Sunday morning in Berlin.
     pub(crate) fn berlin() -> Local {
-        Local { zone: TimeZone::get("Europe/Berlin").unwrap(), now: "2026-11-22T10:00:00Z".parse().unwrap() }
+        Local {
+            zone: TimeZone::get("Europe/Berlin").unwrap(),
+            now: "2026-11-22T10:00:00Z".parse().unwrap(),
+        }
     }
 
     #[test]
@@ -111,23 +125,44 @@ pub(crate) mod tests {
         let local = berlin();
         let at = |text: &str| text.parse::<Timestamp>().unwrap().as_millisecond();
         assert_eq!(local.show(at("2026-11-23T06:00:00Z")), "Mon 23 Nov 07:00 CET");
-        assert_eq!(local.show(at("2027-07-01T06:00:00Z")), "Thu 1 Jul 2027 08:00 CEST");
+        assert_eq!(
+            local.show(at("2027-07-01T06:00:00Z")),
+            "Thu 1 Jul 2027 08:00 CEST"
+        );
         assert_eq!(local.distance(at("2026-11-22T09:57:00Z")), "3m ago");
         assert_eq!(local.distance(at("2026-11-25T10:00:00Z")), "in 3d");
         assert_eq!(local.zone_name().as_deref(), Some("Europe/Berlin"));
-        assert_eq!(rfc3339(at("2026-11-23T06:00:00.25Z")).as_deref(), Some("2026-11-23T06:00:00.25Z"));
-        let nowhere = Local { zone: TimeZone::unknown(), ..local };
+        assert_eq!(
+            rfc3339(at("2026-11-23T06:00:00.25Z")).as_deref(),
+            Some("2026-11-23T06:00:00.25Z")
+        );
+        let nowhere = Local {
+            zone: TimeZone::unknown(),
+            ..local
+        };
         assert_eq!(nowhere.zone_name().as_deref(), Some("UTC"));
         assert_eq!(nowhere.show(at("2026-11-23T06:00:00Z")), "Mon 23 Nov 06:00 UTC");
     }
 
     #[test]
     fn durations_are_short() {
-        let cases = [(0, "0ms"), (850, "850ms"), (1_250, "1.2s"), (190_000, "3m10s"), (7_500_000, "2h05m")];
+        let cases = [
+            (0, "0ms"),
+            (850, "850ms"),
+            (1_250, "1.2s"),
+            (190_000, "3m10s"),
+            (7_500_000, "2h05m"),
+        ];
         for (ms, text) in cases {
             assert_eq!(took(ms), text);
         }
-        let cases = [(86_400_000, "24 h"), (172_800_000, "2 d"), (1_800_000, "30 min"), (90_000, "90 s"), (5, "5 ms")];
+        let cases = [
+            (86_400_000, "24 h"),
+            (172_800_000, "2 d"),
+            (1_800_000, "30 min"),
+            (90_000, "90 s"),
+            (5, "5 ms"),
+        ];
         for (ms, text) in cases {
             assert_eq!(period(ms), text);
         }

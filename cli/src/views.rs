@@ -51,7 +51,10 @@ mod tests {
     fn words_are_lower_case_and_strangers_are_unknown() {
         assert_eq!(word("RUN_STATE_TIMED_OUT", "RUN_STATE_"), "timed_out");
         assert_eq!(word("PHASE_UNSPECIFIED", "PHASE_"), "unknown");
-        assert_eq!(at(Some(&time::timestamp(1_769_583_600_000))).as_deref(), Some("2026-01-28T07:00:00Z"));
+        assert_eq!(
+            at(Some(&time::timestamp(1_769_583_600_000))).as_deref(),
+            Some("2026-01-28T07:00:00Z")
+        );
         assert_eq!((text(""), text("x")), (None, Some("x".to_owned())));
     }
 }

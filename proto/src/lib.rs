@@ -6,50 +6,36 @@
 //! Invariants: every method has a rule ([`METHODS`] does not build otherwise); field numbers never
 //! change meaning (the snapshot in `tests/fields.txt` guards them).
 
-#![allow(missing_docs, reason = "generated code; the proto files carry the documentation")]
-#![allow(unreachable_pub, clippy::large_futures, clippy::doc_markdown, reason = "generated code")]
-
 mod rules;
 pub mod time;
 
 pub use rules::{Admits, METHODS, Method, method};
 
-/// Principals and rules as messages.
-pub mod authz {
-    pub mod v1 {
-        tonic::include_proto!("creel.authz.v1");
-    }
+/// Generated code of one area; its documentation is in the proto files, its lints are not ours.
+macro_rules! area {
+    ($area:ident, $package:literal) => {
+        #[allow(
+            missing_docs,
+            unreachable_pub,
+            clippy::all,
+            clippy::allow_attributes_without_reason
+        )]
+        #[allow(rustdoc::all, reason = "generated code")]
+        pub mod $area {
+            pub mod v1 {
+                tonic::include_proto!($package);
+            }
+        }
+    };
 }
-pub mod agent {
-    pub mod v1 {
-        tonic::include_proto!("creel.agent.v1");
-    }
-}
-pub mod audit {
-    pub mod v1 {
-        tonic::include_proto!("creel.audit.v1");
-    }
-}
-pub mod gateway {
-    pub mod v1 {
-        tonic::include_proto!("creel.gateway.v1");
-    }
-}
-pub mod identity {
-    pub mod v1 {
-        tonic::include_proto!("creel.identity.v1");
-    }
-}
-pub mod kit {
-    pub mod v1 {
-        tonic::include_proto!("creel.kit.v1");
-    }
-}
-pub mod scheduler {
-    pub mod v1 {
-        tonic::include_proto!("creel.scheduler.v1");
-    }
-}
+
+area!(agent, "creel.agent.v1");
+area!(audit, "creel.audit.v1");
+area!(authz, "creel.authz.v1");
+area!(gateway, "creel.gateway.v1");
+area!(identity, "creel.identity.v1");
+area!(kit, "creel.kit.v1");
+area!(scheduler, "creel.scheduler.v1");
 
 /// All files, without comments.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/all.bin"));

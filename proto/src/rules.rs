@@ -44,14 +44,21 @@ impl Method {
     /// The full name of the gRPC service, for example `creel.agent.v1.TurnService`.
     #[must_use]
     pub fn service(&self) -> &'static str {
-        self.path.trim_start_matches('/').split('/').next().unwrap_or_default()
+        self.path
+            .trim_start_matches('/')
+            .split('/')
+            .next()
+            .unwrap_or_default()
     }
 }
 
 /// The method at a path, if there is one.
 #[must_use]
 pub fn method(path: &str) -> Option<&'static Method> {
-    METHODS.binary_search_by(|method| method.path.cmp(path)).ok().map(|index| &METHODS[index])
+    METHODS
+        .binary_search_by(|method| method.path.cmp(path))
+        .ok()
+        .map(|index| &METHODS[index])
 }
 
 include!(concat!(env!("OUT_DIR"), "/rules.rs"));
@@ -83,6 +90,11 @@ mod tests {
                 "/creel.identity.v1.CaService/Renew",
             ]
         );
-        assert!(METHODS.iter().filter(|m| m.rules.contains(&Admits::Anonymous)).all(|m| !m.edge));
+        assert!(
+            METHODS
+                .iter()
+                .filter(|m| m.rules.contains(&Admits::Anonymous))
+                .all(|m| !m.edge)
+        );
     }
 }

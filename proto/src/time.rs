@@ -6,7 +6,10 @@ use prost_types::{Duration, Timestamp};
 #[must_use]
 pub fn timestamp(unix_ms: i64) -> Timestamp {
     let nanos = i32::try_from(unix_ms.rem_euclid(1_000) * 1_000_000).unwrap_or(0);
-    Timestamp { seconds: unix_ms.div_euclid(1_000), nanos }
+    Timestamp {
+        seconds: unix_ms.div_euclid(1_000),
+        nanos,
+    }
 }
 
 /// A timestamp of Unix milliseconds, absent for 0 (records use 0 for "never").
@@ -18,20 +21,29 @@ pub fn timestamp_opt(unix_ms: i64) -> Option<Timestamp> {
 /// Unix milliseconds of a timestamp, rounded down; saturates at the ends.
 #[must_use]
 pub fn unix_ms(timestamp: &Timestamp) -> i64 {
-    timestamp.seconds.saturating_mul(1_000).saturating_add(i64::from(timestamp.nanos) / 1_000_000)
+    timestamp
+        .seconds
+        .saturating_mul(1_000)
+        .saturating_add(i64::from(timestamp.nanos) / 1_000_000)
 }
 
 /// A duration of milliseconds.
 #[must_use]
 pub fn duration(ms: i64) -> Duration {
     let nanos = i32::try_from((ms % 1_000) * 1_000_000).unwrap_or(0);
-    Duration { seconds: ms / 1_000, nanos }
+    Duration {
+        seconds: ms / 1_000,
+        nanos,
+    }
 }
 
 /// Milliseconds of a duration, rounded towards zero; saturates at the ends.
 #[must_use]
 pub fn duration_ms(duration: &Duration) -> i64 {
-    duration.seconds.saturating_mul(1_000).saturating_add(i64::from(duration.nanos) / 1_000_000)
+    duration
+        .seconds
+        .saturating_mul(1_000)
+        .saturating_add(i64::from(duration.nanos) / 1_000_000)
 }
 
 #[cfg(test)]

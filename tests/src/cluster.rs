@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -47,7 +47,11 @@ pub fn binary(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("own path");
     let dir = own.parent().and_then(Path::parent).expect("target/debug/deps");
     let path = dir.join(name);
-    assert!(path.exists(), "{} is missing: cargo build --workspace --bins", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build --workspace --bins",
+        path.display()
+    );
     path
 }
 
@@ -67,14 +71,25 @@ impl Cluster {
     pub fn new() -> Self {
         creel_wire::install_crypto();
         // Short: socket paths have a limit.
-        let dir = tempfile::Builder::new().prefix("creel-").tempdir_in("/tmp").expect("a directory");
+        let dir = tempfile::Builder::new()
+            .prefix("creel-")
+            .tempdir_in("/tmp")
+            .expect("a directory");
         let home = dir.path().join("p");
         fs::create_dir(&home).expect("profile");
         let profile = Profile::at("default", &home).expect("profile");
         let (edge, admin) = (free_port(), free_port());
-        let config = format!("[gateway]\nlisten = \"127.0.0.1:{edge}\"\nadmin_listen = \"127.0.0.1:{admin}\"\n");
+        let config =
+            format!("[gateway]\nlisten = \"127.0.0.1:{edge}\"\nadmin_listen = \"127.0.0.1:{admin}\"\n");
         fs::write(home.join("creel.toml"), config).expect("config");
-        Self { profile, home, supervisor: None, lines: Arc::default(), env: BTreeMap::new(), _dir: Some(dir) }
+        Self {
+            profile,
+            home,
+            supervisor: None,
+            lines: Arc::default(),
+            env: BTreeMap::new(),
+            _dir: Some(dir),
+        }
     }
 
     /// A running, ready stack.
@@ -142,9 +157,17 @@ impl Cluster {
     pub fn wait_ready(&mut self) {
         let end = std::time::Instant::now() + PATIENCE;
         while !self.is_ready() {
-            let ended = self.supervisor.as_mut().and_then(|child| child.try_wait().expect("wait"));
+            let ended = self
+                .supervisor
+                .as_mut()
+                .and_then(|child| child.try_wait().expect("wait"));
             assert!(ended.is_none(), "creeld ended with {ended:?}:\n{}", self.said());
-            assert!(std::time::Instant::now() < end, "not ready:\n{}\n{:?}", self.said(), self.status());
+            assert!(
+                std::time::Instant::now() < end,
+                "not ready:\n{}\n{:?}",
+                self.said(),
+                self.status()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -179,7 +202,12 @@ impl Cluster {
     #[must_use]
     pub fn pid_of(&self, service: &str) -> u32 {
         let status = self.status().expect("status.json");
-        status.services.iter().find(|one| one.name == service).map(|one| one.pid).expect("service")
+        status
+            .services
+            .iter()
+            .find(|one| one.name == service)
+            .map(|one| one.pid)
+            .expect("service")
     }
 
     #[must_use]
@@ -194,7 +222,10 @@ impl Cluster {
         kill9(before);
         wait_until(&format!("{service} is there again"), PATIENCE, || {
             self.status().is_some_and(|status| {
-                status.services.iter().any(|one| one.name == service && one.pid != before && one.state == "ready")
+                status
+                    .services
+                    .iter()
+                    .any(|one| one.name == service && one.pid != before && one.state == "ready")
             })
         });
     }
@@ -217,7 +248,9 @@ impl Cluster {
             status.is_some()
         });
         let status = status.expect("ended");
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
     }
 
     /// Runs `creel` with these arguments.
@@ -241,21 +274,24 @@ impl Cluster {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let (mut out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        let (mut out, mut err) = (
+            child.stdout.take().expect("piped"),
+            child.stderr.take().expect("piped"),
+        );
         let out = std::thread::spawn(move || read_all(&mut out));
         let err = std::thread::spawn(move || read_all(&mut err));
         let pid = child.id();
-        let mut status = None;
-        let end = std::time::Instant::now() + Duration::from_secs(120);
-        while status.is_none() {
-            status = child.try_wait().expect("wait");
-            if status.is_none() && std::time::Instant::now() > end {
+        let (done, ended) = std::sync::mpsc::channel::<()>();
+        let watchdog = std::thread::spawn(move || {
+            if ended.recv_timeout(Duration::from_secs(120)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
                 kill9(pid);
             }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        });
+        let status = child.wait().expect("wait");
+        drop(done);
+        watchdog.join().expect("watchdog");
         Output {
-            status: status.and_then(|status| status.code()).unwrap_or(-1),
+            status: status.code().unwrap_or(-1),
             stdout: out.join().expect("stdout"),
             stderr: err.join().expect("stderr"),
         }
@@ -271,7 +307,10 @@ impl Cluster {
                 command.env(keep, value);
             }
         }
-        command.env("CREEL_HOME", &self.home).envs(&self.env).env("NO_COLOR", "1");
+        command
+            .env("CREEL_HOME", &self.home)
+            .envs(&self.env)
+            .env("NO_COLOR", "1");
         command
     }
 
@@ -290,13 +329,18 @@ impl Cluster {
             if left.is_empty() {
                 return;
             }
-            assert!(std::time::Instant::now() < end, "still there after {limit:?}: {left:?}");
+            assert!(
+                std::time::Instant::now() < end,
+                "still there after {limit:?}: {left:?}"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
     fn keep_logs(&self) {
-        let kept = std::env::temp_dir().join("creel-failed-tests").join(format!("{}", std::process::id()));
+        let kept = std::env::temp_dir()
+            .join("creel-failed-tests")
+            .join(format!("{}", std::process::id()));
         let _ = fs::create_dir_all(&kept);
         let _ = fs::write(kept.join("supervisor.txt"), self.said());
         for entry in fs::read_dir(self.profile.logs()).into_iter().flatten().flatten() {

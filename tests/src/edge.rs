@@ -28,5 +28,7 @@ pub fn anonymous_channel(address: &str, ca_pem: &Path) -> Channel {
 fn dial(address: &str, root: &CertificateDer<'static>, credentials: Option<&Credentials>) -> Channel {
     let config = edge_client(root, credentials).expect("TLS");
     let target = Target::Tcp(address.to_owned());
-    Dialler::new(target, "localhost", Arc::new(move || Arc::clone(&config))).expect("a name").channel()
+    Dialler::new(target, "localhost", Arc::new(move || Arc::clone(&config)))
+        .expect("a name")
+        .channel()
 }

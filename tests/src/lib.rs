@@ -3,9 +3,12 @@
 //!
 //! It is not a mock of anything: binaries are those that `cargo build --bins` left, transport is mutual
 //! TLS, the engine is RocksDB. Logs of a stack whose test failed are kept and their place is printed.
-#![expect(clippy::disallowed_methods, reason = "tests start processes, dial, and read the clock")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests start processes, dial, and read the clock"
+)]
 #![expect(clippy::print_stderr, reason = "tests tell what they skip")]
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that can't go on fails")]
+#![expect(clippy::expect_used, reason = "a test that can't go on fails")]
 #![allow(missing_docs, reason = "test support; names say it")]
 
 pub mod cluster;

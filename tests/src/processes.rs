@@ -15,7 +15,8 @@ pub fn wait_until(what: &str, limit: Duration, mut check: impl FnMut() -> bool) 
 pub fn is_alive(pid: u32) -> bool {
     // A zombie is over: only its parent has not looked yet.
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z') && !rest.starts_with('X'))
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| !rest.starts_with('Z') && !rest.starts_with('X'))
     })
 }
 
@@ -36,8 +37,16 @@ pub fn of_profile(home: &str) -> BTreeMap<u32, String> {
     let needle = format!("CREEL_HOME={home}\0");
     let mut found = BTreeMap::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let Ok(environment) = fs::read(entry.path().join("environ")) else {
+            continue;
+        };
         let text = String::from_utf8_lossy(&environment);
         if text.contains(&needle) && is_alive(pid) {
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();

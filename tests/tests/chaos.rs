@@ -1,6 +1,9 @@
 //! `kill -9` of every service in turn under a load of messages and a one-second job: nothing that was
 //! acknowledged is lost, no run has two ids or two ends, and the stack is ready again by itself.
-#![expect(clippy::disallowed_methods, reason = "tests start processes and read the clock")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests start processes and read the clock"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +24,10 @@ use creel_tests::{Cluster, edge};
 const SERVICES: [&str; 4] = ["agent-runner", "scheduler", "gateway", "identity"];
 
 fn kills() -> usize {
-    std::env::var("CREEL_CHAOS_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
+    std::env::var("CREEL_CHAOS_KILLS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(12)
 }
 
 /// Sends until told to stop; the ids of messages that were acknowledged, by request id.
@@ -57,11 +63,28 @@ fn what_was_acknowledged_survives_kill9_of_every_service() {
     let mut cluster = Cluster::start();
     let dir = cluster.home().parent().unwrap().join("load");
     let scopes = ["--scope", "operator.read", "--scope", "operator.write"];
-    let arguments = [&["devices", "cert", "--name", "load", "--out", dir.to_str().unwrap()][..], &scopes].concat();
+    let arguments = [
+        &[
+            "devices",
+            "cert",
+            "--name",
+            "load",
+            "--out",
+            dir.to_str().unwrap(),
+        ][..],
+        &scopes,
+    ]
+    .concat();
     cluster.creel(&arguments).ok();
-    cluster.creel(&["cron", "add", "tick", "--every", "1s", "--message", "tick"]).ok();
+    cluster
+        .creel(&["cron", "add", "tick", "--every", "1s", "--message", "tick"])
+        .ok();
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let address = cluster.edge().address;
     let sending = runtime.spawn(load(address.clone(), dir.clone(), Arc::clone(&stop)));
@@ -73,19 +96,38 @@ fn what_was_acknowledged_survives_kill9_of_every_service() {
     }
     stop.store(true, Ordering::SeqCst);
     let acknowledged = runtime.block_on(sending).unwrap();
-    assert!(acknowledged.len() >= kills(), "the load ran: {}", acknowledged.len());
-    assert_eq!(acknowledged.values().collect::<BTreeSet<_>>().len(), acknowledged.len(), "one turn per message");
+    assert!(
+        acknowledged.len() >= kills(),
+        "the load ran: {}",
+        acknowledged.len()
+    );
+    assert_eq!(
+        acknowledged.values().collect::<BTreeSet<_>>().len(),
+        acknowledged.len(),
+        "one turn per message"
+    );
     assert!(cluster.is_ready());
     assert_eq!(cluster.edge().address, address, "the edge stays where it was");
 
     runtime.block_on(async {
         let channel = edge::channel(&cluster.edge().address, &dir);
         let mut turns = TurnServiceClient::new(channel.clone());
-        let terminal = |state: TurnState| !matches!(state, TurnState::Accepted | TurnState::Running | TurnState::Unspecified);
+        let terminal = |state: TurnState| {
+            !matches!(
+                state,
+                TurnState::Accepted | TurnState::Running | TurnState::Unspecified
+            )
+        };
         for message in acknowledged.values() {
             let end = std::time::Instant::now() + Duration::from_secs(60);
             loop {
-                let turn = turns.get(GetTurnRequest { turn_id: message.clone() }).await.expect("acknowledged, so there").into_inner();
+                let turn = turns
+                    .get(GetTurnRequest {
+                        turn_id: message.clone(),
+                    })
+                    .await
+                    .expect("acknowledged, so there")
+                    .into_inner();
                 if terminal(turn.state()) {
                     break;
                 }
@@ -100,15 +142,26 @@ fn what_was_acknowledged_survives_kill9_of_every_service() {
         let mut token = String::new();
         loop {
             let page = runs
-                .list(ListRunsRequest { job: "tick".into(), page_size: 500, page_token: token, ..Default::default() })
+                .list(ListRunsRequest {
+                    job: "tick".into(),
+                    page_size: 500,
+                    page_token: token,
+                    ..Default::default()
+                })
                 .await
                 .unwrap()
                 .into_inner();
             for run in page.runs {
-                assert!(seen.insert(run.run_id.clone(), run.state()).is_none(), "a run id twice: {run:?}");
+                assert!(
+                    seen.insert(run.run_id.clone(), run.state()).is_none(),
+                    "a run id twice: {run:?}"
+                );
                 if run.state() != RunState::Skipped {
                     let at = run.nominal_at.unwrap();
-                    assert!(nominal.insert((at.seconds, at.nanos)), "two runs of one instant: {run:?}");
+                    assert!(
+                        nominal.insert((at.seconds, at.nanos)),
+                        "two runs of one instant: {run:?}"
+                    );
                 }
             }
             token = page.next_page_token;
@@ -116,6 +169,12 @@ fn what_was_acknowledged_survives_kill9_of_every_service() {
                 break;
             }
         }
-        assert!(seen.values().filter(|state| **state == RunState::Succeeded).count() >= 2, "{seen:?}");
+        assert!(
+            seen.values()
+                .filter(|state| **state == RunState::Succeeded)
+                .count()
+                >= 2,
+            "{seen:?}"
+        );
     });
 }

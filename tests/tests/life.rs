@@ -1,6 +1,9 @@
 //! How a stack starts, fails to start, and ends: each with a clear message, the right exit status, and
 //! nothing lost or left behind.
-#![expect(clippy::disallowed_methods, reason = "tests start processes and read the clock")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests start processes and read the clock"
+)]
 
 use std::{
     fs,
@@ -32,7 +35,13 @@ fn the_recovery_code_is_printed_once_and_gives_all_scopes_back() {
     let said = cluster.said();
     let code = said
         .split_whitespace()
-        .find(|word| word.len() >= 20 && word.contains('-') && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '-'))
+        .find(|word| {
+            word.len() >= 20
+                && word.contains('-')
+                && word
+                    .chars()
+                    .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '-')
+        })
         .unwrap_or_else(|| panic!("a recovery code: {said}"))
         .to_owned();
     cluster.creel(&["status"]).ok();
@@ -42,9 +51,16 @@ fn the_recovery_code_is_printed_once_and_gives_all_scopes_back() {
     assert_eq!(me["scopes"].as_array().unwrap().len(), 2, "{me}");
     let file = cluster.home().parent().unwrap().join("code");
     fs::write(&file, "AAAAA-BBBBB-CCCCC-DDDDD-EEEEE").unwrap();
-    assert_eq!(cluster.creel(&["devices", "recover", "--code-file", file.to_str().unwrap()]).status, 4);
+    assert_eq!(
+        cluster
+            .creel(&["devices", "recover", "--code-file", file.to_str().unwrap()])
+            .status,
+        4
+    );
     fs::write(&file, &code).unwrap();
-    cluster.creel(&["devices", "recover", "--code-file", file.to_str().unwrap()]).ok();
+    cluster
+        .creel(&["devices", "recover", "--code-file", file.to_str().unwrap()])
+        .ok();
     let me = cluster.creel(&["whoami", "--json"]).json();
     assert_eq!(me["scopes"].as_array().unwrap().len(), 5, "{me}");
     assert_eq!(cluster.stop(), 0);
@@ -57,7 +73,10 @@ fn a_taken_port_gives_way_and_its_holder_is_named() {
     let port = free_port();
     let _holder = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let cluster = Cluster::new();
-    let config = format!("[gateway]\nlisten = \"127.0.0.1:{port}\"\nadmin_listen = \"127.0.0.1:{}\"\n", free_port());
+    let config = format!(
+        "[gateway]\nlisten = \"127.0.0.1:{port}\"\nadmin_listen = \"127.0.0.1:{}\"\n",
+        free_port()
+    );
     fs::write(cluster.profile.config_file(), config).unwrap();
     let mut cluster = cluster;
     cluster.up();
@@ -65,17 +84,27 @@ fn a_taken_port_gives_way_and_its_holder_is_named() {
     assert!(!edge.ends_with(&format!(":{port}")));
     let said = cluster.said();
     assert!(said.contains(&format!("pid {}", std::process::id())), "{said}");
-    assert!(cluster.creel(&["send", "hello"]).ok().contains("hello"), "clients find it");
+    assert!(
+        cluster.creel(&["send", "hello"]).ok().contains("hello"),
+        "clients find it"
+    );
 }
 
 #[test]
 fn a_bad_config_is_refused_with_its_place_and_the_nearest_name() {
     let cluster = Cluster::new();
-    fs::write(cluster.profile.config_file(), "[gateway]\nlisen = \"127.0.0.1:1\"\n").unwrap();
+    fs::write(
+        cluster.profile.config_file(),
+        "[gateway]\nlisen = \"127.0.0.1:1\"\n",
+    )
+    .unwrap();
     for output in [cluster.creeld(&["up"]), cluster.creel(&["config", "check"])] {
         assert_eq!(output.status, 78, "{output:?}");
         let said = format!("{}{}", output.stdout, output.stderr);
-        assert!(said.contains("creel.toml:2:1") && said.contains("`listen`"), "{said}");
+        assert!(
+            said.contains("creel.toml:2:1") && said.contains("`listen`"),
+            "{said}"
+        );
     }
     assert!(cluster.processes().is_empty());
 }
@@ -86,7 +115,9 @@ fn a_running_stack_keeps_its_config_when_the_new_one_is_bad() {
     let good = fs::read_to_string(cluster.profile.config_file()).unwrap();
     fs::write(cluster.profile.config_file(), "[gatway]\n").unwrap();
     creel_tests::processes::signal(cluster.supervisor_pid(), rustix::process::Signal::HUP);
-    wait_until("the error is reported", PATIENCE, || cluster.said().contains("did you mean `gateway`"));
+    wait_until("the error is reported", PATIENCE, || {
+        cluster.said().contains("did you mean `gateway`")
+    });
     fs::write(cluster.profile.config_file(), good).unwrap();
     assert!(cluster.is_ready());
     cluster.creel(&["send", "still here"]).ok();
@@ -100,7 +131,12 @@ fn a_drain_leaves_nothing_and_loses_nothing() {
     assert_eq!(cluster.stop(), 0);
     cluster.wait_empty(Duration::from_secs(2));
     cluster.up();
-    assert!(cluster.creel(&["sessions", "show", "main"]).ok().contains("remember the lobster"));
+    assert!(
+        cluster
+            .creel(&["sessions", "show", "main"])
+            .ok()
+            .contains("remember the lobster")
+    );
 }
 
 #[test]
@@ -110,9 +146,18 @@ fn kill9_of_the_supervisor_leaves_nothing_after_two_seconds_and_the_next_up_work
     let killed = Instant::now();
     kill9(cluster.supervisor_pid());
     assert_eq!(cluster.wait_end(), 128 + 9);
-    cluster.wait_empty(Duration::from_secs(2).saturating_sub(killed.elapsed()).max(Duration::from_millis(500)));
+    cluster.wait_empty(
+        Duration::from_secs(2)
+            .saturating_sub(killed.elapsed())
+            .max(Duration::from_millis(500)),
+    );
     cluster.up();
-    assert!(cluster.creel(&["sessions", "show", "main"]).ok().contains("before"));
+    assert!(
+        cluster
+            .creel(&["sessions", "show", "main"])
+            .ok()
+            .contains("before")
+    );
 }
 
 #[test]
@@ -131,7 +176,10 @@ fn detached_up_returns_when_ready_and_down_when_nothing_is_left() {
 fn an_unreadable_key_stops_that_service_and_says_which_file() {
     let mut cluster = Cluster::start();
     assert_eq!(cluster.stop(), 0);
-    let key = cluster.profile.credentials(creel_wire::ServiceName::Scheduler).join("key.pem");
+    let key = cluster
+        .profile
+        .credentials(creel_wire::ServiceName::Scheduler)
+        .join("key.pem");
     fs::write(&key, "not a key").unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     cluster.spawn_up();
@@ -140,17 +188,28 @@ fn an_unreadable_key_stops_that_service_and_says_which_file() {
     });
     wait_until("it is given up, the others run", PATIENCE, || {
         cluster.status().is_some_and(|status| {
-            let state = |name: &str| status.services.iter().find(|one| one.name == name).map(|one| one.state.clone());
+            let state = |name: &str| {
+                status
+                    .services
+                    .iter()
+                    .find(|one| one.name == name)
+                    .map(|one| one.state.clone())
+            };
             state("scheduler").as_deref() == Some("failed") && state("identity").as_deref() == Some("ready")
         })
     });
-    assert!(cluster.creel(&["send", "hello"]).ok().contains("hello"), "the rest keeps working");
+    assert!(
+        cluster.creel(&["send", "hello"]).ok().contains("hello"),
+        "the rest keeps working"
+    );
     assert_eq!(cluster.stop(), 1, "a failed service is in the exit status");
 }
 
 #[test]
 fn before_the_clock_is_set_it_waits_instead_of_failing() {
-    let Some(library) = tools::faketime("before_the_clock_is_set_it_waits_instead_of_failing") else { return };
+    let Some(library) = tools::faketime("before_the_clock_is_set_it_waits_instead_of_failing") else {
+        return;
+    };
     let cluster = Cluster::new();
     fs::create_dir_all(cluster.profile.run()).unwrap();
     let clock = cluster.profile.run().join("clock");
@@ -162,11 +221,15 @@ fn before_the_clock_is_set_it_waits_instead_of_failing() {
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     cluster.spawn_up();
     let waiting = |cluster: &Cluster| {
-        let log = |name: creel_wire::ServiceName| fs::read_to_string(cluster.profile.log_file(name)).unwrap_or_default();
+        let log = |name: creel_wire::ServiceName| {
+            fs::read_to_string(cluster.profile.log_file(name)).unwrap_or_default()
+        };
         log(creel_wire::ServiceName::Identity).contains("waiting for time sync")
     };
     wait_until("it says that it waits", PATIENCE, || waiting(&cluster));
-    let restarts = cluster.status().map_or(0, |status| status.services.iter().map(|one| one.restarts).sum::<u32>());
+    let restarts = cluster.status().map_or(0, |status| {
+        status.services.iter().map(|one| one.restarts).sum::<u32>()
+    });
     assert_eq!(restarts, 0, "no restart loop");
     fs::write(&clock, "+0").unwrap();
     cluster.wait_ready();
@@ -174,7 +237,9 @@ fn before_the_clock_is_set_it_waits_instead_of_failing() {
 
 #[test]
 fn after_25_hours_of_sleep_certificates_renew_by_themselves() {
-    let Some(library) = tools::faketime("after_25_hours_of_sleep_certificates_renew_by_themselves") else { return };
+    let Some(library) = tools::faketime("after_25_hours_of_sleep_certificates_renew_by_themselves") else {
+        return;
+    };
     let cluster = Cluster::new();
     fs::create_dir_all(cluster.profile.run()).unwrap();
     let clock = cluster.profile.run().join("clock");
@@ -191,7 +256,13 @@ fn after_25_hours_of_sleep_certificates_renew_by_themselves() {
     wait_until("it answers again", Duration::from_secs(120), || {
         cluster.creel(&["send", "after the sleep"]).status == 0
     });
-    let restarts: u32 = cluster.status().unwrap().services.iter().map(|one| one.restarts).sum();
+    let restarts: u32 = cluster
+        .status()
+        .unwrap()
+        .services
+        .iter()
+        .map(|one| one.restarts)
+        .sum();
     assert_eq!(restarts, 0);
     // And a whole restart with every certificate expired on disk.
     fs::write(&clock, "+75h").unwrap();

@@ -1,4 +1,5 @@
 //! The house is kept: every crate says what it is, inherits the lints, and every file has a room.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
     fs,
@@ -26,7 +27,9 @@ fn files(dir: &Path, out: &mut Vec<PathBuf>) {
 fn all() -> Vec<PathBuf> {
     let mut out = Vec::new();
     files(&root(), &mut out);
-    out.into_iter().map(|path| path.strip_prefix(root()).unwrap().to_owned()).collect()
+    out.into_iter()
+        .map(|path| path.strip_prefix(root()).unwrap().to_owned())
+        .collect()
 }
 
 fn read(path: &Path) -> String {
@@ -41,33 +44,80 @@ fn every_crate_inherits_lints_and_versions_and_opens_with_its_purpose() {
         if !text.contains("[package]") {
             continue;
         }
-        assert!(text.contains("[lints]\nworkspace = true"), "{} does not inherit the lints", manifest.display());
+        assert!(
+            text.contains("[lints]\nworkspace = true"),
+            "{} does not inherit the lints",
+            manifest.display()
+        );
         for line in text.lines().filter(|line| line.contains("version = \"")) {
-            panic!("{}: versions belong in the workspace table: {line}", manifest.display());
+            panic!(
+                "{}: versions belong in the workspace table: {line}",
+                manifest.display()
+            );
         }
-        let entry = ["src/lib.rs", "src/main.rs"].iter().map(|name| dir.join(name)).find(|path| root().join(path).exists());
+        let entry = ["src/lib.rs", "src/main.rs"]
+            .iter()
+            .map(|name| dir.join(name))
+            .find(|path| root().join(path).exists());
         let entry = entry.unwrap_or_else(|| panic!("{} has no source", dir.display()));
         let purpose = read(&entry);
         let lines = purpose.lines().take_while(|line| line.starts_with("//!")).count();
-        assert!(lines >= 3, "{} does not open with what it is, what it is not, and its invariants", entry.display());
+        assert!(
+            lines >= 3,
+            "{} does not open with what it is, what it is not, and its invariants",
+            entry.display()
+        );
     }
 }
 
 #[test]
 fn no_file_is_without_a_home_or_too_long_and_every_module_says_what_it_is() {
     let homes = [
-        "proto", "services", "cli", "deploy", "tests", ".ci", "Cargo.toml", "Cargo.lock", "Makefile", "README.md",
-        "ARCHITECTURE.md", "CONTRIBUTING.md", "LICENSE", "clippy.toml", "rustfmt.toml", "deny.toml", ".gitignore",
+        "proto",
+        "services",
+        "cli",
+        "deploy",
+        "tests",
+        ".ci",
+        "Cargo.toml",
+        "Cargo.lock",
+        "Makefile",
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "clippy.toml",
+        "rustfmt.toml",
+        "deny.toml",
+        ".gitignore",
         "docker-compose.yml",
     ];
     for path in all() {
-        let first = path.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
-        assert!(homes.contains(&first.as_str()), "{} has no home; ARCHITECTURE.md tells where things go", path.display());
+        let first = path
+            .components()
+            .next()
+            .unwrap()
+            .as_os_str()
+            .to_string_lossy()
+            .into_owned();
+        assert!(
+            homes.contains(&first.as_str()),
+            "{} has no home; ARCHITECTURE.md tells where things go",
+            path.display()
+        );
         if path.extension().is_some_and(|extension| extension == "rs") {
             let text = read(&path);
             let lines = text.lines().count();
-            assert!(lines <= 700, "{} has {lines} lines: split it by idea", path.display());
-            assert!(text.starts_with("//!"), "{} does not say what it is", path.display());
+            assert!(
+                lines <= 700,
+                "{} has {lines} lines: split it by idea",
+                path.display()
+            );
+            assert!(
+                text.starts_with("//!"),
+                "{} does not say what it is",
+                path.display()
+            );
         }
     }
 }
@@ -76,18 +126,39 @@ fn no_file_is_without_a_home_or_too_long_and_every_module_says_what_it_is() {
 fn what_is_dangerous_stays_in_its_room() {
     let rules: [(&str, &[&str]); 3] = [
         ("unsafe {", &["services/lib/sandbox"]),
-        ("Command::new", &["services/lib/sandbox", "tests", "services/lib/store-rocksdb/tests", "services/agent-runner/tests", "services/agent-runner/src/bin"]),
-        ("UnixStream::connect", &["services/lib/wire", "services/lib/sandbox", "tests"]),
+        (
+            "Command::new",
+            &[
+                "services/lib/sandbox",
+                "tests",
+                "services/lib/store-rocksdb/tests",
+                "services/agent-runner/tests",
+                "services/agent-runner/src/bin",
+            ],
+        ),
+        (
+            "UnixStream::connect",
+            &["services/lib/wire", "services/lib/sandbox", "tests"],
+        ),
     ];
-    for path in all().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
+    for path in all()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+    {
         if path.ends_with("tidy.rs") {
             continue;
         }
         let text = read(&path);
         for (what, rooms) in &rules {
-            let code = text.lines().any(|line| line.contains(what) && !line.trim_start().starts_with("//"));
+            let code = text
+                .lines()
+                .any(|line| line.contains(what) && !line.trim_start().starts_with("//"));
             let allowed = rooms.iter().any(|room| path.starts_with(room));
-            assert!(!code || allowed, "{} has `{what}`, which belongs in {rooms:?}", path.display());
+            assert!(
+                !code || allowed,
+                "{} has `{what}`, which belongs in {rooms:?}",
+                path.display()
+            );
         }
     }
 }
@@ -96,13 +167,25 @@ fn what_is_dangerous_stays_in_its_room() {
 fn the_lock_holds_one_tls_provider_and_one_copy_of_the_stack() {
     let lock = read(Path::new("Cargo.lock"));
     let versions = |name: &str| lock.matches(&format!("\nname = \"{name}\"\n")).count();
-    for banned in ["aws-lc-rs", "aws-lc-sys", "openssl-sys", "native-tls", "rustls-pemfile", "reqwest"] {
+    for banned in [
+        "aws-lc-rs",
+        "aws-lc-sys",
+        "openssl-sys",
+        "native-tls",
+        "rustls-pemfile",
+        "reqwest",
+    ] {
         assert_eq!(versions(banned), 0, "{banned} must not be linked");
     }
-    for single in ["tonic", "prost", "hyper", "h2", "rustls", "ring", "tokio", "axum", "tower", "jiff"] {
+    for single in [
+        "tonic", "prost", "hyper", "h2", "rustls", "ring", "tokio", "axum", "tower", "jiff",
+    ] {
         assert_eq!(versions(single), 1, "one copy of {single}");
     }
     for source in lock.lines().filter(|line| line.starts_with("source = ")) {
-        assert!(source.contains("registry+"), "only the registry is a source: {source}");
+        assert!(
+            source.contains("registry+"),
+            "only the registry is a source: {source}"
+        );
     }
 }

@@ -216,7 +216,6 @@ pub(crate) enum Late {
 /// States of a run, as they are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the words are the states of scheduler.proto")]
 pub(crate) enum RunStatus {
     Pending,
     Dispatched,

@@ -44,7 +44,9 @@ pub(crate) enum Devices {
         versioned: Versioned,
     },
     /// All scopes for this machine, by the recovery code of the first start
-    #[command(after_help = "Only on the machine of the stack. The code is asked for, or read from --code-file (`-`: stdin).")]
+    #[command(
+        after_help = "Only on the machine of the stack. The code is asked for, or read from --code-file (`-`: stdin)."
+    )]
     Recover {
         /// A file that holds the code
         #[arg(long, value_name = "FILE")]

@@ -3,10 +3,12 @@
 use std::{io::Read as _, path::Path, time::Duration};
 
 use creel_proto::scheduler::v1::{
-    CatchUpMode, CreateJobRequest, CreateJobResponse, Job, JobSpec, job_service_client::JobServiceClient, schedule,
+    CatchUpMode, CreateJobRequest, CreateJobResponse, Job, JobSpec, job_service_client::JobServiceClient,
+    schedule,
 };
 use creel_proto::time;
-use creel_schedule::{CronExpr, DstPolicy, EveryMode, ScheduleSpec, Syntax};
+use creel_schedule::{DstPolicy, EveryMode, ScheduleSpec, Syntax};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
@@ -35,9 +37,6 @@ const MAX_SPEC: u64 = 1 << 20;
 pub(super) async fn run(context: &mut Context, args: &Add) -> Result<(), Failure> {
     let local = context.local();
     let Plan { spec, zone_is_ours } = plan(args, &local)?;
-    if let Some(warning) = warning(&spec) {
-        context.out.note(&format!("note: {warning}"));
-    }
     let request = CreateJobRequest {
         request_id: request_id(&args.repeatable),
         validate_only: args.checked.dry_run,
@@ -51,15 +50,35 @@ pub(super) async fn run(context: &mut Context, args: &Add) -> Result<(), Failure
             async move { JobServiceClient::new(channel).create(request).await }
         })
         .await?;
-    let CreateJobResponse { job, unchanged } = answer;
+    let CreateJobResponse {
+        job,
+        unchanged,
+        warnings,
+    } = answer;
+    for warning in &warnings {
+        context.out.note(&format!("note: {warning}"));
+    }
     let job = job.unwrap_or_default();
     if context.out.is_json() {
-        return context.out.json(&JobView::from(&job));
+        return context.out.json(&AddedView {
+            job: JobView::from(&job),
+            unchanged,
+            warnings,
+        });
     }
     if args.checked.dry_run {
         context.out.note("dry run: nothing was written");
     }
     context.out.line(&summary(&job, unchanged, zone_is_ours, &local))
+}
+
+/// The job, and what adding it was.
+#[derive(Debug, Serialize)]
+struct AddedView {
+    #[serde(flatten)]
+    job: JobView,
+    unchanged: bool,
+    warnings: Vec<String>,
 }
 
 /// What is sent.
@@ -75,19 +94,33 @@ fn plan(args: &Add, local: &Local) -> Result<Plan, Failure> {
         Some(source) => given(args, &read(source)?, local)?,
         None => spelled(args, local)?,
     };
-    Ok(Plan { spec: view.wire(local.now)?, zone_is_ours })
+    Ok(Plan {
+        spec: view.wire(local.now)?,
+        zone_is_ours,
+    })
 }
 
 /// From flags.
 fn spelled(args: &Add, local: &Local) -> Result<(SpecView, bool), Failure> {
     let (schedule, zone_is_ours) = schedule_of(args, local)?;
     let payload = match (&args.text, &args.message, &args.event) {
-        (Some(message), None, None) | (None, Some(message), None) => {
-            PayloadView::AgentTurn { message: message.clone(), backend: args.backend.clone(), timeout_ms: None }
-        }
+        (Some(message), None, None) | (None, Some(message), None) => PayloadView::AgentTurn {
+            message: message.clone(),
+            backend: args.backend.clone(),
+            timeout_ms: None,
+        },
         (None, None, Some(text)) if args.backend.is_none() => PayloadView::SystemEvent { text: text.clone() },
-        (None, None, Some(_)) => return Err(Failure::usage("--backend goes with --message: an event has none of its own")),
-        _ => return Err(Failure::usage_hint("say what to do, once: MESSAGE, --message or --event", EXAMPLE)),
+        (None, None, Some(_)) => {
+            return Err(Failure::usage(
+                "--backend goes with --message: an event has none of its own",
+            ));
+        }
+        _ => {
+            return Err(Failure::usage_hint(
+                "say what to do, once: MESSAGE, --message or --event",
+                EXAMPLE,
+            ));
+        }
     };
     let target = match args.target.as_deref() {
         None | Some("main") => "main".to_owned(),
@@ -118,21 +151,44 @@ fn schedule_of(args: &Add, local: &Local) -> Result<(ScheduleSpec, bool), Failur
     let ours = args.tz.is_none();
     let zone = || args.tz.clone().map_or_else(|| own_zone(local), Ok);
     match (&args.at, args.every, cron) {
-        // The zone counts only where the time is a reading; where it isn't, none is sent.
+        // The zone counts only where the time is a reading; only there its absence is an error.
         (Some(at), None, None) => {
-            let spec = ScheduleSpec::At { time: at.clone(), zone: Some(zone()?) };
-            Ok((spec, ours))
+            let zone = args.tz.clone().or_else(|| local.zone_name());
+            Ok((
+                ScheduleSpec::At {
+                    time: at.clone(),
+                    zone,
+                },
+                ours,
+            ))
         }
-        (None, Some(_), None) if !ours => Err(Failure::usage("--tz goes with --cron and --at: an interval has no zone")),
+        (None, Some(_), None) if !ours => Err(Failure::usage(
+            "--tz goes with --cron and --at: an interval has no zone",
+        )),
         (None, Some(every), None) => Ok((
-            ScheduleSpec::Every { period_ms: millis(every).unsigned_abs(), anchor_ms: None, mode: EveryMode::default() },
+            ScheduleSpec::Every {
+                period_ms: millis(every).unsigned_abs(),
+                anchor_ms: None,
+                mode: EveryMode::default(),
+            },
             false,
         )),
         (None, None, Some(expr)) => {
             let (dst, syntax) = (DstPolicy::default(), Syntax::Unix);
-            Ok((ScheduleSpec::Cron { expr: expr.clone(), zone: zone()?, dst, syntax }, ours))
+            Ok((
+                ScheduleSpec::Cron {
+                    expr: expr.clone(),
+                    zone: zone()?,
+                    dst,
+                    syntax,
+                },
+                ours,
+            ))
         }
-        _ => Err(Failure::usage_hint("say when, once: EXPR, --cron, --every or --at", EXAMPLE)),
+        _ => Err(Failure::usage_hint(
+            "say when, once: EXPR, --cron, --every or --at",
+            EXAMPLE,
+        )),
     }
 }
 
@@ -159,7 +215,11 @@ fn policy(args: &Add) -> PolicyView {
             max: None,
         }),
         timeout_ms: args.timeout.map(millis),
-        retry: args.retries.map(|retries| RetryView { attempts: retries + 1, backoff_ms: None, max_backoff_ms: None }),
+        retry: args.retries.map(|retries| RetryView {
+            attempts: retries + 1,
+            backoff_ms: None,
+            max_backoff_ms: None,
+        }),
         ..PolicyView::default()
     }
 }
@@ -167,10 +227,15 @@ fn policy(args: &Add) -> PolicyView {
 /// From JSON, as `cron show --json` prints it or as a person writes it.
 fn given(args: &Add, text: &str, local: &Local) -> Result<(SpecView, bool), Failure> {
     let wrong = |error: &dyn std::fmt::Display| {
-        Failure::usage_hint(format!("the spec can't be read: {error}"), "creel cron show NAME --json prints one")
+        Failure::usage_hint(
+            format!("the spec can't be read: {error}"),
+            "creel cron show NAME --json prints one",
+        )
     };
     let mut value: Value = serde_json::from_str(text).map_err(|error| wrong(&error))?;
-    let object = value.as_object_mut().ok_or_else(|| wrong(&"it is not an object"))?;
+    let object = value
+        .as_object_mut()
+        .ok_or_else(|| wrong(&"it is not an object"))?;
     for key in JobView::BESIDE_SPEC {
         object.remove(*key);
     }
@@ -200,7 +265,9 @@ fn read(source: &str) -> Result<String, Failure> {
         Some(path) => {
             let path = Path::new(path);
             let file = std::fs::File::open(path).map_err(|error| Failure::file("read", path, &error))?;
-            file.take(MAX_SPEC).read_to_string(&mut text).map_err(|error| Failure::file("read", path, &error))?;
+            file.take(MAX_SPEC)
+                .read_to_string(&mut text)
+                .map_err(|error| Failure::file("read", path, &error))?;
         }
         None if source == "-" => {
             let read = std::io::stdin().lock().take(MAX_SPEC).read_to_string(&mut text);
@@ -214,14 +281,11 @@ fn read(source: &str) -> Result<String, Failure> {
 /// The zone of this machine by name, as the scheduler needs it.
 fn own_zone(local: &Local) -> Result<String, Failure> {
     local.zone_name().ok_or_else(|| {
-        Failure::usage_hint("this machine's time zone has no IANA name", "add --tz, for example --tz Europe/Berlin")
+        Failure::usage_hint(
+            "this machine's time zone has no IANA name",
+            "add --tz, for example --tz Europe/Berlin",
+        )
     })
-}
-
-/// What the author should know of a legal expression.
-fn warning(spec: &JobSpec) -> Option<String> {
-    let Some(schedule::Kind::Cron(cron)) = spec.schedule.as_ref()?.kind.as_ref() else { return None };
-    CronExpr::parse(&cron.expression, Syntax::Unix).ok()?.warning().map(|warning| warning.to_string())
 }
 
 /// Two lines: what, and what if not.
@@ -230,17 +294,35 @@ fn summary(job: &Job, unchanged: bool, zone_is_ours: bool, local: &Local) -> Str
     let spec = job.spec.as_ref().unwrap_or(&default);
     let has_zone = match spec.schedule.as_ref().and_then(|schedule| schedule.kind.as_ref()) {
         Some(schedule::Kind::Cron(_)) => true,
-        Some(schedule::Kind::At(at)) => matches!(at.when, Some(creel_proto::scheduler::v1::at::When::Civil(_))),
+        Some(schedule::Kind::At(at)) => {
+            matches!(at.when, Some(creel_proto::scheduler::v1::at::When::Civil(_)))
+        }
         _ => false,
     };
-    let ours = if zone_is_ours && has_zone { " (from this machine)" } else { "" };
-    let next = job.next_run_at.as_ref().map_or_else(|| "never".to_owned(), |at| local.show(time::unix_ms(at)));
+    let ours = if zone_is_ours && has_zone {
+        " (from this machine)"
+    } else {
+        ""
+    };
+    let next = job
+        .next_run_at
+        .as_ref()
+        .map_or_else(|| "never".to_owned(), |at| local.show(time::unix_ms(at)));
     let unchanged = if unchanged { " (unchanged)" } else { "" };
-    let first = format!("{}{unchanged}: {}{ours}; next {next}", spec.name, job.schedule_text);
+    let first = format!(
+        "{}{unchanged}: {}{ours}; next {next}",
+        spec.name, job.schedule_text
+    );
     let quarantine = spec.policy.as_ref().map_or(0, |policy| policy.quarantine_after);
-    let quarantine = if quarantine == 0 { QUARANTINE_AFTER } else { quarantine };
+    let quarantine = if quarantine == 0 {
+        QUARANTINE_AFTER
+    } else {
+        quarantine
+    };
     let missed = missed(spec);
-    format!("{first}\n{missed} (--if-missed skip|run|all) · after {quarantine} failures in a row: quarantined")
+    format!(
+        "{first}\n{missed} (--if-missed skip|run|all) · after {quarantine} failures in a row: quarantined"
+    )
 }
 
 fn missed(spec: &JobSpec) -> String {
@@ -249,16 +331,22 @@ fn missed(spec: &JobSpec) -> String {
         CatchUpMode::Unspecified => CatchUpMode::Last,
         other => other,
     });
-    let window = catch_up.and_then(|catch_up| catch_up.window.as_ref()).map(time::duration_ms);
+    let window = catch_up
+        .and_then(|catch_up| catch_up.window.as_ref())
+        .map(time::duration_ms);
     let default = match spec.schedule.as_ref().and_then(|schedule| schedule.kind.as_ref()) {
         // A one-shot is never too late.
         Some(schedule::Kind::At(_)) => None,
         Some(schedule::Kind::Every(every)) => {
-            Some(every.period.as_ref().map_or(CATCH_UP_WINDOW_MS, |period| time::duration_ms(period).min(CATCH_UP_WINDOW_MS)))
+            Some(every.period.as_ref().map_or(CATCH_UP_WINDOW_MS, |period| {
+                time::duration_ms(period).min(CATCH_UP_WINDOW_MS)
+            }))
         }
         _ => Some(CATCH_UP_WINDOW_MS),
     };
-    let within = window.or(default).map_or_else(String::new, |ms| format!(", within {}", times::period(ms)));
+    let within = window
+        .or(default)
+        .map_or_else(String::new, |ms| format!(", within {}", times::period(ms)));
     match mode {
         CatchUpMode::Skip => "if asleep then: skipped".to_owned(),
         CatchUpMode::All => {

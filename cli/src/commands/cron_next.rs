@@ -29,7 +29,7 @@ struct InstantView {
     /// As the zone's clocks show it, with its offset.
     local: String,
     /// `regular`, or what a clock change made of it.
-    kind: String,
+    kind: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,20 +54,32 @@ pub(super) fn run(
     let name = match zone {
         Some(zone) => zone.to_owned(),
         None => local.zone_name().ok_or_else(|| {
-            Failure::usage_hint("this machine's time zone has no IANA name", "add --tz, for example --tz Europe/Berlin")
+            Failure::usage_hint(
+                "this machine's time zone has no IANA name",
+                "add --tz, for example --tz Europe/Berlin",
+            )
         })?,
     };
     let view = view(expression, &name, count, after, local.now, &zones)?;
     if context.out.is_json() {
         return context.out.json(&view);
     }
-    context.out.note(&format!("{} · zone data {}", view.schedule_text, view.zone_data_version));
+    context.out.note(&format!(
+        "{} · zone data {}",
+        view.schedule_text, view.zone_data_version
+    ));
     for skip in &view.skips {
         let (n, from, to) = (skip.count, &skip.gap_start, &skip.gap_end);
-        context.out.note(&format!("clocks leave out {from} to {to}: {n} skipped"));
+        context
+            .out
+            .note(&format!("clocks leave out {from} to {to}: {n} skipped"));
     }
     for one in &view.next {
-        let mark = if one.kind == "regular" { String::new() } else { format!("  ({})", one.kind) };
+        let mark = if one.kind == "regular" {
+            String::new()
+        } else {
+            format!("  ({})", one.kind)
+        };
         context.out.line(&format!("{}{mark}", one.local))?;
     }
     if view.next.is_empty() {
@@ -91,15 +103,22 @@ fn view(
         syntax: Syntax::Unix,
     };
     let schedule = spec.resolve(zones, now).map_err(|error| {
-        let field = if matches!(error, ScheduleError::Zone(_)) { "tz" } else { "expression" };
+        let field = if matches!(error, ScheduleError::Zone(_)) {
+            "tz"
+        } else {
+            "expression"
+        };
         let hint = error.hint();
         invalid(field, &error, hint)
     })?;
-    let zone = zones.get(zone).map_err(|error| invalid("tz", &error, Some(error.hint())))?;
+    let zone = zones
+        .get(zone)
+        .map_err(|error| invalid("tz", &error, Some(error.hint())))?;
     let after = match after {
         None => now,
         Some(text) => {
-            let moment = parse_time(text, now, Some(&zone)).map_err(|error| invalid("after", &error, Some(error.hint())))?;
+            let moment = parse_time(text, now, Some(&zone))
+                .map_err(|error| invalid("after", &error, Some(error.hint())))?;
             Moment::instant(&moment).ok_or_else(|| Failure::usage("--after lies beyond the year 9999"))?
         }
     };
@@ -118,15 +137,30 @@ fn shown(expression: &str, zone: &Zone, schedule: &Schedule, preview: Preview, z
             .iter()
             .map(|one| {
                 let at_ms = one.nominal.as_millisecond();
-                let local = zone.at(one.nominal).strftime("%a %Y-%m-%d %H:%M:%S %:z %Z").to_string();
+                let local = zone
+                    .at(one.nominal)
+                    .strftime("%a %Y-%m-%d %H:%M:%S %:z %Z")
+                    .to_string();
                 let kind = match one.kind {
-                    OccurrenceKind::Regular => "regular".to_owned(),
-                    other => format!("{other:?}").to_ascii_lowercase(),
+                    OccurrenceKind::Regular => "regular",
+                    OccurrenceKind::AfterGap => "after_gap",
+                    OccurrenceKind::FirstPass => "first_pass",
+                    OccurrenceKind::SecondPass => "second_pass",
                 };
-                InstantView { at: times::rfc3339(at_ms), at_ms, local, kind }
+                InstantView {
+                    at: times::rfc3339(at_ms),
+                    at_ms,
+                    local,
+                    kind,
+                }
             })
             .collect(),
-        skips: preview.skips.iter().filter(|skip| skip.reason.is_recorded()).map(skip).collect(),
+        skips: preview
+            .skips
+            .iter()
+            .filter(|skip| skip.reason.is_recorded())
+            .map(skip)
+            .collect(),
         ends: preview.ends,
     }
 }
@@ -149,7 +183,7 @@ mod tests {
     use super::*;
 
     fn next(expression: &str, zone: &str, after: &str) -> Result<Vec<String>, Failure> {
-        let now = "2026-11-22T10:00:00Z".parse().unwrap();
+        let now = crate::times::tests::berlin().now;
         let view = view(expression, zone, 3, Some(after), now, &Zones::bundled())?;
         Ok(view.next.into_iter().filter_map(|one| one.at).collect())
     }
@@ -157,7 +191,14 @@ mod tests {
     #[test]
     fn instants_cross_a_clock_change() {
         let found = next("30 2 * * *", "Europe/Berlin", "2027-03-27T00:00:00Z").unwrap();
-        assert_eq!(found, ["2027-03-27T01:30:00Z", "2027-03-28T01:00:00Z", "2027-03-29T00:30:00Z"]);
+        assert_eq!(
+            found,
+            [
+                "2027-03-27T01:30:00Z",
+                "2027-03-28T01:00:00Z",
+                "2027-03-29T00:30:00Z"
+            ]
+        );
         let same = next("30 2 * * *", "Europe/Berlin", "2027-03-27 01:00").unwrap();
         assert_eq!(found, same, "a reading counts in the zone asked about");
     }
@@ -171,7 +212,10 @@ mod tests {
         ] {
             let failure = next(expression, zone, after).unwrap_err();
             let error = failure.error().unwrap();
-            assert_eq!((error.code, error.field.as_deref()), (Code::InvalidArgument, Some(field)));
+            assert_eq!(
+                (error.code, error.field.as_deref()),
+                (Code::InvalidArgument, Some(field))
+            );
             assert!(error.hint.is_some() || field == "expression", "{error:?}");
         }
     }

@@ -5,7 +5,8 @@ use std::{io::Read as _, time::Duration};
 use creel_proto::{
     agent::v1::{TurnError, TurnEvent, turn_event::Event},
     gateway::v1::{
-        SendMessageRequest, SendMessageResponse, SubscribeMessageRequest, message_service_client::MessageServiceClient,
+        SendMessageRequest, SendMessageResponse, SubscribeMessageRequest,
+        message_service_client::MessageServiceClient,
     },
 };
 use creel_wire::{Code, Error, error::printable};
@@ -76,7 +77,10 @@ async fn wait(
     let mut broken = 0;
     loop {
         let from_sequence = reading.next;
-        let request = SubscribeMessageRequest { message_id: accepted.message_id.clone(), from_sequence };
+        let request = SubscribeMessageRequest {
+            message_id: accepted.message_id.clone(),
+            from_sequence,
+        };
         let mut stream = client
             .call(|channel| {
                 let request = request.clone();
@@ -100,12 +104,16 @@ async fn wait(
         };
         // The turn goes on without us; we go on where we were.
         broken += 1;
-        let lost = ended.as_ref().is_none_or(|status| matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown));
+        let lost = ended
+            .as_ref()
+            .is_none_or(|status| matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown));
         if !lost || broken > RECONNECTS {
             return Err(ended.map_or_else(
                 || {
                     let message = "the answer's stream ended before the answer";
-                    Error::new(Code::Unavailable, "stream_ended", message).hint("creel sessions show main").into()
+                    Error::new(Code::Unavailable, "stream_ended", message)
+                        .hint("creel sessions show main")
+                        .into()
                 },
                 |status| client.judge(&status),
             ));
@@ -124,7 +132,10 @@ struct Reading {
 
 impl Default for Reading {
     fn default() -> Self {
-        Self { next: 1, text: String::new() }
+        Self {
+            next: 1,
+            text: String::new(),
+        }
     }
 }
 
@@ -165,15 +176,26 @@ fn show(context: &mut Context, reading: &mut Reading, event: &TurnEvent) -> Resu
         }
         Some(Event::Error(_)) if !reading.text.is_empty() => context.out.piece("\n"),
         Some(Event::Accepted(accepted)) if accepted.queued_behind > 0 => {
-            context.out.note(&format!("waiting for {} turns of this session before it", accepted.queued_behind));
+            context.out.note(&format!(
+                "waiting for {} turns of this session before it",
+                accepted.queued_behind
+            ));
             Ok(())
         }
         Some(Event::ToolCall(call)) => {
-            context.out.note(&format!("→ {} {}", printable(&call.tool, 64), printable(&call.arguments_json, 200)));
+            context.out.note(&format!(
+                "→ {} {}",
+                printable(&call.tool, 64),
+                printable(&call.arguments_json, 200)
+            ));
             Ok(())
         }
         Some(Event::ToolResult(result)) => {
-            let (mark, what) = if result.ok { ("←", &result.content) } else { ("← refused:", &result.reason) };
+            let (mark, what) = if result.ok {
+                ("←", &result.content)
+            } else {
+                ("← refused:", &result.reason)
+            };
             context.out.note(&format!("{mark} {}", printable(what, 200)));
             Ok(())
         }
@@ -195,22 +217,41 @@ fn show_accepted(context: &mut Context, accepted: &SendMessageResponse) -> Resul
 }
 
 fn failed(error: &TurnError, session: &str) -> Failure {
-    let message = if error.message.is_empty() { format!("the turn failed: {}", error.reason) } else { error.message.clone() };
+    let message = if error.message.is_empty() {
+        format!("the turn failed: {}", error.reason)
+    } else {
+        error.message.clone()
+    };
+    let hint = if error.hint.is_empty() {
+        format!("creel sessions show {session}; creel logs agent-runner")
+    } else {
+        error.hint.clone()
+    };
     Error::new(Code::Internal, error.reason.clone(), message)
-        .hint(format!("creel sessions show {session}; creel logs agent-runner"))
+        .hint(hint)
         .into()
 }
 
 fn too_slow(limit: Duration, session: &str) -> Failure {
     let limit = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
-    Error::new(Code::DeadlineExceeded, "timeout", format!("no answer within {}; the turn goes on", times::took(limit)))
-        .hint(format!("creel sessions show {session}, or creel sessions abort {session}"))
-        .into()
+    Error::new(
+        Code::DeadlineExceeded,
+        "timeout",
+        format!("no answer within {}; the turn goes on", times::took(limit)),
+    )
+    .hint(format!(
+        "creel sessions show {session}, or creel sessions abort {session}"
+    ))
+    .into()
 }
 
 /// The text, from stdin for `-`.
 fn message(text: &str) -> Result<String, Failure> {
-    let text = if text == "-" { from_stdin()? } else { text.to_owned() };
+    let text = if text == "-" {
+        from_stdin()?
+    } else {
+        text.to_owned()
+    };
     if text.trim().is_empty() {
         return Err(Failure::usage("the message is empty"));
     }
@@ -239,20 +280,37 @@ mod tests {
     use super::*;
 
     fn event(sequence: u64, event: Event) -> TurnEvent {
-        TurnEvent { sequence, event: Some(event), ..TurnEvent::default() }
+        TurnEvent {
+            sequence,
+            event: Some(event),
+            ..TurnEvent::default()
+        }
     }
 
     #[test]
     fn a_turn_is_read_to_its_end_and_resumed_after_what_was_seen() {
         let mut reading = Reading::default();
         assert_eq!(reading.next, 1);
-        assert_eq!(reading.take(event(4, Event::Delta(TextDelta { text: "Hel".into() }))), None);
+        assert_eq!(
+            reading.take(event(4, Event::Delta(TextDelta { text: "Hel".into() }))),
+            None
+        );
         assert_eq!(reading.next, 5);
         assert_eq!(reading.rest("Hello"), "lo\n");
         assert_eq!(reading.rest("Bye"), "\nBye\n");
-        assert_eq!(reading.take(event(5, Event::Final(Final { text: "Hello".into() }))), Some(Ok("Hello".into())));
-        let error = TurnError { reason: "timeout".into(), message: "took too long".into() };
-        assert_eq!(Reading::default().take(event(1, Event::Error(error.clone()))), Some(Err(error.clone())));
+        assert_eq!(
+            reading.take(event(5, Event::Final(Final { text: "Hello".into() }))),
+            Some(Ok("Hello".into()))
+        );
+        let error = TurnError {
+            reason: "timeout".into(),
+            message: "took too long".into(),
+            hint: String::new(),
+        };
+        assert_eq!(
+            Reading::default().take(event(1, Event::Error(error.clone()))),
+            Some(Err(error.clone()))
+        );
         let failure = failed(&error, "main");
         let told = failure.error().unwrap();
         assert_eq!((told.reason.as_ref(), told.code.exit()), ("timeout", 1));

@@ -25,8 +25,16 @@ pub(super) async fn run(context: &mut Context, command: Sessions) -> Result<(), 
     match command {
         Sessions::List { prefix } => list(context, prefix.unwrap_or_default()).await,
         Sessions::Show { key, limit } => show(context, &key, limit).await,
-        Sessions::Abort { which, reason, repeatable } => {
-            let request = AbortTurnRequest { request_id: request_id(&repeatable), reason, ..AbortTurnRequest::default() };
+        Sessions::Abort {
+            which,
+            reason,
+            repeatable,
+        } => {
+            let request = AbortTurnRequest {
+                request_id: request_id(&repeatable),
+                reason,
+                ..AbortTurnRequest::default()
+            };
             abort(context, &which, request).await
         }
     }
@@ -36,8 +44,9 @@ pub(super) async fn run(context: &mut Context, command: Sessions) -> Result<(), 
 pub(super) fn key(text: &str) -> Result<SessionKey, Failure> {
     match text {
         "main" => Ok(SessionKey::main(AGENT)),
-        text if text.contains(':') => SessionKey::parse(text)
-            .map_err(|error| Failure::usage_hint(error.to_string(), "creel sessions list shows the keys there are")),
+        text if text.contains(':') => SessionKey::parse(text).map_err(|error| {
+            Failure::usage_hint(error.to_string(), "creel sessions list shows the keys there are")
+        }),
         "" => Err(Failure::usage("the session is empty")),
         name => Ok(SessionKey::Direct {
             agent: AGENT.to_owned(),
@@ -53,7 +62,11 @@ async fn list(context: &mut Context, prefix: String) -> Result<(), Failure> {
     let mut found = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = ListContextsRequest { page_size: PAGE, page_token, prefix: prefix.clone() };
+        let request = ListContextsRequest {
+            page_size: PAGE,
+            page_token,
+            prefix: prefix.clone(),
+        };
         let page = client
             .call(|channel| {
                 let request = request.clone();
@@ -81,19 +94,28 @@ async fn list(context: &mut Context, prefix: String) -> Result<(), Failure> {
                 one.session.clone(),
                 one.turns.to_string(),
                 local.show_opt(one.last_active_at_ms),
-                if one.current_turn_id.is_some() { "running".to_owned() } else { "idle".to_owned() },
+                if one.current_turn_id.is_some() {
+                    "running".to_owned()
+                } else {
+                    "idle".to_owned()
+                },
                 one.queued_events.to_string(),
                 one.trust.clone(),
             ]
         })
         .collect();
-    context.out.table(&["SESSION", "TURNS", "LAST ACTIVE", "STATE", "QUEUED", "TRUST"], &rows)
+    context.out.table(
+        &["SESSION", "TURNS", "LAST ACTIVE", "STATE", "QUEUED", "TRUST"],
+        &rows,
+    )
 }
 
 async fn show(context: &mut Context, text: &str, limit: u16) -> Result<(), Failure> {
     let session = key(text)?.to_string();
     let client = context.client().await?;
-    let request = GetContextRequest { session: session.clone() };
+    let request = GetContextRequest {
+        session: session.clone(),
+    };
     let found = client
         .call(|channel| {
             let request = request.clone();
@@ -106,7 +128,10 @@ async fn show(context: &mut Context, text: &str, limit: u16) -> Result<(), Failu
         return context.out.json(&view);
     }
     let local = context.local();
-    let running = view.current_turn_id.as_ref().map_or_else(String::new, |turn| format!(" · running turn {turn}"));
+    let running = view
+        .current_turn_id
+        .as_ref()
+        .map_or_else(String::new, |turn| format!(" · running turn {turn}"));
     context.out.line(&format!(
         "{} · {} · {} turns · last active {}{running}",
         view.session,
@@ -115,7 +140,9 @@ async fn show(context: &mut Context, text: &str, limit: u16) -> Result<(), Failu
         local.show_opt(view.last_active_at_ms)
     ))?;
     for entry in view.entries.iter().flatten() {
-        let when = entry.time_ms.map_or_else(|| "-".to_owned(), |ms| local.show_seconds(ms));
+        let when = entry
+            .time_ms
+            .map_or_else(|| "-".to_owned(), |ms| local.show_seconds(ms));
         context.out.line(&format!("\n[{when}] {}", heading(entry)))?;
         if let Some(text) = &entry.text {
             context.out.line(text)?;
@@ -129,8 +156,12 @@ async fn transcript(client: &Client, session: &str, limit: u16) -> Result<Vec<En
     if limit == 0 {
         return Ok(Vec::new());
     }
-    let request =
-        GetTranscriptRequest { session: session.to_owned(), from_index: 0, page_size: i32::from(limit), tail: true };
+    let request = GetTranscriptRequest {
+        session: session.to_owned(),
+        from_index: 0,
+        page_size: i32::from(limit),
+        tail: true,
+    };
     let page = client
         .call(|channel| {
             let request = request.clone();
@@ -142,23 +173,50 @@ async fn transcript(client: &Client, session: &str, limit: u16) -> Result<Vec<En
 
 fn heading(entry: &EntryView) -> String {
     let from = entry.provenance.as_ref().map_or_else(String::new, |from| {
-        let who = from.job_name.as_ref().map(|job| format!("job {job}")).or_else(|| from.principal.clone());
-        who.map_or_else(|| format!(" ({})", from.origin), |who| format!(" ({}: {})", from.origin, printable(&who, 64)))
+        let who = from
+            .job_name
+            .as_ref()
+            .map(|job| format!("job {job}"))
+            .or_else(|| from.principal.clone());
+        who.map_or_else(
+            || format!(" ({})", from.origin),
+            |who| format!(" ({}: {})", from.origin, printable(&who, 64)),
+        )
     });
-    let topic = entry.topic.as_ref().map_or_else(String::new, |topic| format!(" · {topic}"));
-    let state = entry.state.as_ref().map_or_else(String::new, |state| format!(" · {state}"));
-    let reason = entry.reason.as_ref().map_or_else(String::new, |reason| format!(" · {reason}"));
+    let topic = entry
+        .topic
+        .as_ref()
+        .map_or_else(String::new, |topic| format!(" · {topic}"));
+    let state = entry
+        .state
+        .as_ref()
+        .map_or_else(String::new, |state| format!(" · {state}"));
+    let reason = entry
+        .reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!(" · {reason}"));
     format!("{}{topic}{state}{reason}{from}", entry.kind)
 }
 
 async fn abort(context: &mut Context, which: &str, request: AbortTurnRequest) -> Result<(), Failure> {
     let client = context.client().await?;
-    let of_session = |session: SessionKey| AbortTurnRequest { session: session.to_string(), ..request.clone() };
+    let of_session = |session: SessionKey| AbortTurnRequest {
+        session: session.to_string(),
+        ..request.clone()
+    };
     let turn = if which == "main" || which.contains(':') {
         stop(&client, of_session(key(which)?)).await?
     } else {
         // A turn's id or a conversation's name: only the runner can tell.
-        match stop(&client, AbortTurnRequest { turn_id: which.to_owned(), ..request.clone() }).await {
+        match stop(
+            &client,
+            AbortTurnRequest {
+                turn_id: which.to_owned(),
+                ..request.clone()
+            },
+        )
+        .await
+        {
             Err(failure) if matches!(failure.code(), Some(Code::NotFound | Code::InvalidArgument)) => {
                 match stop(&client, of_session(key(which)?)).await {
                     Err(failure) if failure.code() == Some(Code::NotFound) => return Err(nothing(which)),
@@ -172,7 +230,10 @@ async fn abort(context: &mut Context, which: &str, request: AbortTurnRequest) ->
     if context.out.is_json() {
         return context.out.json(&view);
     }
-    context.out.line(&format!("turn {} of {}: {}", view.turn_id, view.session, view.state))
+    context.out.line(&format!(
+        "turn {} of {}: {}",
+        view.turn_id, view.session, view.state
+    ))
 }
 
 async fn stop(client: &Client, request: AbortTurnRequest) -> Result<Turn, Failure> {
@@ -186,7 +247,9 @@ async fn stop(client: &Client, request: AbortTurnRequest) -> Result<Turn, Failur
 
 fn nothing(which: &str) -> Failure {
     let message = format!("no turn and no session `{}`", printable(which, 128));
-    Error::new(Code::NotFound, "not_found", message).hint("creel sessions list").into()
+    Error::new(Code::NotFound, "not_found", message)
+        .hint("creel sessions list")
+        .into()
 }
 
 #[cfg(test)]

@@ -17,7 +17,11 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
     match ask(context).await {
         Ok((client, status)) => {
             let view = StatusView::of(&status, cli(&client), context.clock.now_ms());
-            if context.out.is_json() { context.out.json(&view) } else { show(context, &view) }
+            if context.out.is_json() {
+                context.out.json(&view)
+            } else {
+                show(context, &view)
+            }
         }
         Err(failure) => {
             // The edge is down: what the supervisor knows of its children is all the more wanted.
@@ -52,25 +56,52 @@ pub(super) fn cli(client: &Client) -> CliView {
 fn show(context: &mut Context, view: &StatusView) -> Result<(), Failure> {
     let local = context.local();
     let ready = if view.ready { "ready" } else { "not ready" };
-    context.out.line(&format!("creel {} · profile {} · {ready}", view.version, view.profile))?;
+    context.out.line(&format!(
+        "creel {} · profile {} · {ready}",
+        view.version, view.profile
+    ))?;
     let rows: Vec<Vec<String>> = view.services.iter().map(|service| row(service, &local)).collect();
-    context.out.table(&["SERVICE", "STATE", "SINCE", "RESTARTS", "MEMORY", "PID"], &rows)?;
+    context
+        .out
+        .table(&["SERVICE", "STATE", "SINCE", "RESTARTS", "MEMORY", "PID"], &rows)?;
     context.out.line("")?;
-    let until = view.edge.certificate_expires_at_ms.map_or_else(|| "-".to_owned(), |ms| local.show(ms));
+    let until = view
+        .edge
+        .certificate_expires_at_ms
+        .map_or_else(|| "-".to_owned(), |ms| local.show(ms));
     let facts = [
-        ("edge", format!("{} · {} connections", view.edge.address, view.connections)),
-        ("certificate", format!("sha256 {} · until {until}", view.edge.certificate_sha256)),
+        (
+            "edge",
+            format!("{} · {} connections", view.edge.address, view.connections),
+        ),
+        (
+            "certificate",
+            format!("sha256 {} · until {until}", view.edge.certificate_sha256),
+        ),
         ("names", view.edge.names.join(" ")),
-        ("metrics", view.metrics_address.as_ref().map_or_else(|| "-".to_owned(), |at| format!("http://{at}/metrics"))),
+        (
+            "metrics",
+            view.metrics_address
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), |at| format!("http://{at}/metrics")),
+        ),
         ("walls", walls(&view.walls)),
         ("sandbox", format!("{} for turns", view.sandbox)),
-        ("this machine", format!("certificate until {}", local.show(view.cli.certificate_expires_at_ms))),
+        (
+            "this machine",
+            format!(
+                "certificate until {}",
+                local.show(view.cli.certificate_expires_at_ms)
+            ),
+        ),
     ];
     for (name, value) in facts {
         context.out.line(&format!("{name:<13}{value}"))?;
     }
     for action in &view.actions {
-        context.out.line(&format!("! {}\n    next: {}", action.what, action.next))?;
+        context
+            .out
+            .line(&format!("! {}\n    next: {}", action.what, action.next))?;
     }
     Ok(())
 }
@@ -86,10 +117,19 @@ fn show_children(context: &mut Context, known: &StatusFile) -> Result<(), Failur
         .iter()
         .map(|child| {
             let (since, pid) = (local.distance(child.since_unix_ms), child.pid.to_string());
-            vec![child.name.clone(), child.state.clone(), since, child.restarts.to_string(), pid, child.detail.clone()]
+            vec![
+                child.name.clone(),
+                child.state.clone(),
+                since,
+                child.restarts.to_string(),
+                pid,
+                child.detail.clone(),
+            ]
         })
         .collect();
-    context.out.table(&["SERVICE", "STATE", "SINCE", "RESTARTS", "PID", "DETAIL"], &rows)
+    context
+        .out
+        .table(&["SERVICE", "STATE", "SINCE", "RESTARTS", "PID", "DETAIL"], &rows)
 }
 
 fn row(service: &ServiceView, local: &Local) -> Vec<String> {
@@ -97,7 +137,9 @@ fn row(service: &ServiceView, local: &Local) -> Vec<String> {
     vec![
         service.name.clone(),
         service.state.clone(),
-        service.since_ms.map_or_else(|| "-".to_owned(), |ms| local.distance(ms)),
+        service
+            .since_ms
+            .map_or_else(|| "-".to_owned(), |ms| local.distance(ms)),
         service.restarts.to_string(),
         or_dash(service.memory_bytes > 0, mib(service.memory_bytes)),
         or_dash(service.pid > 0, service.pid.to_string()),
@@ -124,6 +166,9 @@ mod tests {
 
     #[test]
     fn memory_is_in_mebibytes() {
-        assert_eq!((mib(0), mib(1 << 20), mib((3 << 20) + (1 << 19))), ("0.0 MiB".into(), "1.0 MiB".into(), "3.5 MiB".into()));
+        assert_eq!(
+            (mib(0), mib(1 << 20), mib((3 << 20) + (1 << 19))),
+            ("0.0 MiB".into(), "1.0 MiB".into(), "3.5 MiB".into())
+        );
     }
 }

@@ -16,7 +16,11 @@ struct VersionView {
 
 pub(super) fn version(context: &mut Context) -> Result<(), Failure> {
     let built_at_ms = creel_kit::BUILT_AT_UNIX * 1_000;
-    let view = VersionView { version: creel_kit::VERSION, built_at: times::rfc3339(built_at_ms), built_at_ms };
+    let view = VersionView {
+        version: creel_kit::VERSION,
+        built_at: times::rfc3339(built_at_ms),
+        built_at_ms,
+    };
     if context.out.is_json() {
         return context.out.json(&view);
     }
@@ -28,7 +32,9 @@ pub(super) fn completions(context: &mut Context, shell: Shell) -> Result<(), Fai
     clap_complete::generate(shell, &mut Cli::command(), "creel", &mut script);
     let script = String::from_utf8_lossy(&script);
     if context.out.is_json() {
-        return context.out.json(&serde_json::json!({ "shell": shell.to_string(), "script": script }));
+        return context
+            .out
+            .json(&serde_json::json!({ "shell": shell.to_string(), "script": script }));
     }
     context.out.piece(&script)
 }

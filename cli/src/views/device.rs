@@ -69,8 +69,14 @@ mod tests {
             ..Device::default()
         };
         let view = serde_json::to_value(DeviceView::of(&device, Some("ab"))).unwrap();
-        assert_eq!((&view["role"], &view["state"]), (&"operator".into(), &"revoked".into()));
+        assert_eq!(
+            (&view["role"], &view["state"]),
+            (&"operator".into(), &"revoked".into())
+        );
         assert_eq!(view["current"], true);
-        assert_eq!(serde_json::to_value(DeviceView::of(&device, None)).unwrap()["current"], false);
+        assert_eq!(
+            serde_json::to_value(DeviceView::of(&device, None)).unwrap()["current"],
+            false
+        );
     }
 }

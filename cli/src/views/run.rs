@@ -23,6 +23,7 @@ pub(crate) struct RunView {
     pub(crate) finished_at: Option<String>,
     pub(crate) finished_at_ms: Option<i64>,
     pub(crate) duration_ms: Option<i64>,
+    pub(crate) slow: bool,
     pub(crate) attempt: u32,
     pub(crate) reason: Option<String>,
     pub(crate) error: Option<String>,
@@ -59,6 +60,7 @@ impl From<&Run> for RunView {
             finished_at: at(run.finished_at.as_ref()),
             finished_at_ms: at_ms(run.finished_at.as_ref()),
             duration_ms: duration_ms(run),
+            slow: run.slow,
             attempt: run.attempt,
             reason: text(&run.reason),
             error: text(&run.error),
@@ -130,8 +132,12 @@ mod tests {
         assert_eq!(get("durationMs"), 1_250);
         assert_eq!(get("reason"), "timeout");
         assert!(get("error").is_null() && get("delivery").is_null() && get("skippedUntilMs").is_null());
-        assert_eq!(view.as_object().unwrap().len(), 23);
+        assert_eq!(view.as_object().unwrap().len(), 24);
         assert!(is_over(&run));
-        assert!(!is_over(&Run { state: RunState::Stuck.into(), finished_at: None, ..run }));
+        assert!(!is_over(&Run {
+            state: RunState::Stuck.into(),
+            finished_at: None,
+            ..run
+        }));
     }
 }

@@ -77,7 +77,9 @@ impl From<&TranscriptEntry> for EntryView {
         };
         match &entry.entry {
             Some(Entry::User(user)) => (view.kind, view.text) = ("user", Some(user.text.clone())),
-            Some(Entry::Assistant(assistant)) => (view.kind, view.text) = ("assistant", Some(assistant.text.clone())),
+            Some(Entry::Assistant(assistant)) => {
+                (view.kind, view.text) = ("assistant", Some(assistant.text.clone()))
+            }
             Some(Entry::System(event)) => {
                 (view.kind, view.text, view.topic) = ("system", Some(event.text.clone()), text(&event.topic));
             }
@@ -100,13 +102,29 @@ mod tests {
 
     #[test]
     fn entries_say_what_they_are() {
-        let of = |entry| serde_json::to_value(EntryView::from(&TranscriptEntry { entry, ..Default::default() })).unwrap();
+        let of = |entry| {
+            serde_json::to_value(EntryView::from(&TranscriptEntry {
+                entry,
+                ..Default::default()
+            }))
+            .unwrap()
+        };
         let user = of(Some(Entry::User(UserMessage { text: "hi".into() })));
         assert_eq!((&user["kind"], &user["text"]), (&"user".into(), &"hi".into()));
-        let ended = of(Some(Entry::Ended(TurnEnded { state: TurnState::Lost.into(), reason: "worker_died".into() })));
-        assert_eq!((&ended["kind"], &ended["state"]), (&"ended".into(), &"lost".into()));
+        let ended = of(Some(Entry::Ended(TurnEnded {
+            state: TurnState::Lost.into(),
+            reason: "worker_died".into(),
+        })));
+        assert_eq!(
+            (&ended["kind"], &ended["state"]),
+            (&"ended".into(), &"lost".into())
+        );
         assert_eq!(ended["reason"], "worker_died");
-        let plain = serde_json::to_value(SessionView::from(&Context { session: "s".into(), ..Context::default() })).unwrap();
+        let plain = serde_json::to_value(SessionView::from(&Context {
+            session: "s".into(),
+            ..Context::default()
+        }))
+        .unwrap();
         assert!(plain.get("entries").is_none(), "a list has no transcripts");
     }
 }

@@ -2,9 +2,9 @@
 
 use creel_proto::{
     scheduler::v1::{
-        AgentTurnPayload, AuditPayload, CatchUp, CatchUpMode, CommandPayload, Delivery, JobSpec, NoDelivery, OnStuck,
-        Overlap, OverlapMode, Payload, Policy, Retry, SessionDelivery, SystemEventPayload, WebhookDelivery, delivery,
-        payload,
+        AgentTurnPayload, AuditPayload, CatchUp, CatchUpMode, CommandPayload, Delivery, JobSpec, NoDelivery,
+        OnStuck, Overlap, OverlapMode, Payload, Policy, Retry, SessionDelivery, SystemEventPayload,
+        WebhookDelivery, delivery, payload,
     },
     time,
 };
@@ -42,7 +42,12 @@ const fn yes() -> bool {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+#[serde(
+    tag = "kind",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
+)]
 pub(crate) enum PayloadView {
     SystemEvent {
         text: String,
@@ -134,9 +139,17 @@ impl From<&JobSpec> for SpecView {
             description: text(&spec.description),
             schedule: spec.schedule.as_ref().and_then(schedule::words),
             target: text(&spec.target),
-            payload: spec.payload.as_ref().and_then(|payload| payload.kind.as_ref()).map(PayloadView::from),
+            payload: spec
+                .payload
+                .as_ref()
+                .and_then(|payload| payload.kind.as_ref())
+                .map(PayloadView::from),
             policy: spec.policy.as_ref().map(PolicyView::from).unwrap_or_default(),
-            delivery: spec.delivery.as_ref().and_then(|delivery| delivery.to.as_ref()).map(DeliveryView::from),
+            delivery: spec
+                .delivery
+                .as_ref()
+                .and_then(|delivery| delivery.to.as_ref())
+                .map(DeliveryView::from),
             enabled: !spec.disabled,
             delete_after_run: spec.delete_after_run,
         }
@@ -152,11 +165,21 @@ impl SpecView {
         Ok(JobSpec {
             name: self.name.clone(),
             description: self.description.clone().unwrap_or_default(),
-            schedule: self.schedule.as_ref().map(|spec| schedule::wire(spec, now)).transpose()?,
+            schedule: self
+                .schedule
+                .as_ref()
+                .map(|spec| schedule::wire(spec, now))
+                .transpose()?,
             target: self.target.clone().unwrap_or_else(|| "main".to_owned()),
-            payload: self.payload.clone().map(|payload| Payload { kind: Some(payload.into()) }),
-            policy: (self.policy != PolicyView::default()).then(|| self.policy.wire()).transpose()?,
-            delivery: self.delivery.clone().map(|delivery| Delivery { to: Some(delivery.into()) }),
+            payload: self.payload.clone().map(|payload| Payload {
+                kind: Some(payload.into()),
+            }),
+            policy: (self.policy != PolicyView::default())
+                .then(|| self.policy.wire())
+                .transpose()?,
+            delivery: self.delivery.clone().map(|delivery| Delivery {
+                to: Some(delivery.into()),
+            }),
             disabled: !self.enabled,
             delete_after_run: self.delete_after_run,
         })
@@ -166,15 +189,19 @@ impl SpecView {
 impl From<&payload::Kind> for PayloadView {
     fn from(kind: &payload::Kind) -> Self {
         match kind {
-            payload::Kind::SystemEvent(event) => Self::SystemEvent { text: event.text.clone() },
+            payload::Kind::SystemEvent(event) => Self::SystemEvent {
+                text: event.text.clone(),
+            },
             payload::Kind::AgentTurn(turn) => Self::AgentTurn {
                 message: turn.message.clone(),
                 backend: text(&turn.backend),
                 timeout_ms: lasting_ms(turn.timeout.as_ref()),
             },
-            payload::Kind::Command(command) => {
-                Self::Command { argv: command.argv.clone(), text: text(&command.text), cwd: text(&command.cwd) }
-            }
+            payload::Kind::Command(command) => Self::Command {
+                argv: command.argv.clone(),
+                text: text(&command.text),
+                cwd: text(&command.cwd),
+            },
             payload::Kind::Audit(_) => Self::Audit {},
         }
     }
@@ -184,7 +211,11 @@ impl From<PayloadView> for payload::Kind {
     fn from(view: PayloadView) -> Self {
         match view {
             PayloadView::SystemEvent { text } => Self::SystemEvent(SystemEventPayload { text }),
-            PayloadView::AgentTurn { message, backend, timeout_ms } => Self::AgentTurn(AgentTurnPayload {
+            PayloadView::AgentTurn {
+                message,
+                backend,
+                timeout_ms,
+            } => Self::AgentTurn(AgentTurnPayload {
                 message,
                 backend: backend.unwrap_or_default(),
                 timeout: timeout_ms.map(time::duration),
@@ -203,7 +234,9 @@ impl From<&delivery::To> for DeliveryView {
     fn from(to: &delivery::To) -> Self {
         match to {
             delivery::To::None(_) => Self::None {},
-            delivery::To::Session(to) => Self::Session { session: to.session.clone() },
+            delivery::To::Session(to) => Self::Session {
+                session: to.session.clone(),
+            },
             delivery::To::Webhook(to) => Self::Webhook { url: to.url.clone() },
         }
     }
@@ -255,18 +288,33 @@ impl PolicyView {
     fn wire(&self) -> Result<Policy, Failure> {
         let catch_up = self.catch_up.as_ref().map(|view| {
             Ok::<_, Failure>(CatchUp {
-                mode: value(&view.mode, "policy.catchUp.mode", "CATCH_UP_MODE_", CatchUpMode::from_str_name)?.into(),
+                mode: value(
+                    &view.mode,
+                    "policy.catchUp.mode",
+                    "CATCH_UP_MODE_",
+                    CatchUpMode::from_str_name,
+                )?
+                .into(),
                 max: view.max.unwrap_or_default(),
                 window: view.window_ms.map(time::duration),
             })
         });
         let overlap = self.overlap.as_ref().map(|view| {
             Ok::<_, Failure>(Overlap {
-                mode: value(&view.mode, "policy.overlap.mode", "OVERLAP_MODE_", OverlapMode::from_str_name)?.into(),
+                mode: value(
+                    &view.mode,
+                    "policy.overlap.mode",
+                    "OVERLAP_MODE_",
+                    OverlapMode::from_str_name,
+                )?
+                .into(),
                 max: view.max.unwrap_or_default(),
             })
         });
-        let on_stuck = self.on_stuck.as_ref().map(|word| value(word, "policy.onStuck", "ON_STUCK_", OnStuck::from_str_name));
+        let on_stuck = self
+            .on_stuck
+            .as_ref()
+            .map(|word| value(word, "policy.onStuck", "ON_STUCK_", OnStuck::from_str_name));
         Ok(Policy {
             catch_up: catch_up.transpose()?,
             overlap: overlap.transpose()?,
@@ -289,10 +337,12 @@ impl PolicyView {
 /// The enum value of a word; the inverse of [`word`].
 fn value<T>(word: &str, field: &str, prefix: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, Failure> {
     let name = format!("{prefix}{}", word.to_ascii_uppercase());
-    read(&name).filter(|_| !name.ends_with("_UNSPECIFIED")).ok_or_else(|| {
-        let shown = creel_wire::error::printable(word, 64);
-        Failure::usage(format!("`{shown}` is no value of {field}"))
-    })
+    read(&name)
+        .filter(|_| !name.ends_with("_UNSPECIFIED"))
+        .ok_or_else(|| {
+            let shown = creel_wire::error::printable(word, 64);
+            Failure::usage(format!("`{shown}` is no value of {field}"))
+        })
 }
 
 #[cfg(test)]

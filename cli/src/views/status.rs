@@ -116,17 +116,38 @@ impl StatusView {
 
     fn actions(&self, now_ms: i64) -> Vec<Action> {
         let mut actions: Vec<Action> = self.services.iter().filter_map(ServiceView::action).collect();
-        let mut add = |what: String, next: &str| actions.push(Action { what, next: next.to_owned() });
-        if self.edge.certificate_expires_at_ms.is_some_and(|until| until - now_ms < EDGE_LATE_MS) {
-            add("the edge's certificate ends soon and was not renewed".to_owned(), "creel logs gateway");
+        let mut add = |what: String, next: &str| {
+            actions.push(Action {
+                what,
+                next: next.to_owned(),
+            })
+        };
+        if self
+            .edge
+            .certificate_expires_at_ms
+            .is_some_and(|until| until - now_ms < EDGE_LATE_MS)
+        {
+            add(
+                "the edge's certificate ends soon and was not renewed".to_owned(),
+                "creel logs gateway",
+            );
         }
         if self.cli.certificate_expires_at_ms - now_ms < CLI_LATE_MS {
-            add("this machine's certificate ends soon and was not renewed".to_owned(), "creel doctor");
+            add(
+                "this machine's certificate ends soon and was not renewed".to_owned(),
+                "creel doctor",
+            );
         }
         match self.sandbox.as_str() {
             "full" => {}
-            "none" => add("the sandbox can't hold a turn, so none runs".to_owned(), "creel doctor"),
-            _ => add(format!("the sandbox of turns is {}", self.sandbox), "creel doctor"),
+            "none" => add(
+                "the sandbox can't hold a turn, so none runs".to_owned(),
+                "creel doctor",
+            ),
+            _ => add(
+                format!("the sandbox of turns is {}", self.sandbox),
+                "creel doctor",
+            ),
         }
         actions
     }
@@ -140,7 +161,10 @@ impl ServiceView {
 
     /// What to do about it, if anything.
     fn action(&self) -> Option<Action> {
-        let detail = self.detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
+        let detail = self
+            .detail
+            .as_ref()
+            .map_or_else(String::new, |detail| format!(": {detail}"));
         (!self.is_ready()).then(|| Action {
             what: format!("{} is {}{detail}", self.name, self.state),
             next: format!("creel logs {}", self.name),
@@ -157,7 +181,12 @@ mod tests {
     const DAY_MS: i64 = 86_400_000;
 
     fn view(state: &str, edge_days: i64, cli_days: i64, sandbox: &str) -> StatusView {
-        let service = ServiceStatus { name: "scheduler".into(), state: state.into(), detail: "no store".into(), ..Default::default() };
+        let service = ServiceStatus {
+            name: "scheduler".into(),
+            state: state.into(),
+            detail: "no store".into(),
+            ..Default::default()
+        };
         let status = Status {
             services: vec![service],
             edge_certificate_expires_at: Some(timestamp(edge_days * DAY_MS)),
@@ -165,7 +194,11 @@ mod tests {
             ready: true,
             ..Status::default()
         };
-        let cli = CliView { device_id: None, certificate_expires_at: None, certificate_expires_at_ms: cli_days * DAY_MS };
+        let cli = CliView {
+            device_id: None,
+            certificate_expires_at: None,
+            certificate_expires_at_ms: cli_days * DAY_MS,
+        };
         StatusView::of(&status, cli, 0)
     }
 
@@ -173,7 +206,13 @@ mod tests {
     fn only_what_needs_a_hand_is_an_action_and_each_names_a_command() {
         assert_eq!(view("ready", 500, 80, "full").actions, Vec::new());
         let actions = view("failed", 500, 80, "full").actions;
-        assert_eq!(actions, [Action { what: "scheduler is failed: no store".into(), next: "creel logs scheduler".into() }]);
+        assert_eq!(
+            actions,
+            [Action {
+                what: "scheduler is failed: no store".into(),
+                next: "creel logs scheduler".into()
+            }]
+        );
         assert_eq!(view("ready", 20, 80, "full").actions.len(), 1);
         assert_eq!(view("ready", 500, 10, "full").actions.len(), 1);
         assert_eq!(view("ready", 500, 80, "partial").actions.len(), 1);

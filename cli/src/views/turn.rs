@@ -30,6 +30,7 @@ pub(crate) struct TurnView {
 pub(crate) struct TurnErrorView {
     pub(crate) reason: String,
     pub(crate) message: String,
+    pub(crate) hint: Option<String>,
 }
 
 /// Where an input came from.
@@ -69,10 +70,11 @@ impl From<&Turn> for TurnView {
             finished_at: at(turn.finished_at.as_ref()),
             finished_at_ms: at_ms(turn.finished_at.as_ref()),
             reply: text(&turn.reply),
-            error: turn
-                .error
-                .as_ref()
-                .map(|error| TurnErrorView { reason: error.reason.clone(), message: error.message.clone() }),
+            error: turn.error.as_ref().map(|error| TurnErrorView {
+                reason: error.reason.clone(),
+                message: error.message.clone(),
+                hint: text(&error.hint),
+            }),
             sandbox: text(&turn.sandbox),
             provenance: turn.provenance.as_ref().map(ProvenanceView::from),
         }
@@ -83,9 +85,10 @@ impl From<&Turn> for TurnView {
 pub(crate) fn event(event: &TurnEvent) -> Option<Value> {
     let (kind, body) = match event.event.as_ref()? {
         Event::Accepted(accepted) => ("accepted", json!({ "queuedBehind": accepted.queued_behind })),
-        Event::Started(started) => {
-            ("started", json!({ "backend": text(&started.backend), "sandbox": text(&started.sandbox) }))
-        }
+        Event::Started(started) => (
+            "started",
+            json!({ "backend": text(&started.backend), "sandbox": text(&started.sandbox) }),
+        ),
         Event::Delta(delta) => ("delta", json!({ "text": delta.text })),
         Event::ToolCall(call) => (
             "toolCall",
@@ -97,11 +100,15 @@ pub(crate) fn event(event: &TurnEvent) -> Option<Value> {
                 "callId": result.call_id, "ok": result.ok, "reason": text(&result.reason), "content": result.content,
             }),
         ),
-        Event::Usage(usage) => {
-            ("usage", json!({ "inputTokens": usage.input_tokens, "outputTokens": usage.output_tokens }))
-        }
+        Event::Usage(usage) => (
+            "usage",
+            json!({ "inputTokens": usage.input_tokens, "outputTokens": usage.output_tokens }),
+        ),
         Event::Final(last) => ("final", json!({ "text": last.text })),
-        Event::Error(error) => ("error", json!({ "reason": error.reason, "message": error.message })),
+        Event::Error(error) => (
+            "error",
+            json!({ "reason": error.reason, "message": error.message, "hint": text(&error.hint) }),
+        ),
     };
     let mut value = json!({
         "turnId": event.turn_id,
@@ -144,12 +151,19 @@ mod tests {
     fn a_turn_that_failed_says_why() {
         let turn = Turn {
             state: TurnState::TimedOut.into(),
-            error: Some(TurnError { reason: "timeout".into(), message: "took too long".into() }),
+            error: Some(TurnError {
+                reason: "timeout".into(),
+                message: "took too long".into(),
+                hint: "creel send --timeout 5m".into(),
+            }),
             ..Turn::default()
         };
         let view = serde_json::to_value(TurnView::from(&turn)).unwrap();
         assert_eq!(view["state"], "timed_out");
-        assert_eq!(view["error"], json!({ "reason": "timeout", "message": "took too long" }));
+        assert_eq!(
+            view["error"],
+            json!({ "reason": "timeout", "message": "took too long", "hint": "creel send --timeout 5m" })
+        );
         assert!(view["reply"].is_null());
     }
 }

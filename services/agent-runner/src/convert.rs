@@ -13,6 +13,11 @@ use crate::{
     turn::Outcome,
 };
 
+/// The state of a record.
+pub(crate) fn state(record: &TurnRecord) -> TurnState {
+    TurnState::try_from(record.state).unwrap_or_default()
+}
+
 /// A turn as it is told. `last_sequence` is the newest visible event.
 pub(crate) fn turn(record: &TurnRecord, last_sequence: u64, reply: String) -> Turn {
     Turn {

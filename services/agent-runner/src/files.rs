@@ -56,7 +56,7 @@ impl Dirs {
     /// # Errors
     /// The system's.
     pub(crate) fn make(&self, turn: &str, key: &SessionKey) -> io::Result<Places> {
-        let own = self.turns.join(turn);
+        let own = self.own(turn);
         let tmp = own.join("tmp");
         private_dir(&tmp)?;
         let cwd = if session::is_ephemeral(key) {
@@ -65,7 +65,12 @@ impl Dirs {
             self.workspace.join(session::workspace_name(key))
         };
         private_dir(&cwd)?;
-        Ok(Places { own, tmp, cwd })
+        Ok(Places { tmp, cwd })
+    }
+
+    /// All that is a turn's alone; removed at its end.
+    pub(crate) fn own(&self, turn: &str) -> PathBuf {
+        self.turns.join(turn)
     }
 
     /// Where the long input of a turn lies.
@@ -85,8 +90,6 @@ impl Dirs {
 /// The directories of a running turn.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
-    /// All that is the turn's alone; removed at its end.
-    pub(crate) own: PathBuf,
     pub(crate) tmp: PathBuf,
     pub(crate) cwd: PathBuf,
 }

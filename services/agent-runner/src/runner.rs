@@ -289,9 +289,12 @@ impl Runner {
             return Err(Error::new(Code::FailedPrecondition, "context_closing", "the session is being deleted"));
         }
         let ticket = Ticket { turn: id.clone(), context: new.key.to_string(), owner: new.owner.clone() };
-        let behind = self.queue().admit(ticket)?;
         let plan = course::Plan { key: new.key.clone(), backend: backend.clone(), timeout_ms };
+        // Known before it is in the queue: from then on anybody's dispatch may take it.
         let durable = self.insert_live(&id, plan, Progress::default());
+        let behind = self.queue().admit(ticket).inspect_err(|_| {
+            self.live().remove(&id);
+        })?;
         // The worker starts beside the commit. It gets no word before the turn is durable.
         self.dispatch();
         let record = TurnRecord {

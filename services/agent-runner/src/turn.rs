@@ -130,7 +130,6 @@ pub(crate) mod reason {
     pub(crate) const SANDBOX_UNAVAILABLE: &str = "sandbox_unavailable";
     pub(crate) const SANDBOX_PROFILE: &str = "sandbox_profile";
     pub(crate) const BACKEND_MISSING: &str = "backend_missing";
-    pub(crate) const STORAGE: &str = "storage";
 }
 
 /// How a worker went without having said `final` or `error`.

@@ -24,14 +24,22 @@ pub(crate) fn bind(config: &creel_kit::config::Gateway) -> anyhow::Result<Bound>
     Ok(Bound { edge, admin })
 }
 
-#[expect(clippy::print_stderr, reason = "the supervisor shows it: logs are not open yet")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the supervisor shows it: logs are not open yet"
+)]
 fn bind_one(wanted: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     let first = match listen(wanted) {
         Ok(listener) => return Ok(listener),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
-        Err(error) => return Err(error).with_context(|| format!("can't listen on {wanted} ({key} in creel.toml)")),
+        Err(error) => {
+            return Err(error).with_context(|| format!("can't listen on {wanted} ({key} in creel.toml)"));
+        }
     };
-    let holder = holder(wanted).map_or_else(|| "another process".to_owned(), |(name, pid)| format!("{name} (pid {pid})"));
+    let holder = holder(wanted).map_or_else(
+        || "another process".to_owned(),
+        |(name, pid)| format!("{name} (pid {pid})"),
+    );
     if !wanted.ip().is_loopback() {
         return Err(first).with_context(|| {
             format!("{wanted} is held by {holder}; stop it, or set {key} in creel.toml to another port")
@@ -44,7 +52,9 @@ fn bind_one(wanted: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
             return Ok(listener);
         }
     }
-    bail!("{wanted} is held by {holder}, and the {TRIES} ports after it are taken too; set {key} in creel.toml")
+    bail!(
+        "{wanted} is held by {holder}, and the {TRIES} ports after it are taken too; set {key} in creel.toml"
+    )
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -55,11 +65,21 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Who listens on an address, from `/proc`: name and process id.
 fn holder(address: SocketAddr) -> Option<(String, u32)> {
-    let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| inode_of(&fs::read_to_string(table).ok()?, address))?;
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .find_map(|table| inode_of(&fs::read_to_string(table).ok()?, address))?;
     let link = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
         let holds = descriptors
             .flatten()
             .any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == link.as_str()));
@@ -77,7 +97,9 @@ fn inode_of(table: &str, address: SocketAddr) -> Option<String> {
     table.lines().skip(1).find_map(|line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
         let listens = fields.get(1)?.ends_with(&port) && *fields.get(3)? == "0A";
-        listens.then(|| fields.get(9).map(|inode| (*inode).to_owned())).flatten()
+        listens
+            .then(|| fields.get(9).map(|inode| (*inode).to_owned()))
+            .flatten()
     })
 }
 
@@ -99,6 +121,9 @@ mod tests {
         let taken = TcpListener::bind("0.0.0.0:0").unwrap();
         let error = bind_one(taken.local_addr().unwrap(), "gateway.listen").unwrap_err();
         let text = error.to_string();
-        assert!(text.contains(&format!("pid {}", std::process::id())) && text.contains("gateway.listen"), "{text}");
+        assert!(
+            text.contains(&format!("pid {}", std::process::id())) && text.contains("gateway.listen"),
+            "{text}"
+        );
     }
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use creel_kit::{Clock, Deps};
 use creel_proto::{
     identity::v1::{
-        AssertionClaims, DeviceSubject, MintRequest, SignedAssertion, assertion_service_client::AssertionServiceClient,
-        mint_request::Subject,
+        AssertionClaims, DeviceSubject, MintRequest, SignedAssertion,
+        assertion_service_client::AssertionServiceClient, mint_request::Subject,
     },
     time,
 };
@@ -46,7 +46,10 @@ pub(crate) struct Memory {
 impl Callers {
     pub(crate) fn new(deps: &Deps) -> anyhow::Result<Self> {
         let client = AssertionServiceClient::new(deps.peers.channel(ServiceName::Identity)?);
-        Ok(Self { client, clock: deps.clock.clone() })
+        Ok(Self {
+            client,
+            clock: deps.clock.clone(),
+        })
     }
 
     /// The caller on a connection that showed a device certificate.
@@ -76,7 +79,9 @@ impl Callers {
         });
         let mut client = self.client.clone();
         let minted = client
-            .mint(MintRequest { subject: Some(subject) })
+            .mint(MintRequest {
+                subject: Some(subject),
+            })
             .await
             .map_err(|status| match Code::of_grpc(status.code()) {
                 Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Internal => {
@@ -92,8 +97,13 @@ impl Callers {
             .and_then(|signed| AssertionClaims::decode(signed.payload.as_slice()))
             .map_err(|_| Error::internal("reading the assertion"))?;
         let header = authz::header_value(&bytes);
-        let caller = authz::own_caller(claims, bytes).map_err(|_| Error::internal("reading the assertion"))?;
+        let caller =
+            authz::own_caller(claims, bytes).map_err(|_| Error::internal("reading the assertion"))?;
         let expires_at_unix_ms = minted.expires_at.as_ref().map_or(0, time::unix_ms);
-        Ok(Proven { caller, header, expires_at_unix_ms })
+        Ok(Proven {
+            caller,
+            header,
+            expires_at_unix_ms,
+        })
     }
 }

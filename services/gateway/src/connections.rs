@@ -28,7 +28,10 @@ pub(crate) struct Live {
 
 impl Connections {
     pub(crate) fn new(max_per_device: u32) -> Self {
-        Self(Arc::new(Inner { max_per_device, live: Mutex::default() }))
+        Self(Arc::new(Inner {
+            max_per_device,
+            live: Mutex::default(),
+        }))
     }
 
     /// Takes a connection in; `None` when its device has too many.
@@ -39,7 +42,11 @@ impl Connections {
             return None;
         }
         own.insert(id, close);
-        Some(Live { connections: self.clone(), device: device.clone(), id })
+        Some(Live {
+            connections: self.clone(),
+            device: device.clone(),
+            id,
+        })
     }
 
     /// Closes all connections of a device; how many there were.
@@ -86,7 +93,10 @@ mod tests {
     #[test]
     fn connections_are_bounded_per_device_counted_while_they_live_and_closed_together() {
         let connections = Connections::new(2);
-        let (a, b) = (DeviceId::of_public_key(&[1; 32]), DeviceId::of_public_key(&[2; 32]));
+        let (a, b) = (
+            DeviceId::of_public_key(&[1; 32]),
+            DeviceId::of_public_key(&[2; 32]),
+        );
         let token = CancellationToken::new;
         let (first, second, other) = (token(), token(), token());
         let one = connections.open(&a, 1, first.clone()).unwrap();

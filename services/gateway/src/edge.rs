@@ -69,10 +69,16 @@ struct Session {
 impl Edge {
     pub(crate) async fn new(parts: Parts) -> anyhow::Result<Self> {
         let (reporter, health) = tonic_health::server::health_reporter();
-        reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        reporter
+            .set_service_status("", tonic_health::ServingStatus::Serving)
+            .await;
         let reflection_v1 = reflection()?.build_v1()?;
         let reflection_v1alpha = reflection()?.build_v1alpha()?;
-        let local = parts.own.add_service(health).add_service(reflection_v1).add_service(reflection_v1alpha);
+        let local = parts
+            .own
+            .add_service(health)
+            .add_service(reflection_v1)
+            .add_service(reflection_v1alpha);
         let shared = Shared {
             watch: parts.watch,
             callers: parts.callers,
@@ -98,7 +104,10 @@ impl Edge {
         };
         let certificate = self.certificate;
         let acceptor = Acceptor {
-            limits: Limits { connections: self.deps.config.gateway.max_connections as usize, ..Limits::default() },
+            limits: Limits {
+                connections: self.deps.config.gateway.max_connections as usize,
+                ..Limits::default()
+            },
             tls: Arc::new(move || Some(Arc::clone(&certificate.load().tls))),
             domain: self.deps.tls.trust().domain.clone(),
             judge_local: None,
@@ -113,7 +122,10 @@ impl Edge {
                     let (shared, session) = (Arc::clone(&shared), Arc::clone(&session));
                     async move { Ok::<_, Infallible>(shared.handle(&session, request).await) }
                 });
-                Observed::new(handle, Arc::new(move |method, code, seconds| metrics.rpc_finished(method, code, seconds)))
+                Observed::new(
+                    handle,
+                    Arc::new(move |method, code, seconds| metrics.rpc_finished(method, code, seconds)),
+                )
             })
             .await;
     }
@@ -139,7 +151,11 @@ fn open(connection: Arc<Connection>, connections: &Connections) -> Session {
         }
         live
     });
-    Session { connection, memory: Memory::default(), _live: live }
+    Session {
+        connection,
+        memory: Memory::default(),
+        _live: live,
+    }
 }
 
 impl Shared {
@@ -152,7 +168,11 @@ impl Shared {
             .get(http::header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         if !grpc {
-            return http_edge::answer(&request, &self.certificate.load().names, self.drain.is_cancelled());
+            return http_edge::answer(
+                &request,
+                &self.certificate.load().names,
+                self.drain.is_cancelled(),
+            );
         }
         match self.grpc(session, request).await {
             Ok(response) => response,
@@ -175,15 +195,22 @@ impl Shared {
         let caller: &Caller = proven.as_ref().map_or(&nobody, |proven| &proven.caller);
         let reachable = known.is_none_or(|method| method.edge);
         let verdict = authz::decide(path, caller).and_then(|()| {
-            if reachable { Ok(()) } else { Err(not_at_the_edge(path)) }
+            if reachable {
+                Ok(())
+            } else {
+                Err(not_at_the_edge(path))
+            }
         });
         if let Err(error) = verdict {
-            self.outbox.refused(&caller.principal().to_string(), path, &error.reason);
+            self.outbox
+                .refused(&caller.principal().to_string(), path, &error.reason);
             return Err(error);
         }
         match (known, &proven) {
             (Some(method), Some(proven)) if method.owner != "gateway" => {
-                self.upstreams.forward(method, request, proven.header.clone()).await
+                self.upstreams
+                    .forward(method, request, proven.header.clone())
+                    .await
             }
             _ => self.serve_here(request, caller.clone()).await,
         }
@@ -199,5 +226,9 @@ impl Shared {
 
 fn not_at_the_edge(path: &str) -> Error {
     let name = creel_wire::error::printable(path, 200);
-    Error::new(Code::PermissionDenied, "not_at_the_edge", format!("{name} is for services only"))
+    Error::new(
+        Code::PermissionDenied,
+        "not_at_the_edge",
+        format!("{name} is for services only"),
+    )
 }

@@ -34,9 +34,26 @@ pub(crate) struct EdgeCertificate {
 /// Names the certificate must carry: those of the config, loopback, the host's.
 fn names(deps: &Deps) -> Vec<String> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let valid = |name: &String| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
-    let fixed = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), host];
-    let mut names: Vec<String> = deps.config.gateway.names.iter().cloned().chain(fixed.into_iter().filter(valid)).collect();
+    let valid = |name: &String| {
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b))
+    };
+    let fixed = [
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+        host,
+    ];
+    let mut names: Vec<String> = deps
+        .config
+        .gateway
+        .names
+        .iter()
+        .cloned()
+        .chain(fixed.into_iter().filter(valid))
+        .collect();
     names.sort();
     names.dedup();
     names
@@ -52,7 +69,9 @@ pub(crate) async fn load_or_issue(deps: &Deps) -> anyhow::Result<EdgeCertificate
         Err(error) => Err(error).with_context(|| format!("can't read {}", dir.join(name).display())),
     };
     let key = match read("edge-key.pem")? {
-        Some(pem) => KeyPair::from_pem(std::str::from_utf8(&pem).context("edge-key.pem")?).context("edge-key.pem")?,
+        Some(pem) => {
+            KeyPair::from_pem(std::str::from_utf8(&pem).context("edge-key.pem")?).context("edge-key.pem")?
+        }
         None => {
             let key = KeyPair::generate()?;
             write_private(&dir.join("edge-key.pem"), key.serialize_pem().as_bytes())?;
@@ -60,7 +79,10 @@ pub(crate) async fn load_or_issue(deps: &Deps) -> anyhow::Result<EdgeCertificate
         }
     };
     let named = read("edge-names")?.map(|text| String::from_utf8_lossy(&text).into_owned());
-    if let (Some(cert), true) = (read("edge-cert.pem")?, named.as_deref() == Some(wanted.join("\n").as_str())) {
+    if let (Some(cert), true) = (
+        read("edge-cert.pem")?,
+        named.as_deref() == Some(wanted.join("\n").as_str()),
+    ) {
         let credentials = Credentials::from_pem(&cert, key.serialize_pem().as_bytes())?;
         if credentials.not_after_unix_ms()? - RENEW_BEFORE_MS > deps.clock.now_ms() {
             return in_use(deps, &credentials, wanted);
@@ -88,19 +110,26 @@ pub(crate) async fn keep_fresh(deps: Deps, current: Arc<ArcSwap<EdgeCertificate>
         }
         match load_or_issue(&deps).await {
             Ok(fresh) => current.store(Arc::new(fresh)),
-            Err(error) => tracing::error!(%error, "the edge's certificate was not renewed; trying again in an hour"),
+            Err(error) => {
+                tracing::error!(%error, "the edge's certificate was not renewed; trying again in an hour")
+            }
         }
     }
 }
 
 async fn issue(deps: &Deps, key: &KeyPair, names: &[String]) -> anyhow::Result<Vec<Vec<u8>>> {
-    let request = IssueEdgeCertificateRequest { csr_der: request_for(key)?, names: names.to_vec() };
+    let request = IssueEdgeCertificateRequest {
+        csr_der: request_for(key)?,
+        names: names.to_vec(),
+    };
     let mut client = CaServiceClient::new(deps.peers.channel(ServiceName::Identity)?);
     let mut wait = Duration::from_millis(5);
     loop {
         match client.issue_edge_certificate(request.clone()).await {
             Ok(issued) => return Ok(issued.into_inner().chain_der),
-            Err(status) if Code::of_grpc(status.code()) == Code::Unavailable && !deps.drain.is_cancelled() => {
+            Err(status)
+                if Code::of_grpc(status.code()) == Code::Unavailable && !deps.drain.is_cancelled() =>
+            {
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(1));
             }

@@ -30,7 +30,10 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), heard_ms: Arc::default() }
+        Self {
+            start: Instant::now(),
+            heard_ms: Arc::default(),
+        }
     }
 
     fn heard(&self) {
@@ -39,7 +42,9 @@ impl Watch {
     }
 
     fn silent_for(&self) -> Duration {
-        self.start.elapsed().saturating_sub(Duration::from_millis(self.heard_ms.load(Ordering::Relaxed)))
+        self.start
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.heard_ms.load(Ordering::Relaxed)))
     }
 
     /// Whether new calls may pass.
@@ -48,7 +53,10 @@ impl Watch {
         if silent < REFUSE_AFTER {
             return Ok(());
         }
-        let message = format!("identity has not been heard of for {} s, so nobody's standing is known", silent.as_secs());
+        let message = format!(
+            "identity has not been heard of for {} s, so nobody's standing is known",
+            silent.as_secs()
+        );
         Err(Error::new(Code::Unavailable, "identity_silent", message).hint("creel status"))
     }
 }

@@ -13,7 +13,11 @@ use tokio::sync::Mutex;
 use tonic::body::Body;
 
 /// Services the edge forwards to.
-const SERVICES: &[ServiceName] = &[ServiceName::Identity, ServiceName::Scheduler, ServiceName::AgentRunner];
+const SERVICES: &[ServiceName] = &[
+    ServiceName::Identity,
+    ServiceName::Scheduler,
+    ServiceName::AgentRunner,
+];
 
 /// A service that was just restarted gets so many more dials, with a pause between.
 const DIALS: u32 = 5;
@@ -43,7 +47,12 @@ impl Upstreams {
         let mut upstreams = BTreeMap::new();
         for name in SERVICES {
             let dialler = deps.peers.dialler(*name)?;
-            let upstream = Upstream { name: *name, dialler, calls: Line::default(), streams: Line::default() };
+            let upstream = Upstream {
+                name: *name,
+                dialler,
+                calls: Line::default(),
+                streams: Line::default(),
+            };
             upstreams.insert(name.as_str(), upstream);
         }
         Ok(Self(Arc::new(upstreams)))
@@ -58,9 +67,17 @@ impl Upstreams {
         header: HeaderValue,
     ) -> Result<Response<Body>, Error> {
         let upstream = self.0.get(method.owner).ok_or_else(|| {
-            Error::new(Code::Unimplemented, "not_deployed", format!("{} is not part of this stack", method.owner))
+            Error::new(
+                Code::Unimplemented,
+                "not_deployed",
+                format!("{} is not part of this stack", method.owner),
+            )
         })?;
-        let line = if method.client_streaming || method.server_streaming { &upstream.streams } else { &upstream.calls };
+        let line = if method.client_streaming || method.server_streaming {
+            &upstream.streams
+        } else {
+            &upstream.calls
+        };
         let mut sender = line.sender(upstream).await?;
         let request = prepare(request, method, upstream.name, header)?;
         let answer = async {
@@ -78,7 +95,12 @@ impl Upstreams {
 }
 
 fn unavailable(name: ServiceName) -> Error {
-    Error::new(Code::Unavailable, "service_unavailable", format!("{name} did not answer")).hint("creel status")
+    Error::new(
+        Code::Unavailable,
+        "service_unavailable",
+        format!("{name} did not answer"),
+    )
+    .hint("creel status")
 }
 
 impl Line {
@@ -96,7 +118,9 @@ impl Line {
                     self.sender.store(Some(Arc::new(sender.clone())));
                     return Ok(sender);
                 }
-                Err(error) if tried == DIALS => tracing::warn!(service = %upstream.name, %error, "dialling failed"),
+                Err(error) if tried == DIALS => {
+                    tracing::warn!(service = %upstream.name, %error, "dialling failed")
+                }
                 Err(_) => tokio::time::sleep(PAUSE * tried).await,
             }
         }
@@ -105,7 +129,10 @@ impl Line {
 
     fn open(&self) -> Option<SendRequest<Incoming>> {
         let sender = self.sender.load();
-        sender.as_ref().filter(|sender| !sender.is_closed()).map(|sender| SendRequest::clone(sender))
+        sender
+            .as_ref()
+            .filter(|sender| !sender.is_closed())
+            .map(|sender| SendRequest::clone(sender))
     }
 }
 
@@ -149,8 +176,11 @@ fn prepare(
 
 /// Takes away what only services may say, and what is for this hop alone.
 fn strip(headers: &mut http::HeaderMap) {
-    let foreign: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("creel-")).cloned().collect();
+    let foreign: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("creel-"))
+        .cloned()
+        .collect();
     for name in foreign {
         headers.remove(name);
     }

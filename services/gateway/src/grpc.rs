@@ -22,7 +22,8 @@ pub(crate) fn routes(
     connections: &Connections,
     file: &EdgeFile,
 ) -> anyhow::Result<Routes> {
-    let messages = MessageServiceServer::new(message::Messages::new(deps)?).max_decoding_message_size(2 << 20);
+    let messages =
+        MessageServiceServer::new(message::Messages::new(deps)?).max_decoding_message_size(2 << 20);
     let status = status::StatusRpc::new(deps, certificate, connections, file)?;
     Ok(Routes::new(messages)
         .add_service(StatusServiceServer::new(status))

@@ -12,13 +12,21 @@ pub(crate) fn refuse_browser<B>(request: &Request<B>) -> Option<Response<Body>> 
     let fetch_site = headers.get("sec-fetch-site").map(|value| value.as_bytes());
     let from_page = headers.contains_key(header::ORIGIN)
         || fetch_site.is_some_and(|site| site != b"none" && site != b"same-origin");
-    from_page.then(|| text(StatusCode::FORBIDDEN, "requests from web pages are not allowed here\n"))
+    from_page.then(|| {
+        text(
+            StatusCode::FORBIDDEN,
+            "requests from web pages are not allowed here\n",
+        )
+    })
 }
 
 /// Answers a request that isn't gRPC.
 pub(crate) fn answer<B>(request: &Request<B>, names: &[String], draining: bool) -> Response<Body> {
     if !host_is_ours(request.uri().host(), request.headers(), names) {
-        return text(StatusCode::MISDIRECTED_REQUEST, "this host name is not served here; see gateway.names in creel.toml\n");
+        return text(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this host name is not served here; see gateway.names in creel.toml\n",
+        );
     }
     match (request.method(), request.uri().path()) {
         (&http::Method::GET | &http::Method::HEAD, "/livez") => text(StatusCode::OK, "ok\n"),
@@ -27,13 +35,18 @@ pub(crate) fn answer<B>(request: &Request<B>, names: &[String], draining: bool) 
         }
         (&http::Method::GET | &http::Method::HEAD, "/readyz") => text(StatusCode::OK, "ok\n"),
         (_, "/livez" | "/readyz") => text(StatusCode::METHOD_NOT_ALLOWED, "GET\n"),
-        _ => text(StatusCode::NOT_FOUND, "not found; this port speaks gRPC: grpcurl, creel\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "not found; this port speaks gRPC: grpcurl, creel\n",
+        ),
     }
 }
 
 fn host_is_ours(authority: Option<&str>, headers: &HeaderMap, names: &[String]) -> bool {
     let from_header = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let Some(host) = authority.or(from_header) else { return false };
+    let Some(host) = authority.or(from_header) else {
+        return false;
+    };
     let host = without_port(host);
     let plain = host.trim_matches(['[', ']']);
     plain.parse::<IpAddr>().map_or_else(
@@ -48,13 +61,19 @@ fn without_port(host: &str) -> &str {
         return host;
     }
     match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && (name.ends_with(']') || !name.contains(':')) => name,
+        Some((name, port))
+            if port.bytes().all(|b| b.is_ascii_digit()) && (name.ends_with(']') || !name.contains(':')) =>
+        {
+            name
+        }
         _ => host,
     }
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::new(http_body_util::Full::new(bytes::Bytes::from_static(body.as_bytes()))));
+    let mut response = Response::new(Body::new(http_body_util::Full::new(bytes::Bytes::from_static(
+        body.as_bytes(),
+    ))));
     *response.status_mut() = status;
     let kind = http::HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -77,13 +96,22 @@ mod tests {
     fn only_our_names_are_served() {
         let names = ["localhost".to_owned(), "box.example".to_owned()];
         let status = |host: &str| answer(&get("/livez", &[("host", host)]), &names, false).status();
-        for host in ["localhost", "LOCALHOST:18789", "127.0.0.1:1", "[::1]:18789", "box.example"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:18789",
+            "127.0.0.1:1",
+            "[::1]:18789",
+            "box.example",
+        ] {
             assert_eq!(status(host), StatusCode::OK, "{host}");
         }
         for host in ["evil.example", "localhost.evil.example:18789", ""] {
             assert_eq!(status(host), StatusCode::MISDIRECTED_REQUEST, "{host}");
         }
-        assert_eq!(answer(&get("/livez", &[]), &names, false).status(), StatusCode::MISDIRECTED_REQUEST);
+        assert_eq!(
+            answer(&get("/livez", &[]), &names, false).status(),
+            StatusCode::MISDIRECTED_REQUEST
+        );
     }
 
     #[test]
@@ -92,6 +120,9 @@ mod tests {
         assert!(refuse_browser(&get("/", &[("sec-fetch-site", "cross-site")])).is_some());
         assert!(refuse_browser(&get("/", &[("sec-fetch-site", "none")])).is_none());
         let ready = |draining| answer(&get("/readyz", &[("host", "127.0.0.1")]), &[], draining).status();
-        assert_eq!((ready(false), ready(true)), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(
+            (ready(false), ready(true)),
+            (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE)
+        );
     }
 }

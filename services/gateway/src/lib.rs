@@ -64,7 +64,10 @@ async fn build(deps: Deps, bound: Option<Bound>) -> anyhow::Result<Built> {
         certificate_sha256: certificate.sha256.clone(),
         pid: std::process::id(),
     };
-    write_private(&deps.profile.edge_file(), serde_json::to_string_pretty(&file)?.as_bytes())?;
+    write_private(
+        &deps.profile.edge_file(),
+        serde_json::to_string_pretty(&file)?.as_bytes(),
+    )?;
     tracing::info!(address = %file.address, admin = %file.admin, sha256 = %file.certificate_sha256, "edge listens");
 
     let certificate = Arc::new(ArcSwap::from_pointee(certificate));
@@ -93,5 +96,8 @@ async fn build(deps: Deps, bound: Option<Bound>) -> anyhow::Result<Built> {
             outcome = admin => outcome,
         }
     };
-    Ok(Built { routes: Routes::default(), run: run.boxed() })
+    Ok(Built {
+        routes: Routes::default(),
+        run: run.boxed(),
+    })
 }

@@ -41,7 +41,9 @@ pub(crate) struct Authority {
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("domain", &self.domain).finish_non_exhaustive()
+        f.debug_struct("Authority")
+            .field("domain", &self.domain)
+            .finish_non_exhaustive()
     }
 }
 
@@ -77,7 +79,10 @@ pub(crate) fn create(now_ms: i64) -> Result<NewAuthority, rcgen::Error> {
         let cert = ca_params(name, now_ms, 0, usages).signed_by(&key, &issuer)?;
         Ok((cert.pem(), key.serialize_pem()))
     };
-    let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let both = [
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     Ok(NewAuthority {
         root: (root.pem(), root_key.serialize_pem()),
         services: intermediate("Creel services", &both)?,
@@ -102,7 +107,11 @@ impl RequestedKey {
         if self.0.algorithm() != &rcgen::PKCS_ED25519 {
             return Err(wrong("is not Ed25519").hint("openssl genpkey -algorithm ed25519 makes one"));
         }
-        let raw: [u8; 32] = self.0.der_bytes().try_into().map_err(|_| wrong("is not 32 bytes"))?;
+        let raw: [u8; 32] = self
+            .0
+            .der_bytes()
+            .try_into()
+            .map_err(|_| wrong("is not 32 bytes"))?;
         let key = VerifyingKey::from_bytes(&raw).map_err(|_| wrong("is no point of the curve"))?;
         if key.is_weak() || key.to_bytes() != raw {
             return Err(wrong("is a weak point"));
@@ -114,7 +123,10 @@ impl RequestedKey {
 /// Reads a request and checks its signature; whatever names it asks for are ignored.
 pub(crate) fn read_request(csr_der: &[u8]) -> Result<RequestedKey, Error> {
     if csr_der.is_empty() || csr_der.len() > MAX_CSR_BYTES {
-        return Err(Error::invalid("csr_der", format!("must be a PKCS#10 request of 1 to {MAX_CSR_BYTES} bytes")));
+        return Err(Error::invalid(
+            "csr_der",
+            format!("must be a PKCS#10 request of 1 to {MAX_CSR_BYTES} bytes"),
+        ));
     }
     let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der))
         .map_err(|error| Error::invalid("csr_der", format!("not a PKCS#10 request that holds: {error}")))?;
@@ -129,7 +141,13 @@ impl Authority {
         assertion_seed: &[u8; 32],
     ) -> Self {
         let domain = TrustDomain::of_root(&root_der);
-        Self { domain, root_der, services, devices, assertion_key: SigningKey::from_bytes(assertion_seed) }
+        Self {
+            domain,
+            root_der,
+            services,
+            devices,
+            assertion_key: SigningKey::from_bytes(assertion_seed),
+        }
     }
 
     /// What everybody may know.
@@ -159,7 +177,10 @@ impl Authority {
     ) -> Result<IssuedCertificate, Error> {
         let dns = self.domain.dns_name(service);
         let names = vec![self.uri(Subject::Service(service))?, SanType::DnsName(ia5(&dns)?)];
-        let usages = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let usages = [
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         let params = leaf_params(service.as_str(), names, &usages, now_ms, now_ms + SERVICE_LIFE_MS);
         self.issue(&self.services, &params, key)
     }
@@ -184,7 +205,10 @@ impl Authority {
         if names.is_empty() || names.len() > 64 {
             return Err(Error::invalid("names", "1 to 64 names"));
         }
-        let names = names.iter().map(|name| self.edge_name(name)).collect::<Result<_, _>>()?;
+        let names = names
+            .iter()
+            .map(|name| self.edge_name(name))
+            .collect::<Result<_, _>>()?;
         let usages = [ExtendedKeyUsagePurpose::ServerAuth];
         let params = leaf_params("Creel edge", names, &usages, now_ms, now_ms + EDGE_LIFE_MS);
         self.issue(&self.services, &params, &key.0)
@@ -223,7 +247,10 @@ impl Authority {
     }
 
     fn uri(&self, subject: Subject) -> Result<SanType, Error> {
-        let id = SpiffeId { domain: self.domain.clone(), subject };
+        let id = SpiffeId {
+            domain: self.domain.clone(),
+            subject,
+        };
         Ok(SanType::URI(ia5(&id.to_string())?))
     }
 
@@ -232,16 +259,26 @@ impl Authority {
             return Ok(SanType::IpAddress(address));
         }
         let label = |part: &str| {
-            !part.is_empty() && part.len() <= 63 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            !part.is_empty()
+                && part.len() <= 63
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
         let plain = name.strip_prefix("*.").unwrap_or(name);
         if name.len() > 253 || !plain.split('.').all(label) {
             let shown = creel_wire::error::printable(name, 64);
-            return Err(Error::invalid("names", format!("`{shown}` is neither a DNS name nor an address")));
+            return Err(Error::invalid(
+                "names",
+                format!("`{shown}` is neither a DNS name nor an address"),
+            ));
         }
         // Else the edge could stand in for a service.
         if name.to_ascii_lowercase().ends_with(self.domain.as_str()) {
-            return Err(Error::invalid("names", "names of the trust domain belong to services"));
+            return Err(Error::invalid(
+                "names",
+                "names of the trust domain belong to services",
+            ));
         }
         Ok(SanType::DnsName(ia5(name)?))
     }

@@ -28,7 +28,11 @@ pub(crate) fn load_or_create(profile: &Profile, now_ms: i64) -> anyhow::Result<A
         }
         private_dir(&new)?;
         let made = create(now_ms)?;
-        for (name, (cert, key)) in [("root", made.root), ("services", made.services), ("devices", made.devices)] {
+        for (name, (cert, key)) in [
+            ("root", made.root),
+            ("services", made.services),
+            ("devices", made.devices),
+        ] {
             write_private(&new.join(format!("{name}.pem")), cert.as_bytes())?;
             write_private(&new.join(format!("{name}.key")), key.as_bytes())?;
         }
@@ -38,7 +42,10 @@ pub(crate) fn load_or_create(profile: &Profile, now_ms: i64) -> anyhow::Result<A
         tracing::info!("made the certificate authority");
     }
     let authority = load(&dir).with_context(|| {
-        format!("the certificate authority in {} can't be read; restore it from a backup", dir.display())
+        format!(
+            "the certificate authority in {} can't be read; restore it from a backup",
+            dir.display()
+        )
     })?;
     publish(profile, &authority)?;
     Ok(authority)
@@ -47,7 +54,9 @@ pub(crate) fn load_or_create(profile: &Profile, now_ms: i64) -> anyhow::Result<A
 fn load(dir: &Path) -> anyhow::Result<Authority> {
     let read = |name: &str| fs::read(dir.join(name)).with_context(|| format!("can't read {name}"));
     let der = |name: &str| -> anyhow::Result<Vec<u8>> {
-        Ok(CertificateDer::from_pem_slice(&read(name)?).with_context(|| format!("{name} is no certificate"))?.to_vec())
+        Ok(CertificateDer::from_pem_slice(&read(name)?)
+            .with_context(|| format!("{name} is no certificate"))?
+            .to_vec())
     };
     let intermediate = |name: &str| -> anyhow::Result<Intermediate> {
         let key = KeyPair::from_pem(&String::from_utf8(read(&format!("{name}.key"))?)?)
@@ -55,14 +64,25 @@ fn load(dir: &Path) -> anyhow::Result<Authority> {
         Ok(Intermediate::new(der(&format!("{name}.pem"))?, key)?)
     };
     let seed = read("assertion.key")?;
-    let seed: &[u8; 32] = seed.as_slice().try_into().context("assertion.key is not 32 bytes")?;
-    Ok(Authority::new(der("root.pem")?, intermediate("services")?, intermediate("devices")?, seed))
+    let seed: &[u8; 32] = seed
+        .as_slice()
+        .try_into()
+        .context("assertion.key is not 32 bytes")?;
+    Ok(Authority::new(
+        der("root.pem")?,
+        intermediate("services")?,
+        intermediate("devices")?,
+        seed,
+    ))
 }
 
 fn publish(profile: &Profile, authority: &Authority) -> anyhow::Result<()> {
     private_dir(&profile.public())?;
     let contents = [
-        (profile.root_cert_file(), pem_chain(&[&authority.root_der]).into_bytes()),
+        (
+            profile.root_cert_file(),
+            pem_chain(&[&authority.root_der]).into_bytes(),
+        ),
         (profile.bundle_file(), authority.bundle().encode_to_vec()),
     ];
     for (path, content) in contents {

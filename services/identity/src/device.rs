@@ -36,17 +36,28 @@ pub(crate) enum Guard {
 impl From<Guard> for Error {
     fn from(guard: Guard) -> Self {
         match guard {
-            Guard::Revoked => Self::new(Code::PermissionDenied, "device_revoked", "this device was revoked")
-                .hint("make a new key: remove credentials/cli, then creel devices recover"),
-            Guard::KeyInUse => Self::new(Code::Conflict, "key_in_use", "a device with this key exists already")
-                .hint("creel devices cert renew DIR keeps the key; another device needs its own"),
+            Guard::Revoked => Self::new(
+                Code::PermissionDenied,
+                "device_revoked",
+                "this device was revoked",
+            )
+            .hint("make a new key: remove credentials/cli, then creel devices recover"),
+            Guard::KeyInUse => Self::new(
+                Code::Conflict,
+                "key_in_use",
+                "a device with this key exists already",
+            )
+            .hint("creel devices cert renew DIR keeps the key; another device needs its own"),
             Guard::NameInUse(name) => {
                 let message = format!("a device named `{name}` exists already");
-                Self::new(Code::Conflict, "name_in_use", message).field("name").hint("creel devices list; choose another --name")
+                Self::new(Code::Conflict, "name_in_use", message)
+                    .field("name")
+                    .hint("creel devices list; choose another --name")
             }
             Guard::Full => {
                 let message = format!("there are {MAX_DEVICES} devices already");
-                Self::new(Code::ResourceExhausted, "too_many_devices", message).hint("creel devices revoke NAME")
+                Self::new(Code::ResourceExhausted, "too_many_devices", message)
+                    .hint("creel devices revoke NAME")
             }
             Guard::NotHeld(missing) => {
                 let missing: Vec<_> = missing.iter().map(|scope| scope.as_str()).collect();
@@ -69,7 +80,10 @@ pub(crate) fn check_name(name: &str) -> Result<&str, Error> {
     if (1..=MAX_NAME).contains(&count) && plain {
         Ok(name)
     } else {
-        Err(Error::invalid("name", format!("1 to {MAX_NAME} printable characters")))
+        Err(Error::invalid(
+            "name",
+            format!("1 to {MAX_NAME} printable characters"),
+        ))
     }
 }
 
@@ -126,7 +140,11 @@ pub(crate) fn is_revoked(record: &DeviceRecord) -> bool {
 
 /// What the device holds now. A scope that can't be read is not held.
 pub(crate) fn scopes(record: &DeviceRecord) -> Scopes {
-    if is_revoked(record) { Scopes::new() } else { parse_scopes(&record.scopes).unwrap_or_default() }
+    if is_revoked(record) {
+        Scopes::new()
+    } else {
+        parse_scopes(&record.scopes).unwrap_or_default()
+    }
 }
 
 /// Whether this device can let others in.
@@ -187,7 +205,13 @@ mod tests {
     #[test]
     fn names_are_checked_at_the_limit() {
         assert!(check_name(&"ä".repeat(MAX_NAME)).is_ok());
-        for bad in [String::new(), "a".repeat(MAX_NAME + 1), " a".into(), "a\u{1b}[2J".into(), "a\u{202e}b".into()] {
+        for bad in [
+            String::new(),
+            "a".repeat(MAX_NAME + 1),
+            " a".into(),
+            "a\u{1b}[2J".into(),
+            "a\u{202e}b".into(),
+        ] {
             assert!(check_name(&bad).is_err(), "{bad:?}");
         }
     }

@@ -4,7 +4,11 @@ use creel_wire::{Scope, Scopes};
 
 /// Requested ∩ chosen by the approver ∩ the approver's own (ATT-1).
 pub(crate) fn attenuate(requested: &Scopes, chosen: &Scopes, own: &Scopes) -> Scopes {
-    requested.iter().filter(|scope| chosen.contains(scope) && own.contains(scope)).copied().collect()
+    requested
+        .iter()
+        .filter(|scope| chosen.contains(scope) && own.contains(scope))
+        .copied()
+        .collect()
 }
 
 /// All scopes: of the first operator, and of recovery.
@@ -28,7 +32,14 @@ mod tests {
 
     fn subsets() -> Vec<Scopes> {
         (0_u32..32)
-            .map(|bits| Scope::ALL.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1).map(|(_, s)| *s).collect())
+            .map(|bits| {
+                Scope::ALL
+                    .iter()
+                    .enumerate()
+                    .filter(|(i, _)| bits >> i & 1 == 1)
+                    .map(|(_, s)| *s)
+                    .collect()
+            })
             .collect()
     }
 
@@ -38,8 +49,15 @@ mod tests {
             for chosen in subsets() {
                 for own in subsets() {
                     let granted = attenuate(&requested, &chosen, &own);
-                    assert!(granted.is_subset(&requested) && granted.is_subset(&chosen) && granted.is_subset(&own));
-                    let lost = requested.iter().filter(|s| chosen.contains(s) && own.contains(s)).count();
+                    assert!(
+                        granted.is_subset(&requested)
+                            && granted.is_subset(&chosen)
+                            && granted.is_subset(&own)
+                    );
+                    let lost = requested
+                        .iter()
+                        .filter(|s| chosen.contains(s) && own.contains(s))
+                        .count();
                     assert_eq!(granted.len(), lost, "nothing else is taken away");
                 }
             }
@@ -51,7 +69,11 @@ mod tests {
         for cause in subsets() {
             let turn = of_turn(&cause);
             assert!(turn.is_subset(&cause));
-            assert!(![Scope::Admin, Scope::Approvals, Scope::Pairing].iter().any(|scope| turn.contains(scope)));
+            assert!(
+                ![Scope::Admin, Scope::Approvals, Scope::Pairing]
+                    .iter()
+                    .any(|scope| turn.contains(scope))
+            );
         }
     }
 }

@@ -42,7 +42,10 @@ pub fn spec() -> anyhow::Result<Spec> {
         certificate: CertificateSource::Own(|parts| Box::pin(own::certificate(parts))),
         judge_local: Some(local::judge()?),
         threads: 0,
-        lock: Lock { write: vec![], ..Lock::default() },
+        lock: Lock {
+            write: vec![],
+            ..Lock::default()
+        },
         build: Box::new(|deps| Box::pin(build(deps))),
     })
 }
@@ -51,9 +54,15 @@ async fn build(deps: Deps) -> anyhow::Result<Built> {
     let ca = Arc::new(ca_files::load_or_create(&deps.profile, deps.clock.now_ms())?);
     let registry = registry::Registry::open(&deps).await?;
     let routes = Routes::new(CaServiceServer::new(grpc::ca::Ca::new(&deps, &ca)))
-        .add_service(DeviceServiceServer::new(grpc::device::Devices::new(&deps, &ca, &registry)))
-        .add_service(AssertionServiceServer::new(grpc::assertion::Assertions::new(&deps, &ca, &registry)?))
-        .add_service(LocalServiceServer::new(grpc::local::Local::new(&deps, &ca, &registry)));
+        .add_service(DeviceServiceServer::new(grpc::device::Devices::new(
+            &deps, &ca, &registry,
+        )))
+        .add_service(AssertionServiceServer::new(grpc::assertion::Assertions::new(
+            &deps, &ca, &registry,
+        )?))
+        .add_service(LocalServiceServer::new(grpc::local::Local::new(
+            &deps, &ca, &registry,
+        )));
     let drain = deps.drain.clone();
     let run = Box::pin(async move {
         drain.cancelled().await;

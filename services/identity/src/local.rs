@@ -16,19 +16,26 @@ pub(crate) fn judge() -> anyhow::Result<JudgeLocal> {
             tracing::warn!(why, "local process refused");
             None
         };
-        let Ok(peer) = peer_credentials(stream) else { return refused("unknown peer") };
+        let Ok(peer) = peer_credentials(stream) else {
+            return refused("unknown peer");
+        };
         if peer.uid != own_uid {
             return refused("another user");
         }
         // Ancestry first: `of_peer` then says whether it was still the same process.
         let spawned = descends_from(peer.pid, is_spawner);
-        let Ok(confinement) = Confinement::of_peer(&peer) else { return refused("it is gone") };
+        let Ok(confinement) = Confinement::of_peer(&peer) else {
+            return refused("it is gone");
+        };
         if spawned {
             return refused("it was started by the agent");
         }
         if confinement.is_more_confined_than(&baseline) {
             return refused("it is confined");
         }
-        Some(LocalPeer { pid: peer.pid, uid: peer.uid })
+        Some(LocalPeer {
+            pid: peer.pid,
+            uid: peer.uid,
+        })
     }))
 }

@@ -19,7 +19,10 @@ use crate::{
 pub(crate) async fn certificate(parts: OwnCertificate) -> anyhow::Result<Arc<Tls>> {
     let authority = load_or_create(&parts.profile, parts.clock.now_ms())?;
     let mut issued_at = parts.clock.now_ms();
-    let tls = Tls::new(Trust::try_from(&authority.bundle())?, Some(fresh(&authority, issued_at)?))?;
+    let tls = Tls::new(
+        Trust::try_from(&authority.bundle())?,
+        Some(fresh(&authority, issued_at)?),
+    )?;
     let renewed = Arc::clone(&tls);
     tokio::spawn(async move {
         loop {
@@ -46,5 +49,8 @@ fn fresh(authority: &Authority, now_ms: i64) -> anyhow::Result<Credentials> {
     let key = KeyPair::generate()?;
     let issued = authority.issue_service(ServiceName::Identity, &key, now_ms)?;
     let chain = issued.chain_der.into_iter().map(CertificateDer::from).collect();
-    Ok(Credentials { chain, key: Secret::new(key.serialize_der()) })
+    Ok(Credentials {
+        chain,
+        key: Secret::new(key.serialize_der()),
+    })
 }

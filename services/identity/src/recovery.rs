@@ -31,12 +31,18 @@ pub(crate) fn judge(stored_hash: &str, code: &str, record: &RecoveryRecord, now_
         return Guess::Right;
     }
     let failures = if since >= PAUSE_MS { 1 } else { record.failures + 1 };
-    Guess::Wrong(RecoveryRecord { failures, last_failure_unix_ms: now_ms })
+    Guess::Wrong(RecoveryRecord {
+        failures,
+        last_failure_unix_ms: now_ms,
+    })
 }
 
 /// Upper case without blanks and dashes, as the code was hashed when it was made.
 fn normalise(code: &str) -> String {
-    code.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect()
+    code.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_uppercase())
+        .collect()
 }
 
 #[cfg(test)]
@@ -50,7 +56,9 @@ mod tests {
         let mut now = 1_000_000_000;
         for n in 1..=MAX_FAILURES {
             assert_eq!(judge(&hash, " abcde-12345 ", &record, now), Guess::Right);
-            let Guess::Wrong(next) = judge(&hash, "nope", &record, now) else { panic!("guess {n}") };
+            let Guess::Wrong(next) = judge(&hash, "nope", &record, now) else {
+                panic!("guess {n}")
+            };
             assert_eq!(next.failures, n);
             record = next;
         }
@@ -58,7 +66,9 @@ mod tests {
         assert_eq!(judge(&hash, "ABCDE12345", &record, now), Guess::Paused(1));
         now += 1;
         assert_eq!(judge(&hash, "ABCDE12345", &record, now), Guess::Right);
-        let Guess::Wrong(next) = judge(&hash, "nope", &record, now) else { panic!("a guess") };
+        let Guess::Wrong(next) = judge(&hash, "nope", &record, now) else {
+            panic!("a guess")
+        };
         assert_eq!(next.failures, 1);
     }
 }

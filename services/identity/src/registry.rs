@@ -65,17 +65,31 @@ impl Registry {
             for entry in page.entries {
                 match DeviceRecord::decode(entry.value.clone()) {
                     Ok(record) => {
-                        devices.insert(record.device_id.clone(), Entry { record, rev: entry.mod_rev });
+                        devices.insert(
+                            record.device_id.clone(),
+                            Entry {
+                                record,
+                                rev: entry.mod_rev,
+                            },
+                        );
                     }
                     // One bad record shuts that device out, not the others.
-                    Err(error) => tracing::error!(key = ?entry.key, %error, "a device's record can't be read"),
+                    Err(error) => {
+                        tracing::error!(key = ?entry.key, %error, "a device's record can't be read")
+                    }
                 }
             }
             range = page.next;
         }
         let (epochs, _) = broadcast::channel(WATCH_BUFFER);
         let (devices, writing) = (RwLock::new(devices), Mutex::new(()));
-        Ok(Self(Arc::new(Inner { store, outbox, devices, writing, epochs })))
+        Ok(Self(Arc::new(Inner {
+            store,
+            outbox,
+            devices,
+            writing,
+            epochs,
+        })))
     }
 
     /// The device of an id.
@@ -89,11 +103,15 @@ impl Registry {
         if let Some(entry) = devices.get(text) {
             return Ok(entry.clone());
         }
-        let named = devices.values().find(|entry| entry.record.name == text && !device::is_revoked(&entry.record));
+        let named = devices
+            .values()
+            .find(|entry| entry.record.name == text && !device::is_revoked(&entry.record));
         if let Some(entry) = named {
             return Ok(entry.clone());
         }
-        let mut fitting = devices.values().filter(|entry| text.len() >= 8 && entry.record.device_id.starts_with(text));
+        let mut fitting = devices
+            .values()
+            .filter(|entry| text.len() >= 8 && entry.record.device_id.starts_with(text));
         match (fitting.next(), fitting.next()) {
             (Some(entry), None) => Ok(entry.clone()),
             (Some(_), Some(_)) => Err(Error::invalid("device", "this prefix fits more than one device")),
@@ -129,7 +147,10 @@ impl Registry {
 
     /// Waits for the turn to change something.
     pub(crate) async fn write(&self) -> Writer<'_> {
-        Writer { registry: self, _turn: self.0.writing.lock().await }
+        Writer {
+            registry: self,
+            _turn: self.0.writing.lock().await,
+        }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Entry>> {
@@ -147,9 +168,15 @@ impl Writer<'_> {
     pub(crate) fn admit(&self, id: &DeviceId, name: &str) -> Result<(), Guard> {
         let devices = self.registry.read();
         if let Some(entry) = devices.get(id.as_str()) {
-            return Err(if device::is_revoked(&entry.record) { Guard::Revoked } else { Guard::KeyInUse });
+            return Err(if device::is_revoked(&entry.record) {
+                Guard::Revoked
+            } else {
+                Guard::KeyInUse
+            });
         }
-        let mut live = devices.values().filter(|entry| !device::is_revoked(&entry.record));
+        let mut live = devices
+            .values()
+            .filter(|entry| !device::is_revoked(&entry.record));
         if live.clone().count() >= MAX_DEVICES {
             return Err(Guard::Full);
         }
@@ -162,18 +189,36 @@ impl Writer<'_> {
     /// `name`, or with a number behind it, as is free.
     pub(crate) fn free_name(&self, name: &str) -> String {
         let devices = self.registry.read();
-        let taken =
-            |name: &str| devices.values().any(|e| e.record.name == name && !device::is_revoked(&e.record));
-        let numbered = |n: usize| if n == 1 { name.to_owned() } else { format!("{name}-{n}") };
-        (1..=devices.len() + 1).map(numbered).find(|name| !taken(name)).unwrap_or_else(|| name.to_owned())
+        let taken = |name: &str| {
+            devices
+                .values()
+                .any(|e| e.record.name == name && !device::is_revoked(&e.record))
+        };
+        let numbered = |n: usize| {
+            if n == 1 {
+                name.to_owned()
+            } else {
+                format!("{name}-{n}")
+            }
+        };
+        (1..=devices.len() + 1)
+            .map(numbered)
+            .find(|name| !taken(name))
+            .unwrap_or_else(|| name.to_owned())
     }
 
     /// Guards of a revocation.
     pub(crate) fn may_revoke(&self, id: &str) -> Result<(), Guard> {
         let devices = self.registry.read();
         let administers = |entry: &Entry| device::is_administrator(&entry.record);
-        let others = devices.values().any(|entry| entry.record.device_id != id && administers(entry));
-        if devices.get(id).is_some_and(administers) && !others { Err(Guard::LastAdministrator) } else { Ok(()) }
+        let others = devices
+            .values()
+            .any(|entry| entry.record.device_id != id && administers(entry));
+        if devices.get(id).is_some_and(administers) && !others {
+            Err(Guard::LastAdministrator)
+        } else {
+            Ok(())
+        }
     }
 
     /// Commits a device with its audit record and, if there is a slot, its answer; then shows it. The
@@ -197,7 +242,10 @@ impl Writer<'_> {
         });
         txn.push_put(key, after.encode_to_vec());
         let named = |name: &str| Kind::DeviceName.key([name.as_bytes()]);
-        let old_name = before.as_ref().filter(|e| !device::is_revoked(&e.record)).map(|e| e.record.name.as_str());
+        let old_name = before
+            .as_ref()
+            .filter(|e| !device::is_revoked(&e.record))
+            .map(|e| e.record.name.as_str());
         let new_name = (!device::is_revoked(&after)).then_some(after.name.as_str());
         if old_name != new_name {
             if let Some(name) = old_name {
@@ -214,7 +262,11 @@ impl Writer<'_> {
         let rev = match inner.store.commit(txn).await.map_err(store_error)? {
             Outcome::Committed { rev } => rev,
             Outcome::Conflict { .. } => {
-                return Err(Error::new(Code::Conflict, "changed_meanwhile", "the device changed meanwhile; try again"));
+                return Err(Error::new(
+                    Code::Conflict,
+                    "changed_meanwhile",
+                    "the device changed meanwhile; try again",
+                ));
             }
         };
         let entry = Entry { record: after, rev };
@@ -227,8 +279,11 @@ impl Writer<'_> {
             .insert(record.device_id.clone(), entry.clone());
         inner.outbox.committed();
         if epoch_changed {
-            let change =
-                DeviceEpoch { device_id: record.device_id.clone(), epoch: record.epoch, state: record.state };
+            let change = DeviceEpoch {
+                device_id: record.device_id.clone(),
+                epoch: record.epoch,
+                state: record.state,
+            };
             // Nobody watching is fine.
             let _ = inner.epochs.send(change);
         }

@@ -2,12 +2,17 @@
 //!
 //! It leads a process group, and the kernel kills it with the supervisor. What it prints on stderr is
 //! shown, and its last lines are the reason if it fails.
+//!
+//! Its stdin is a pipe that this process holds open: first the join secret comes, then, should this
+//! process die and the kernel's signal not do its work, the end. A child is started with a stdin that
+//! ends at once, though, so it gets the pipe as stdout and moves it ([`adopt_stdin`]).
 
 use std::{
     collections::VecDeque,
     ffi::OsString,
-    fs, io,
-    os::unix::fs::MetadataExt as _,
+    fs::{self, OpenOptions},
+    io,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -22,6 +27,7 @@ use rand::Rng as _;
 use rustix::{
     pipe::{PipeFlags, pipe_with},
     process::Signal,
+    stdio::{dup2_stdin, dup2_stdout, stdout},
 };
 use tokio::net::unix::pipe::Receiver;
 
@@ -36,12 +42,17 @@ const MAX_LINE: usize = 4_096;
 /// Lines kept as the reason of a failure.
 const KEPT_LINES: usize = 3;
 
+/// The value of `CREEL_SUPERVISED` in a service: where its stdin is.
+const STDIN_IS_STDOUT: &str = "stdout";
+
 /// A running process of a service.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Arc<Child>,
     /// Tells this process of the service from those before it.
     pub(crate) generation: u64,
+    #[expect(dead_code, reason = "held open: its end tells the service that we are gone")]
+    stdin: OwnedFd,
 }
 
 impl Process {
@@ -55,22 +66,28 @@ impl Process {
         generation: u64,
         events: Events,
     ) -> io::Result<Self> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stderr, its_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (its_stdin, stdin) = pipe_with(PipeFlags::CLOEXEC)?;
+        // Less than a page, so it fits the pipe before anybody reads.
+        rustix::io::write(&stdin, &join_line(profile, name)?)?;
         let child = Child::spawn(ChildSpec {
             exe: own_binary()?,
             args: vec![name.as_str().into()],
             env: environment(profile, std::env::vars_os()),
-            stdin: Some(join_line(profile, name)?),
-            // hold_stdin: true,
-            stdout: Target::Null,
-            stderr: Target::Fd(write),
+            stdin: None,
+            stdout: Target::Fd(its_stdin),
+            stderr: Target::Fd(its_stderr),
             own_group: true,
             death_signal: Some(Signal::KILL.as_raw()),
         })?;
         let child = Arc::new(child);
-        let stderr = Receiver::from_owned_fd(read)?;
+        let stderr = Receiver::from_owned_fd(stderr)?;
         tokio::spawn(listen(Arc::clone(&child), stderr, name, generation, events));
-        Ok(Self { child, generation })
+        Ok(Self {
+            child,
+            generation,
+            stdin,
+        })
     }
 
     /// Its process id.
@@ -91,6 +108,20 @@ impl Process {
             let _ = self.child.signal_group(Signal::KILL.as_raw());
         }
     }
+}
+
+/// In a service: takes the pipe that [`Process::start`] gave it as its stdin. Does nothing in a service
+/// that was started by somebody else.
+///
+/// # Errors
+/// What the system said.
+pub(crate) fn adopt_stdin() -> io::Result<()> {
+    if std::env::var_os("CREEL_SUPERVISED").is_none_or(|value| value != STDIN_IS_STDOUT) {
+        return Ok(());
+    }
+    dup2_stdin(stdout())?;
+    dup2_stdout(OpenOptions::new().write(true).open("/dev/null")?)?;
+    Ok(())
 }
 
 /// A fresh join secret for a service. Its hash is where identity looks for it before this returns.
@@ -162,7 +193,7 @@ fn environment(
     let ours = [
         ("CREEL_HOME".into(), profile.root().as_os_str().to_owned()),
         ("CREEL_PROFILE".into(), profile.name().into()),
-        ("CREEL_SUPERVISED".into(), "1".into()),
+        ("CREEL_SUPERVISED".into(), STDIN_IS_STDOUT.into()),
     ];
     kept.chain(ours).collect()
 }
@@ -325,7 +356,7 @@ mod tests {
                 "TZ=UTC",
                 "CREEL_HOME=/p",
                 "CREEL_PROFILE=work",
-                "CREEL_SUPERVISED=1"
+                "CREEL_SUPERVISED=stdout"
             ]
         );
     }

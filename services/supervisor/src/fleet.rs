@@ -35,7 +35,8 @@ pub(crate) struct Fleet {
     order: Vec<Service>,
     machines: BTreeMap<ServiceName, Machine>,
     draining: bool,
-    failed: bool,
+    /// Those given up when the drain began.
+    failed: Vec<ServiceName>,
 }
 
 impl Fleet {
@@ -49,7 +50,7 @@ impl Fleet {
             order: order.to_vec(),
             machines,
             draining: false,
-            failed: false,
+            failed: Vec::new(),
         }
     }
 
@@ -97,7 +98,9 @@ impl Fleet {
 
     /// Ends all for good, the last started first.
     pub(crate) fn drain(&mut self, at: Moment) -> Acts {
-        self.failed |= self.any_failed();
+        if !self.draining {
+            self.failed = self.failed();
+        }
         self.draining = true;
         self.step(at)
     }
@@ -152,9 +155,12 @@ impl Fleet {
                 .all(|machine| machine.phase() == Phase::Stopped)
     }
 
-    /// Whether some service was given up, now or when the drain began.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failed || self.any_failed()
+    /// The services given up, now or when the drain began.
+    pub(crate) fn failed(&self) -> Vec<ServiceName> {
+        if self.draining {
+            return self.failed.clone();
+        }
+        self.names().filter(|name| self.phase(*name) == Phase::Failed).collect()
     }
 
     /// How the whole stands.
@@ -167,7 +173,7 @@ impl Fleet {
         };
         if self.machines.values().all(|machine| machine.phase().is_ready()) {
             Outlook::Ready
-        } else if self.any_failed() && self.order.iter().all(settled) {
+        } else if !self.failed().is_empty() && self.order.iter().all(settled) {
             Outlook::Crippled
         } else {
             Outlook::Starting
@@ -188,7 +194,12 @@ impl Fleet {
         let reason = machine.reason();
         match (machine.phase(), blocked) {
             (Phase::Waiting | Phase::Starting { .. }, Some(need)) => {
-                format!("needs {need}, which is {}", self.phase(need).label())
+                let need = format!("needs {need}, which is {}", self.phase(need).label());
+                if reason.is_empty() {
+                    need
+                } else {
+                    format!("{need}; before: {reason}")
+                }
             }
             (Phase::Backoff { until }, _) => {
                 format!(
@@ -204,12 +215,6 @@ impl Fleet {
 
     fn phase(&self, name: ServiceName) -> Phase {
         self.machines.get(&name).map_or(Phase::Stopped, Machine::phase)
-    }
-
-    fn any_failed(&self) -> bool {
-        self.machines
-            .values()
-            .any(|machine| machine.phase() == Phase::Failed)
     }
 
     /// The next step of the drain: what has no process is done; of the rest, the last one's turn it is.

@@ -30,6 +30,7 @@ pub(crate) struct Report {
     rows: Vec<ChildStatus>,
     outlook: Outlook,
     settled: bool,
+    draining: bool,
 }
 
 /// A service as it was shown last.
@@ -54,6 +55,7 @@ impl Report {
             rows: Vec::new(),
             outlook: Outlook::Starting,
             settled: false,
+            draining: false,
         }
     }
 
@@ -70,6 +72,7 @@ impl Report {
     /// Tells what has changed. `pid` is a service's process, 0 for none.
     pub(crate) fn refresh(&mut self, fleet: &Fleet, config: &Config, pid: impl Fn(ServiceName) -> u32) {
         let now_unix_ms = self.clock.now_ms();
+        self.draining = fleet.is_draining();
         let mut changed = false;
         for name in fleet.names() {
             let Some(machine) = fleet.machine(name) else {
@@ -100,7 +103,7 @@ impl Report {
             self.rows = rows;
             self.write_status();
             self.show();
-            if !fleet.is_draining() {
+            if !self.draining {
                 self.announce(fleet.outlook(), config);
             }
         }
@@ -115,15 +118,17 @@ impl Report {
         }
         let own = ChildStatus {
             name: ServiceName::Supervisor.to_string(),
-            state: "ready".to_owned(),
+            state: if self.draining { "draining" } else { "ready" }.to_owned(),
             detail: String::new(),
             since_unix_ms: self.started_at_unix_ms,
             pid: std::process::id(),
             restarts: 0,
         };
         let rows = self.rows.iter().cloned().chain([own]);
-        self.view
-            .show(rows.map(|row| (row.clone(), memory_of(row.pid))).collect());
+        // Nobody looks at figures of a stack that comes or goes, and they take time.
+        let memory = |row: &ChildStatus| if self.settled && !self.draining { memory_of(row.pid) } else { None };
+        let rows = rows.map(|row| (row.clone(), memory(&row))).collect();
+        self.view.show(rows);
     }
 
     fn row(&self, fleet: &Fleet, name: ServiceName) -> Option<ChildStatus> {

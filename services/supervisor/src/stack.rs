@@ -206,9 +206,9 @@ impl Stack {
         self.fleet.is_gone()
     }
 
-    /// Whether a service was given up.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.fleet.has_failed()
+    /// The services that were given up.
+    pub(crate) fn failed(&self) -> Vec<ServiceName> {
+        self.fleet.failed()
     }
 
     /// The processes that are ours, as against strays.

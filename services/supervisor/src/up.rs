@@ -162,19 +162,16 @@ async fn run(
             },
         }
     }
-    let failed = stack.has_failed();
+    let failed: Vec<_> = stack.failed().iter().map(|name| name.as_str()).collect();
+    tracing::info!(?failed, "stopped");
     stack.report().view().close();
-    stack.report().view().note(if failed {
-        "stopped; a service had failed"
-    } else {
-        "stopped"
-    });
-    tracing::info!(failed, "stopped");
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    if failed.is_empty() {
+        stack.report().view().note("stopped");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let logs = profile.logs();
+    stack.report().view().note(&format!("stopped; failed before: {} (see {})", failed.join(", "), logs.display()));
+    Ok(ExitCode::FAILURE)
 }
 
 /// What somebody tells us by a signal.

@@ -33,7 +33,10 @@ pub(crate) struct Logs {
 
 impl Logs {
     pub(crate) fn new(deps: &Deps) -> Self {
-        Self { profile: deps.profile.clone(), drain: deps.drain.clone() }
+        Self {
+            profile: deps.profile.clone(),
+            drain: deps.drain.clone(),
+        }
     }
 }
 
@@ -58,10 +61,17 @@ impl LogService for Logs {
         let services: Vec<ServiceName> = if request.service.is_empty() {
             ServiceName::ALL.to_vec()
         } else {
-            vec![request.service.parse().map_err(|error| Error::invalid("service", format!("{error}")))?]
+            vec![
+                request
+                    .service
+                    .parse()
+                    .map_err(|error| Error::invalid("service", format!("{error}")))?,
+            ]
         };
-        let files: BTreeMap<ServiceName, PathBuf> =
-            services.iter().map(|service| (*service, self.profile.log_file(*service))).collect();
+        let files: BTreeMap<ServiceName, PathBuf> = services
+            .iter()
+            .map(|service| (*service, self.profile.log_file(*service)))
+            .collect();
         let (sender, receiver) = mpsc::channel(64);
         let (follow, drain) = (request.follow, self.drain.clone());
         tokio::spawn(async move {
@@ -96,27 +106,46 @@ async fn send_lines(
     last.sort();
     let skip = last.len().saturating_sub(count);
     for (_, service, json) in last.into_iter().skip(skip) {
-        if sender.send(Ok(LogLine { service: service.to_string(), json })).await.is_err() {
+        if sender
+            .send(Ok(LogLine {
+                service: service.to_string(),
+                json,
+            }))
+            .await
+            .is_err()
+        {
             return Ok(());
         }
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         tokio::time::sleep(POLL).await;
         for (service, path) in &files {
             for json in added(path, positions.entry(*service).or_default())? {
-                if sender.send(Ok(LogLine { service: service.to_string(), json })).await.is_err() {
+                if sender
+                    .send(Ok(LogLine {
+                        service: service.to_string(),
+                        json,
+                    }))
+                    .await
+                    .is_err()
+                {
                     return Ok(());
                 }
             }
         }
     }
-    Ok(())
 }
 
 fn stamp(json: &str) -> String {
     serde_json::from_str::<serde_json::Value>(json)
         .ok()
-        .and_then(|line| line.get("timestamp").and_then(|stamp| stamp.as_str().map(str::to_owned)))
+        .and_then(|line| {
+            line.get("timestamp")
+                .and_then(|stamp| stamp.as_str().map(str::to_owned))
+        })
         .unwrap_or_default()
 }
 
@@ -134,7 +163,10 @@ fn tail(path: &Path, count: usize) -> io::Result<(Vec<String>, Position)> {
     file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
     let (lines, used) = whole_lines(&bytes);
     let skip = lines.len().saturating_sub(count);
-    let position = Position { inode: metadata.ino(), offset: start + used as u64 };
+    let position = Position {
+        inode: metadata.ino(),
+        offset: start + used as u64,
+    };
     Ok((lines.into_iter().skip(skip).collect(), position))
 }
 
@@ -147,7 +179,10 @@ fn added(path: &Path, position: &mut Position) -> io::Result<Vec<String>> {
     };
     let metadata = file.metadata()?;
     if metadata.ino() != position.inode || metadata.len() < position.offset {
-        *position = Position { inode: metadata.ino(), offset: 0 };
+        *position = Position {
+            inode: metadata.ino(),
+            offset: 0,
+        };
     }
     if metadata.len() == position.offset {
         return Ok(vec![]);
@@ -157,14 +192,21 @@ fn added(path: &Path, position: &mut Position) -> io::Result<Vec<String>> {
     file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
     let (lines, used) = whole_lines(&bytes);
     // A line longer than all that is read at once would never end: it is passed over.
-    let used = if used == 0 && bytes.len() as u64 == TAIL_BYTES { bytes.len() } else { used };
+    let used = if used == 0 && bytes.len() as u64 == TAIL_BYTES {
+        bytes.len()
+    } else {
+        used
+    };
     position.offset += used as u64;
     Ok(lines)
 }
 
 /// The lines that end with a newline, and how many bytes they take.
 fn whole_lines(bytes: &[u8]) -> (Vec<String>, usize) {
-    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let end = bytes
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
     let lines = bytes[..end]
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
@@ -188,7 +230,12 @@ mod tests {
         let (lines, mut position) = tail(&path, 2).unwrap();
         assert_eq!(lines, ["2", "3"]);
         assert!(added(&path, &mut position).unwrap().is_empty());
-        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b" line\n5\n").unwrap();
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b" line\n5\n")
+            .unwrap();
         assert_eq!(added(&path, &mut position).unwrap(), ["unfinished line", "5"]);
         fs::rename(&path, dir.path().join("a.jsonl.1")).unwrap();
         fs::write(&path, "new\n").unwrap();

@@ -4,7 +4,8 @@ use creel_kit::Deps;
 use creel_proto::{
     agent::v1::{StartTurnRequest, SubscribeTurnRequest, TurnEvent, turn_service_client::TurnServiceClient},
     gateway::v1::{
-        SendMessageRequest, SendMessageResponse, SubscribeMessageRequest, message_service_server::MessageService,
+        SendMessageRequest, SendMessageResponse, SubscribeMessageRequest,
+        message_service_server::MessageService,
     },
 };
 use creel_wire::{Caller, Error, ServiceName, SessionKey, authz};
@@ -25,7 +26,9 @@ pub(crate) struct Messages {
 impl Messages {
     pub(crate) fn new(deps: &Deps) -> anyhow::Result<Self> {
         let channel = deps.peers.channel(ServiceName::AgentRunner)?;
-        Ok(Self { turns: TurnServiceClient::new(channel).max_decoding_message_size(8 << 20) })
+        Ok(Self {
+            turns: TurnServiceClient::new(channel).max_decoding_message_size(8 << 20),
+        })
     }
 }
 
@@ -37,7 +40,10 @@ fn session_key(name: &str) -> Result<SessionKey, Error> {
     }
     let plain = creel_wire::error::printable(name, MAX_NAME) == name && name.trim() == name;
     if !plain {
-        return Err(Error::invalid("session", format!("`main`, or a name of 1 to {MAX_NAME} printable characters")));
+        return Err(Error::invalid(
+            "session",
+            format!("`main`, or a name of 1 to {MAX_NAME} printable characters"),
+        ));
     }
     Ok(SessionKey::Direct {
         agent: AGENT.to_owned(),
@@ -48,7 +54,9 @@ fn session_key(name: &str) -> Result<SessionKey, Error> {
 }
 
 fn on_behalf<T>(caller: &Caller, message: T) -> Result<Request<T>, Error> {
-    let assertion = caller.assertion().ok_or_else(|| Error::internal("authorization"))?;
+    let assertion = caller
+        .assertion()
+        .ok_or_else(|| Error::internal("authorization"))?;
     let mut request = Request::new(message);
     authz::attach(&mut request, assertion);
     Ok(request)
@@ -56,7 +64,10 @@ fn on_behalf<T>(caller: &Caller, message: T) -> Result<Request<T>, Error> {
 
 #[tonic::async_trait]
 impl MessageService for Messages {
-    async fn send(&self, request: Request<SendMessageRequest>) -> Result<Response<SendMessageResponse>, Status> {
+    async fn send(
+        &self,
+        request: Request<SendMessageRequest>,
+    ) -> Result<Response<SendMessageResponse>, Status> {
         let (caller, message) = authz::split(request)?;
         if message.text.is_empty() || message.text.len() > MAX_TEXT {
             return Err(Error::invalid("text", format!("1 to {MAX_TEXT} bytes")).into());
@@ -69,7 +80,12 @@ impl MessageService for Messages {
             backend: message.backend,
             timeout: message.timeout,
         };
-        let turn = self.turns.clone().start(on_behalf(&caller, start)?).await?.into_inner();
+        let turn = self
+            .turns
+            .clone()
+            .start(on_behalf(&caller, start)?)
+            .await?
+            .into_inner();
         Ok(Response::new(SendMessageResponse {
             message_id: turn.turn_id,
             session: turn.session,
@@ -84,9 +100,15 @@ impl MessageService for Messages {
         request: Request<SubscribeMessageRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let (caller, message) = authz::split(request)?;
-        let subscribe =
-            SubscribeTurnRequest { turn_id: message.message_id, from_sequence: message.from_sequence };
-        let events = self.turns.clone().subscribe(on_behalf(&caller, subscribe)?).await?;
+        let subscribe = SubscribeTurnRequest {
+            turn_id: message.message_id,
+            from_sequence: message.from_sequence,
+        };
+        let events = self
+            .turns
+            .clone()
+            .subscribe(on_behalf(&caller, subscribe)?)
+            .await?;
         Ok(Response::new(events.into_inner()))
     }
 }
@@ -100,7 +122,10 @@ mod tests {
         assert_eq!(session_key("").unwrap(), SessionKey::main(AGENT));
         assert_eq!(session_key("main").unwrap(), SessionKey::main(AGENT));
         let tricky = session_key("agent:default:main").unwrap();
-        assert_eq!(tricky.to_string(), "agent:default:webchat:local:dm:agent%3Adefault%3Amain");
+        assert_eq!(
+            tricky.to_string(),
+            "agent:default:webchat:local:dm:agent%3Adefault%3Amain"
+        );
         for bad in [" x", "a\nb", "a\u{202e}", &"a".repeat(MAX_NAME + 1)] {
             assert!(session_key(bad).is_err(), "{bad:?}");
         }

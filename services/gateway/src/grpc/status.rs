@@ -44,7 +44,11 @@ impl StatusRpc {
         file: &EdgeFile,
     ) -> anyhow::Result<Self> {
         let mut peers = Vec::new();
-        for name in [ServiceName::Identity, ServiceName::Scheduler, ServiceName::AgentRunner] {
+        for name in [
+            ServiceName::Identity,
+            ServiceName::Scheduler,
+            ServiceName::AgentRunner,
+        ] {
             peers.push((name, HealthClient::new(deps.peers.channel(name)?)));
         }
         Ok(Self {
@@ -67,7 +71,9 @@ impl StatusRpc {
         let asked = self.peers.iter().map(|(name, client)| {
             let mut client = client.clone();
             async move {
-                let check = client.check(HealthCheckRequest { service: String::new() });
+                let check = client.check(HealthCheckRequest {
+                    service: String::new(),
+                });
                 let state = match tokio::time::timeout(PATIENCE, check).await {
                     Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => "ready",
                     Ok(Ok(_)) => "unready",
@@ -78,7 +84,10 @@ impl StatusRpc {
         });
         let mut states = vec![(ServiceName::Gateway, "ready")];
         states.extend(join_all(asked).await);
-        states.into_iter().map(|(name, state)| describe(name, state, &known)).collect()
+        states
+            .into_iter()
+            .map(|(name, state)| describe(name, state, &known))
+            .collect()
     }
 }
 

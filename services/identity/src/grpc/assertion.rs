@@ -40,7 +40,10 @@ impl Assertions {
             authority: Arc::clone(authority),
             registry: registry.clone(),
             clock: deps.clock.clone(),
-            keys: vec![VerifierKey { key_id: authority.assertion_key_id(), key }],
+            keys: vec![VerifierKey {
+                key_id: authority.assertion_key_id(),
+                key,
+            }],
             verifier: tls::verifier(&trust.device_issuers, ClientAuth::Required)?,
         })
     }
@@ -65,20 +68,33 @@ impl Assertions {
     /// A device as the edge saw it: its certificate is judged here again, and so is its standing.
     fn device(&self, asked: &DeviceSubject, now: i64) -> Result<AssertionClaims, Error> {
         let refused = |why: &str| {
-            Error::new(Code::Unauthenticated, "certificate_refused", format!("the client certificate {why}"))
-                .hint("creel devices cert renew DIR, or creel devices cert --name NAME --out DIR for a new one")
+            Error::new(
+                Code::Unauthenticated,
+                "certificate_refused",
+                format!("the client certificate {why}"),
+            )
+            .hint("creel devices cert renew DIR, or creel devices cert --name NAME --out DIR for a new one")
         };
         let leaf = CertificateDer::from(asked.certificate_der.as_slice());
         let at = UnixTime::since_unix_epoch(std::time::Duration::from_millis(now.max(0).unsigned_abs()));
-        self.verifier.verify_client_cert(&leaf, &[], at).map_err(|_| refused("is not valid here (any more)"))?;
+        self.verifier
+            .verify_client_cert(&leaf, &[], at)
+            .map_err(|_| refused("is not valid here (any more)"))?;
         let (kind, id) = match tls::subject_of(&leaf, &self.authority.domain) {
             Some(Subject::Operator(id)) => (SubjectKind::Operator, id),
             Some(Subject::Node(id)) => (SubjectKind::Node, id),
             Some(Subject::Service(_)) | None => return Err(refused("names no device")),
         };
-        let entry = self.registry.get(&id).ok_or_else(|| refused("names an unknown device"))?;
+        let entry = self
+            .registry
+            .get(&id)
+            .ok_or_else(|| refused("names an unknown device"))?;
         if device::is_revoked(&entry.record) {
-            return Err(Error::new(Code::Unauthenticated, "device_revoked", "this device was revoked"));
+            return Err(Error::new(
+                Code::Unauthenticated,
+                "device_revoked",
+                "this device was revoked",
+            ));
         }
         Ok(AssertionClaims {
             kind: kind.into(),
@@ -124,7 +140,8 @@ impl Assertions {
             let message = "the job's owner has no device any more";
             return Err(Error::new(Code::FailedPrecondition, "owner_revoked", message));
         };
-        let frozen = parse_scopes(&asked.scopes).map_err(|error| Error::invalid("scopes", error.to_string()))?;
+        let frozen =
+            parse_scopes(&asked.scopes).map_err(|error| Error::invalid("scopes", error.to_string()))?;
         Ok(AssertionClaims {
             kind: SubjectKind::Job.into(),
             subject: bounded("job_id", &asked.job_id)?,
@@ -141,10 +158,15 @@ impl Assertions {
         let now = self.clock.now_ms();
         let mut claims = assertion::open(&self.keys, &asked.assertion, now).map_err(refusal)?;
         let held = parse_scopes(&claims.scopes).map_err(|_| refusal(assertion::Refused::Malformed))?;
-        let kept = parse_scopes(&asked.scopes).map_err(|error| Error::invalid("scopes", error.to_string()))?;
+        let kept =
+            parse_scopes(&asked.scopes).map_err(|error| Error::invalid("scopes", error.to_string()))?;
         claims.scopes = texts(&grants::attenuate(&held, &kept, &held));
         if claims.chain.len() >= 8 {
-            return Err(Error::new(Code::PermissionDenied, "chain_too_long", "the caller came through too many hops"));
+            return Err(Error::new(
+                Code::PermissionDenied,
+                "chain_too_long",
+                "the caller came through too many hops",
+            ));
         }
         claims.chain.push(std::mem::take(&mut claims.presenter));
         let until = claims.expires_at_unix_ms;
@@ -164,13 +186,23 @@ impl Assertions {
         claims.presenter = self.uri(presenter);
         claims.issued_at_unix_ms = now;
         claims.expires_at_unix_ms = until.min(now + assertion::MAX_LIFE_MS);
-        let assertion =
-            assertion::sign(&self.authority.assertion_key, &self.authority.assertion_key_id(), &claims);
-        Ok(MintResponse { assertion, expires_at: Some(time::timestamp(claims.expires_at_unix_ms)) })
+        let assertion = assertion::sign(
+            &self.authority.assertion_key,
+            &self.authority.assertion_key_id(),
+            &claims,
+        );
+        Ok(MintResponse {
+            assertion,
+            expires_at: Some(time::timestamp(claims.expires_at_unix_ms)),
+        })
     }
 
     fn uri(&self, service: ServiceName) -> String {
-        SpiffeId { domain: self.authority.domain.clone(), subject: Subject::Service(service) }.to_string()
+        SpiffeId {
+            domain: self.authority.domain.clone(),
+            subject: Subject::Service(service),
+        }
+        .to_string()
     }
 }
 
@@ -193,7 +225,11 @@ fn bounded(field: &str, text: &str) -> Result<String, Error> {
 fn presenter(caller: &Caller) -> Result<ServiceName, Error> {
     match caller.principal() {
         Principal::Service(name) => Ok(*name),
-        _ => Err(Error::new(Code::PermissionDenied, "principal_not_admitted", "only services present callers")),
+        _ => Err(Error::new(
+            Code::PermissionDenied,
+            "principal_not_admitted",
+            "only services present callers",
+        )),
     }
 }
 

@@ -8,8 +8,8 @@ use creel_kit::{
     outbox::{Event, Outbox},
 };
 use creel_proto::identity::v1::{
-    EnrollRequest, EnrolledServiceRecord, GetTrustBundleRequest, IssueEdgeCertificateRequest, IssuedCertificate,
-    RenewRequest, TrustBundle, ca_service_server::CaService,
+    EnrollRequest, EnrolledServiceRecord, GetTrustBundleRequest, IssueEdgeCertificateRequest,
+    IssuedCertificate, RenewRequest, TrustBundle, ca_service_server::CaService,
 };
 use creel_store::{Store, Txn};
 use creel_wire::{Code, Error, ServiceName, authz};
@@ -57,11 +57,17 @@ impl Ca {
 
     async fn do_enroll(&self, request: EnrollRequest) -> Result<IssuedCertificate, Error> {
         let refused = || {
-            Error::new(Code::PermissionDenied, "join_secret_wrong", "this join secret is not valid (any more)")
-                .hint("restart the stack: creeld down, creeld up")
+            Error::new(
+                Code::PermissionDenied,
+                "join_secret_wrong",
+                "this join secret is not valid (any more)",
+            )
+            .hint("restart the stack: creeld down, creeld up")
         };
-        let service: ServiceName =
-            request.service.parse().map_err(|error| Error::invalid("service", format!("{error}")))?;
+        let service: ServiceName = request
+            .service
+            .parse()
+            .map_err(|error| Error::invalid("service", format!("{error}")))?;
         if service == ServiceName::Identity || request.join_secret.len() != JOIN_SECRET {
             return Err(refused());
         }
@@ -82,7 +88,8 @@ impl Ca {
         }
         // Used before: only the same key may come again, for an answer that was lost.
         let before = self.enrolled(service).await?;
-        if before.is_some_and(|one| one.join_secret_hash == hash.to_vec() && one.public_key_der != key.spki()) {
+        if before.is_some_and(|one| one.join_secret_hash == hash.to_vec() && one.public_key_der != key.spki())
+        {
             return Err(refused());
         }
         let now = self.store.note_time(self.clock.now_ms());
@@ -94,7 +101,10 @@ impl Ca {
             join_secret_hash: hash.to_vec(),
         };
         let issued = self.authority.issue_service_for(service, &key, now)?;
-        let mut txn = Txn::new().put(Kind::Service.key([service.as_str().as_bytes()]), record.encode_to_vec());
+        let mut txn = Txn::new().put(
+            Kind::Service.key([service.as_str().as_bytes()]),
+            record.encode_to_vec(),
+        );
         let event = Event::new("service.enrolled", "join secret", format!("service/{service}"));
         self.outbox.push(&mut txn, event)?;
         self.store.commit(txn).await.map_err(store_error)?;
@@ -109,13 +119,21 @@ impl Ca {
         let key = read_request(&request.csr_der)?;
         let spki = key.spki();
         for service in ServiceName::ALL {
-            let Some(record) = self.enrolled(*service).await? else { continue };
+            let Some(record) = self.enrolled(*service).await? else {
+                continue;
+            };
             if record.public_key_der == spki && !record.revoked {
-                return self.authority.issue_service_for(*service, &key, self.clock.now_ms());
+                return self
+                    .authority
+                    .issue_service_for(*service, &key, self.clock.now_ms());
             }
         }
-        Err(Error::new(Code::PermissionDenied, "not_enrolled", "no service is enrolled with this key")
-            .hint("restart the stack: creeld down, creeld up"))
+        Err(Error::new(
+            Code::PermissionDenied,
+            "not_enrolled",
+            "no service is enrolled with this key",
+        )
+        .hint("restart the stack: creeld down, creeld up"))
     }
 }
 
@@ -145,9 +163,12 @@ impl CaService for Ca {
     ) -> Result<Response<IssuedCertificate>, Status> {
         let (caller, request) = authz::split(request)?;
         let key = read_request(&request.csr_der)?;
-        let issued = self.authority.issue_edge(&key, &request.names, self.clock.now_ms())?;
+        let issued = self
+            .authority
+            .issue_edge(&key, &request.names, self.clock.now_ms())?;
         let mut txn = Txn::new();
-        let event = Event::new("edge.certified", caller.principal(), "edge").with("names", request.names.join(" "));
+        let event =
+            Event::new("edge.certified", caller.principal(), "edge").with("names", request.names.join(" "));
         self.outbox.push(&mut txn, event)?;
         self.store.commit(txn).await.map_err(store_error)?;
         self.outbox.committed();

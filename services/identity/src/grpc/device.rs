@@ -10,8 +10,8 @@ use creel_kit::{
 use creel_proto::{
     identity::v1::{
         Device, DeviceEpoch, EpochEvent, GetDeviceRequest, IssueCertificateRequest, IssueCertificateResponse,
-        ListDevicesRequest, ListDevicesResponse, RenameDeviceRequest, RenewCertificateRequest, RevokeDeviceRequest,
-        Role, WatchEpochsRequest, device_service_server::DeviceService,
+        ListDevicesRequest, ListDevicesResponse, RenameDeviceRequest, RenewCertificateRequest,
+        RevokeDeviceRequest, Role, WatchEpochsRequest, device_service_server::DeviceService,
     },
     time,
 };
@@ -61,10 +61,17 @@ impl Devices {
         self.store.note_time(self.clock.now_ms())
     }
 
-    async fn issue(&self, caller: &Caller, request: IssueCertificateRequest) -> Result<IssueCertificateResponse, Error> {
+    async fn issue(
+        &self,
+        caller: &Caller,
+        request: IssueCertificateRequest,
+    ) -> Result<IssueCertificateResponse, Error> {
         let name = check_name(&request.name)?;
         let requested = scopes_of(&request.scopes)?;
-        let life = request.lifetime.as_ref().map_or(DEFAULT_CERT_LIFE_MS, time::duration_ms);
+        let life = request
+            .lifetime
+            .as_ref()
+            .map_or(DEFAULT_CERT_LIFE_MS, time::duration_ms);
         if !CERT_LIFE_MS.contains(&life) {
             return Err(Error::invalid("lifetime", "from 1 hour to 800 days"));
         }
@@ -75,14 +82,20 @@ impl Devices {
         if !missing.is_empty() {
             return Err(Guard::NotHeld(missing).into());
         }
-        let slot = match self.idempotency.begin(caller, "IssueCertificate", &request.request_id, &request).await? {
+        let slot = match self
+            .idempotency
+            .begin(caller, "IssueCertificate", &request.request_id, &request)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
         let writer = self.registry.write().await;
         writer.admit(&id, name)?;
         let now = self.now();
-        let certificate = self.authority.issue_device(Subject::Operator(id.clone()), name, &key, now, life)?;
+        let certificate =
+            self.authority
+                .issue_device(Subject::Operator(id.clone()), name, &key, now, life)?;
         let new = NewDevice {
             id: &id,
             public_key,
@@ -109,19 +122,30 @@ impl Devices {
         Ok(answer)
     }
 
-    async fn renew(&self, caller: &Caller, request: RenewCertificateRequest) -> Result<IssueCertificateResponse, Error> {
+    async fn renew(
+        &self,
+        caller: &Caller,
+        request: RenewCertificateRequest,
+    ) -> Result<IssueCertificateResponse, Error> {
         let key = read_request(&request.csr_der)?;
         let (_, id) = key.device_key()?;
         if caller.device() != Some(&id) {
             let message = "a device renews its own certificate, by the key it is known by";
             return Err(Error::new(Code::PermissionDenied, "foreign_key", message).field("csr_der"));
         }
-        let slot = match self.idempotency.begin(caller, "RenewCertificate", &request.request_id, &request).await? {
+        let slot = match self
+            .idempotency
+            .begin(caller, "RenewCertificate", &request.request_id, &request)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
         let writer = self.registry.write().await;
-        let entry = self.registry.get(&id).ok_or_else(|| Error::not_found("device", id.as_str()))?;
+        let entry = self
+            .registry
+            .get(&id)
+            .ok_or_else(|| Error::not_found("device", id.as_str()))?;
         if device::is_revoked(&entry.record) {
             return Err(Guard::Revoked.into());
         }
@@ -134,7 +158,9 @@ impl Devices {
         } else {
             Subject::Operator(id.clone())
         };
-        let certificate = self.authority.issue_device(subject, &entry.record.name, &key, now, life)?;
+        let certificate = self
+            .authority
+            .issue_device(subject, &entry.record.name, &key, now, life)?;
         let mut after = entry.record.clone();
         after.certificate_expires_at_unix_ms = now + life;
         let mut answer = IssueCertificateResponse {
@@ -153,7 +179,11 @@ impl Devices {
 
     async fn do_rename(&self, caller: &Caller, request: RenameDeviceRequest) -> Result<Device, Error> {
         let name = check_name(&request.name)?;
-        let slot = match self.idempotency.begin(caller, "Rename", &request.request_id, &request).await? {
+        let slot = match self
+            .idempotency
+            .begin(caller, "Rename", &request.request_id, &request)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
@@ -171,9 +201,13 @@ impl Devices {
         if request.validate_only {
             return Ok(answer);
         }
-        let event = Event::new("device.renamed", caller.principal(), format!("device/{}", after.device_id))
-            .with("from", &entry.record.name)
-            .with("to", name);
+        let event = Event::new(
+            "device.renamed",
+            caller.principal(),
+            format!("device/{}", after.device_id),
+        )
+        .with("from", &entry.record.name)
+        .with("to", name);
         Ok(show(&writer.commit(after, event, &slot, &answer, |_| {}).await?))
     }
 
@@ -181,7 +215,11 @@ impl Devices {
         if request.reason.chars().count() > 256 {
             return Err(Error::invalid("reason", "at most 256 characters"));
         }
-        let slot = match self.idempotency.begin(caller, "Revoke", &request.request_id, &request).await? {
+        let slot = match self
+            .idempotency
+            .begin(caller, "Revoke", &request.request_id, &request)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
@@ -196,19 +234,30 @@ impl Devices {
         if request.validate_only {
             return Ok(answer);
         }
-        let event = Event::new("device.revoked", caller.principal(), format!("device/{}", after.device_id))
-            .with("name", &after.name)
-            .with("reason", &request.reason);
+        let event = Event::new(
+            "device.revoked",
+            caller.principal(),
+            format!("device/{}", after.device_id),
+        )
+        .with("name", &after.name)
+        .with("reason", &request.reason);
         Ok(show(&writer.commit(after, event, &slot, &answer, |_| {}).await?))
     }
 }
 
 fn scopes_of(texts: &[String]) -> Result<Scopes, Error> {
     let scopes = parse_scopes(texts).map_err(|error| {
-        let known: Vec<_> = creel_wire::Scope::ALL.iter().map(|scope| scope.as_str()).collect();
+        let known: Vec<_> = creel_wire::Scope::ALL
+            .iter()
+            .map(|scope| scope.as_str())
+            .collect();
         Error::invalid("scopes", format!("{error}; there are {}", known.join(", ")))
     })?;
-    if scopes.is_empty() { Err(Error::invalid("scopes", "at least one scope")) } else { Ok(scopes) }
+    if scopes.is_empty() {
+        Err(Error::invalid("scopes", "at least one scope"))
+    } else {
+        Ok(scopes)
+    }
 }
 
 fn show(entry: &Entry) -> Device {
@@ -219,14 +268,22 @@ fn matching(entry: Entry, if_match: &str) -> Result<Entry, Error> {
     if if_match.is_empty() || if_match == entry.rev.to_string() {
         return Ok(entry);
     }
-    Err(Error::new(Code::Conflict, "etag_mismatch", "the device changed since it was read").field("if_match"))
+    Err(Error::new(
+        Code::Conflict,
+        "etag_mismatch",
+        "the device changed since it was read",
+    )
+    .field("if_match"))
 }
 
 type EpochStream = Pin<Box<dyn Stream<Item = Result<EpochEvent, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl DeviceService for Devices {
-    async fn list_devices(&self, request: Request<ListDevicesRequest>) -> Result<Response<ListDevicesResponse>, Status> {
+    async fn list_devices(
+        &self,
+        request: Request<ListDevicesRequest>,
+    ) -> Result<Response<ListDevicesResponse>, Status> {
         let (_, request) = authz::split(request)?;
         let size = page_size(request.page_size)?;
         let mut shown: Vec<_> = self
@@ -278,7 +335,10 @@ impl DeviceService for Devices {
 
     type WatchEpochsStream = EpochStream;
 
-    async fn watch_epochs(&self, request: Request<WatchEpochsRequest>) -> Result<Response<EpochStream>, Status> {
+    async fn watch_epochs(
+        &self,
+        request: Request<WatchEpochsRequest>,
+    ) -> Result<Response<EpochStream>, Status> {
         let _ = authz::split(request)?;
         // Subscribed before the snapshot is taken, so that no change falls between.
         let mut changes = self.registry.watch();
@@ -294,7 +354,11 @@ impl DeviceService for Devices {
             })
             .collect();
         let revision = self.store.latest_rev().await;
-        let snapshot = EpochEvent { changes: out, snapshot: true, revision };
+        let snapshot = EpochEvent {
+            changes: out,
+            snapshot: true,
+            revision,
+        };
         let (store, drain) = (self.store.clone(), self.drain.clone());
         let live = async_stream(move |sender| async move {
             loop {
@@ -308,7 +372,11 @@ impl DeviceService for Devices {
                     // Too far behind, or identity ends: the watcher starts again with a snapshot.
                     Ok(Err(RecvError::Lagged(_) | RecvError::Closed)) => return,
                 };
-                let event = EpochEvent { changes, snapshot: false, revision: store.latest_rev().await };
+                let event = EpochEvent {
+                    changes,
+                    snapshot: false,
+                    revision: store.latest_rev().await,
+                };
                 if sender.send(Ok(event)).await.is_err() {
                     return;
                 }

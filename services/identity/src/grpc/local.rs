@@ -8,7 +8,8 @@ use creel_kit::{
     outbox::{Event, Outbox},
 };
 use creel_proto::identity::v1::{
-    BootstrapRequest, IssueCertificateResponse, RecoverRequest, RecoveryRecord, local_service_server::LocalService,
+    BootstrapRequest, IssueCertificateResponse, RecoverRequest, RecoveryRecord,
+    local_service_server::LocalService,
 };
 use creel_store::{Cmp, Store, Txn};
 use creel_wire::{Caller, Code, DeviceId, Error, Scopes, authz, names::Subject};
@@ -48,11 +49,19 @@ impl Local {
         }
     }
 
-    async fn do_bootstrap(&self, caller: &Caller, request: BootstrapRequest) -> Result<IssueCertificateResponse, Error> {
+    async fn do_bootstrap(
+        &self,
+        caller: &Caller,
+        request: BootstrapRequest,
+    ) -> Result<IssueCertificateResponse, Error> {
         let name = check_name(&request.name)?;
         let key = read_request(&request.csr_der)?;
         let (public_key, id) = key.device_key()?;
-        let slot = match self.idempotency.begin(caller, "Bootstrap", &request.request_id, &request).await? {
+        let slot = match self
+            .idempotency
+            .begin(caller, "Bootstrap", &request.request_id, &request)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
@@ -63,30 +72,57 @@ impl Local {
                 return Err(Guard::Revoked.into());
             }
             let scopes = device::scopes(&entry.record);
-            let seat = Seat { name: &entry.record.name, scopes, action: "device.renewed", first: false };
-            return self.seat(&writer, caller, &id, public_key, &key, seat, &slot).await;
+            let seat = Seat {
+                name: &entry.record.name,
+                scopes,
+                action: "device.renewed",
+                first: false,
+            };
+            return self
+                .seat(&writer, caller, &id, public_key, &key, seat, &slot)
+                .await;
         }
         let first = writer.is_empty();
         let name = writer.free_name(name);
         writer.admit(&id, &name)?;
         let scopes = if first { grants::all() } else { grants::local() };
-        let seat = Seat { name: &name, scopes, action: "device.approved", first };
-        self.seat(&writer, caller, &id, public_key, &key, seat, &slot).await
+        let seat = Seat {
+            name: &name,
+            scopes,
+            action: "device.approved",
+            first,
+        };
+        self.seat(&writer, caller, &id, public_key, &key, seat, &slot)
+            .await
     }
 
-    async fn do_recover(&self, caller: &Caller, request: RecoverRequest) -> Result<IssueCertificateResponse, Error> {
+    async fn do_recover(
+        &self,
+        caller: &Caller,
+        request: RecoverRequest,
+    ) -> Result<IssueCertificateResponse, Error> {
         let name = check_name(&request.name)?;
         let key = read_request(&request.csr_der)?;
         let (public_key, id) = key.device_key()?;
         let writer = self.registry.write().await;
         self.check_code(&request.recovery_code).await?;
-        if self.registry.get(&id).is_some_and(|entry| device::is_revoked(&entry.record)) {
+        if self
+            .registry
+            .get(&id)
+            .is_some_and(|entry| device::is_revoked(&entry.record))
+        {
             return Err(Guard::Revoked.into());
         }
         let known = self.registry.get(&id).map(|entry| entry.record.name);
         let name = known.unwrap_or_else(|| writer.free_name(name));
-        let seat = Seat { name: &name, scopes: grants::all(), action: "device.recovered", first: false };
-        self.seat(&writer, caller, &id, public_key, &key, seat, &Slot::none()).await
+        let seat = Seat {
+            name: &name,
+            scopes: grants::all(),
+            action: "device.recovered",
+            first: false,
+        };
+        self.seat(&writer, caller, &id, public_key, &key, seat, &Slot::none())
+            .await
     }
 
     async fn check_code(&self, code: &str) -> Result<(), Error> {
@@ -110,17 +146,25 @@ impl Local {
             }
             Guess::Wrong(after) => {
                 let mut txn = Txn::new().put(record_key, after.encode_to_vec());
-                let event = Event::new("recovery.refused", "local", "recovery code").with("failures", after.failures);
+                let event =
+                    Event::new("recovery.refused", "local", "recovery code").with("failures", after.failures);
                 self.outbox.push(&mut txn, event)?;
                 self.store.commit(txn).await.map_err(store_error)?;
                 self.outbox.committed();
-                Err(Error::new(Code::PermissionDenied, "recovery_code_wrong", "this is not the recovery code")
-                    .hint("it was printed when `creeld up` first ran"))
+                Err(Error::new(
+                    Code::PermissionDenied,
+                    "recovery_code_wrong",
+                    "this is not the recovery code",
+                )
+                .hint("it was printed when `creeld up` first ran"))
             }
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one act, all of different types")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one act, all of different types"
+    )]
     async fn seat(
         &self,
         writer: &Writer<'_>,
@@ -133,7 +177,9 @@ impl Local {
     ) -> Result<IssueCertificateResponse, Error> {
         let now = self.store.note_time(self.clock.now_ms());
         let subject = Subject::Operator(id.clone());
-        let certificate = self.authority.issue_device(subject, seat.name, key, now, DEFAULT_CERT_LIFE_MS)?;
+        let certificate = self
+            .authority
+            .issue_device(subject, seat.name, key, now, DEFAULT_CERT_LIFE_MS)?;
         let until = now + DEFAULT_CERT_LIFE_MS;
         let record = match self.registry.get(id) {
             Some(entry) => {
@@ -150,7 +196,11 @@ impl Local {
                     public_key,
                     name: seat.name,
                     scopes: seat.scopes.clone(),
-                    origin: if seat.action == "device.recovered" { "recovery" } else { "local" },
+                    origin: if seat.action == "device.recovered" {
+                        "recovery"
+                    } else {
+                        "local"
+                    },
                     approved_by: String::new(),
                     certificate_expires_at_unix_ms: until,
                 };
@@ -199,7 +249,10 @@ impl LocalService for Local {
         Ok(Response::new(self.do_bootstrap(&caller, request).await?))
     }
 
-    async fn recover(&self, request: Request<RecoverRequest>) -> Result<Response<IssueCertificateResponse>, Status> {
+    async fn recover(
+        &self,
+        request: Request<RecoverRequest>,
+    ) -> Result<Response<IssueCertificateResponse>, Status> {
         let (caller, request) = authz::split(request)?;
         Ok(Response::new(self.do_recover(&caller, request).await?))
     }

@@ -74,7 +74,11 @@ impl From<&AuditRecord> for Readable {
             object: record.object.clone(),
             // Map order of a message is not fixed; that of the line is.
             #[expect(clippy::disallowed_methods, reason = "collected into a BTreeMap")]
-            fields: record.fields.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            fields: record
+                .fields
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
             count: record.count,
         }
     }
@@ -108,9 +112,15 @@ impl AuditFile {
     /// # Errors
     /// What the system said; then the records are not taken as shipped.
     pub fn append(&self, records: &[AuditRecord]) -> io::Result<()> {
-        let Some(first) = records.first() else { return Ok(()) };
-        let mut file =
-            fs::OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(&self.path)?;
+        let Some(first) = records.first() else {
+            return Ok(());
+        };
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .mode(0o600)
+            .open(&self.path)?;
         flock(&file, FlockOperation::LockExclusive)?;
         let tail = tail(&mut file)?;
         let origin = (first.service.as_str(), hex(&first.incarnation));
@@ -118,15 +128,23 @@ impl AuditFile {
             .iter()
             .rev()
             .filter_map(|line| serde_json::from_str::<Readable>(&line.record).ok())
-            .find(|record| (record.service.as_str(), record.incarnation.as_str()) == (origin.0, origin.1.as_str()))
+            .find(|record| {
+                (record.service.as_str(), record.incarnation.as_str()) == (origin.0, origin.1.as_str())
+            })
             .map_or(0, |record| record.sequence);
-        let (mut index, mut previous) =
-            tail.last().map_or((0, "0".repeat(64)), |line| (line.index + 1, line.hash.clone()));
+        let (mut index, mut previous) = tail
+            .last()
+            .map_or((0, "0".repeat(64)), |line| (line.index + 1, line.hash.clone()));
         let mut out = Vec::new();
         for record in records.iter().filter(|record| record.sequence > shipped) {
             let text = serde_json::to_string(&Readable::from(record))?;
             let hash = hash(&previous, index, &text);
-            let line = Line { index, previous, record: text, hash: hash.clone() };
+            let line = Line {
+                index,
+                previous,
+                record: text,
+                hash: hash.clone(),
+            };
             serde_json::to_writer(&mut out, &line)?;
             out.push(b'\n');
             (index, previous) = (index + 1, hash);
@@ -145,15 +163,24 @@ fn tail(file: &mut fs::File) -> io::Result<Vec<Line>> {
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
     io::Read::by_ref(file).take(TAIL_BYTES).read_to_end(&mut bytes)?;
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let whole = bytes
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
     if whole < bytes.len() {
         file.set_len(start + whole as u64)?;
     }
-    let mut lines: Vec<&[u8]> = bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    let mut lines: Vec<&[u8]> = bytes[..whole]
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .collect();
     if start > 0 && !lines.is_empty() {
         lines.remove(0);
     }
-    Ok(lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    Ok(lines
+        .iter()
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect())
 }
 
 fn hash(previous: &str, index: u64, record: &str) -> String {
@@ -173,7 +200,10 @@ pub fn verify(path: &Path) -> Result<u64, Broken> {
     let mut previous = "0".repeat(64);
     let mut count = 0;
     for text in io::BufReader::new(fs::File::open(path)?).lines() {
-        let broken = |what| Broken::Line { line: count + 1, what };
+        let broken = |what| Broken::Line {
+            line: count + 1,
+            what,
+        };
         let line: Line = serde_json::from_str(&text?).map_err(|_| broken("is not an audit line"))?;
         if line.index != count {
             return Err(broken("is not the next in order"));
@@ -195,7 +225,13 @@ mod tests {
     use super::*;
 
     fn record(service: &str, sequence: u64) -> AuditRecord {
-        AuditRecord { service: service.into(), incarnation: vec![1; 16], sequence, action: "x".into(), ..Default::default() }
+        AuditRecord {
+            service: service.into(),
+            incarnation: vec![1; 16],
+            sequence,
+            action: "x".into(),
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -218,7 +254,9 @@ mod tests {
     fn a_change_a_gap_and_a_swap_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
-        AuditFile::new(path.clone()).append(&(1..=4).map(|n| record("a", n)).collect::<Vec<_>>()).unwrap();
+        AuditFile::new(path.clone())
+            .append(&(1..=4).map(|n| record("a", n)).collect::<Vec<_>>())
+            .unwrap();
         let text = fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         let tampered = [

@@ -131,7 +131,10 @@ impl Enrolment {
             return Ok(None);
         };
         let credentials = Credentials::from_pem(&cert, &key)?;
-        let ours = credentials.chain.first().and_then(|leaf| subject_of(leaf, &trust.domain));
+        let ours = credentials
+            .chain
+            .first()
+            .and_then(|leaf| subject_of(leaf, &trust.domain));
         // Of another CA (the state was removed, say): as good as none.
         Ok((ours == Some(Subject::Service(self.name))).then_some(credentials))
     }
@@ -164,7 +167,9 @@ impl Enrolment {
         let csr_der = request_for(&key)?;
         let issued = self
             .call(tls, wait_for_identity, |mut client| {
-                let request = RenewRequest { csr_der: csr_der.clone() };
+                let request = RenewRequest {
+                    csr_der: csr_der.clone(),
+                };
                 async move { client.renew(request).await }
             })
             .await?;
@@ -194,7 +199,11 @@ impl Enrolment {
 
     fn take(&self, tls: &Tls, issued: &IssuedCertificate, key: Secret<Vec<u8>>) -> Result<(), CertError> {
         self.keep("cert.pem", pem_chain(&issued.chain_der).as_bytes())?;
-        let chain = issued.chain_der.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        let chain = issued
+            .chain_der
+            .iter()
+            .map(|der| CertificateDer::from(der.clone()))
+            .collect();
         let trust = issued.bundle.as_ref().map(Trust::try_from).transpose()?;
         tls.replace(trust, Credentials { chain, key })?;
         Ok(())
@@ -209,10 +218,16 @@ impl Enrolment {
 /// Milliseconds until the certificate should be renewed; 0 or less when it is time. A clock that was
 /// set back before the certificate's start counts as time, too.
 fn renewal_due(tls: &Tls, now_ms: i64, metrics: &Metrics) -> i64 {
-    let span = tls.credentials().and_then(|own| own.chain.first().map(|leaf| lifetime(leaf)));
+    let span = tls
+        .credentials()
+        .and_then(|own| own.chain.first().map(|leaf| lifetime(leaf)));
     let Some(Ok((start, end))) = span else { return 0 };
     metrics.certificate_ends(end);
-    if now_ms < start { 0 } else { start + (end - start) / 2 - now_ms }
+    if now_ms < start {
+        0
+    } else {
+        start + (end - start) / 2 - now_ms
+    }
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, CertError> {
@@ -228,7 +243,10 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, CertError> {
 /// # Errors
 /// When the key can't sign.
 pub fn request_for(key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
-    Ok(CertificateParams::default().serialize_request(key)?.der().to_vec())
+    Ok(CertificateParams::default()
+        .serialize_request(key)?
+        .der()
+        .to_vec())
 }
 
 /// Certificates as PEM, in order.

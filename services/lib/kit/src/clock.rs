@@ -56,7 +56,9 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => Timestamp::now(),
-            Source::Manual(value) => Timestamp::from_millisecond(value.load(Ordering::SeqCst)).unwrap_or_default(),
+            Source::Manual(value) => {
+                Timestamp::from_millisecond(value.load(Ordering::SeqCst)).unwrap_or_default()
+            }
         }
     }
 

@@ -114,7 +114,9 @@ pub struct Exec {
 
 impl Default for Exec {
     fn default() -> Self {
-        Self { floor: vec![Wall::Fs, Wall::Net, Wall::Ipc, Wall::Kill] }
+        Self {
+            floor: vec![Wall::Fs, Wall::Net, Wall::Ipc, Wall::Kill],
+        }
     }
 }
 
@@ -168,7 +170,11 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), rotate_mib: 10, keep: 3 }
+        Self {
+            level: "info".to_owned(),
+            rotate_mib: 10,
+            keep: 3,
+        }
     }
 }
 
@@ -181,7 +187,12 @@ impl Config {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+            Err(source) => {
+                return Err(ConfigError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
         };
         let mut config = Self::parse(&text, path)?;
         config.apply_env(|name| env::var(name).ok())?;
@@ -210,8 +221,13 @@ impl Config {
 
     fn apply_env(&mut self, get: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
         for (variable, _) in Self::ENV {
-            let Some(value) = get(variable).filter(|value| !value.is_empty()) else { continue };
-            let wrong = || ConfigError::Environment { variable, value: value.clone() };
+            let Some(value) = get(variable).filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            let wrong = || ConfigError::Environment {
+                variable,
+                value: value.clone(),
+            };
             match *variable {
                 "CREEL_LISTEN" => self.gateway.listen = value.parse().map_err(|_| wrong())?,
                 "CREEL_ADMIN_LISTEN" => self.gateway.admin_listen = value.parse().map_err(|_| wrong())?,
@@ -233,18 +249,29 @@ impl Config {
     fn validate(&self, text: &str, path: &Path) -> Result<(), ConfigError> {
         let invalid = |key: &str, why: String| Err(errors::invalid(text, path, key, why));
         if !self.gateway.admin_listen.ip().is_loopback() {
-            return invalid("gateway.admin_listen", "metrics are served without TLS, so on loopback only".to_owned());
+            return invalid(
+                "gateway.admin_listen",
+                "metrics are served without TLS, so on loopback only".to_owned(),
+            );
         }
         if self.gateway.names.len() > 32 {
             return invalid("gateway.names", "at most 32 names".to_owned());
         }
         for (key, value, most) in [
-            ("agent.turn_timeout_seconds", self.agent.turn_timeout_seconds, 86_400),
+            (
+                "agent.turn_timeout_seconds",
+                self.agent.turn_timeout_seconds,
+                86_400,
+            ),
             ("agent.max_running_turns", self.agent.max_running_turns, 1_024),
             ("agent.max_waiting_turns", self.agent.max_waiting_turns, 100_000),
             ("agent.turn_memory_mib", self.agent.turn_memory_mib, 1 << 20),
             ("gateway.max_connections", self.gateway.max_connections, 1 << 20),
-            ("gateway.max_connections_per_device", self.gateway.max_connections_per_device, 1 << 20),
+            (
+                "gateway.max_connections_per_device",
+                self.gateway.max_connections_per_device,
+                1 << 20,
+            ),
             ("log.rotate_mib", self.log.rotate_mib, 1_024),
         ] {
             if value == 0 || value > most {
@@ -262,18 +289,28 @@ impl Config {
         }
         let backend = &self.agent.backend;
         if backend != "echo" && !self.backends.contains_key(backend) {
-            let known: Vec<_> = std::iter::once("echo").chain(self.backends.keys().map(String::as_str)).collect();
-            let nearest = errors::nearest(backend, &known).map_or_else(String::new, |n| format!("; did you mean `{n}`?"));
+            let known: Vec<_> = std::iter::once("echo")
+                .chain(self.backends.keys().map(String::as_str))
+                .collect();
+            let nearest = errors::nearest(backend, &known)
+                .map_or_else(String::new, |n| format!("; did you mean `{n}`?"));
             return invalid("agent.backend", format!("no backend `{backend}`{nearest}"));
         }
         for (name, target) in &self.endpoints {
             if name.parse::<ServiceName>().is_err() {
                 let known: Vec<_> = ServiceName::ALL.iter().map(|name| name.as_str()).collect();
-                let nearest = errors::nearest(name, &known).map_or_else(String::new, |n| format!("; did you mean `{n}`?"));
+                let nearest = errors::nearest(name, &known)
+                    .map_or_else(String::new, |n| format!("; did you mean `{n}`?"));
                 return invalid(&format!("endpoints.{name}"), format!("no such service{nearest}"));
             }
-            if !target.starts_with("unix:/") && !target.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-                return invalid(&format!("endpoints.{name}"), "must be `host:port` or `unix:/path`".to_owned());
+            let has_port = target
+                .rsplit_once(':')
+                .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+            if !has_port && !target.starts_with("unix:/") {
+                return invalid(
+                    &format!("endpoints.{name}"),
+                    "must be `host:port` or `unix:/path`".to_owned(),
+                );
             }
         }
         Ok(())
@@ -291,7 +328,9 @@ mod tests {
     use super::*;
 
     fn error(text: &str) -> String {
-        Config::parse(text, Path::new("creel.toml")).unwrap_err().to_string()
+        Config::parse(text, Path::new("creel.toml"))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -309,22 +348,30 @@ mod tests {
         let message = error("[gateway]\nlisten = 5\n");
         assert!(message.contains("creel.toml:2:10"), "{message}");
         let message = error("[agent]\nbackend = \"ecko\"\n");
-        assert!(message.contains("creel.toml:2:1") && message.contains("did you mean `echo`"), "{message}");
+        assert!(
+            message.contains("creel.toml:2:1") && message.contains("did you mean `echo`"),
+            "{message}"
+        );
         assert!(error("[gateway]\nadmin_listen = \"0.0.0.0:1\"\n").contains("loopback"));
     }
 
     #[test]
     fn the_environment_overrides_only_what_is_listed() {
         let mut config = Config::default();
-        config.apply_env(|name| (name == "CREEL_LISTEN").then(|| "127.0.0.1:7".to_owned())).unwrap();
+        config
+            .apply_env(|name| (name == "CREEL_LISTEN").then(|| "127.0.0.1:7".to_owned()))
+            .unwrap();
         assert_eq!(config.gateway.listen.port(), 7);
-        let error = config.apply_env(|name| (name == "CREEL_TRANSPORT").then(|| "pigeon".to_owned())).unwrap_err();
+        let error = config
+            .apply_env(|name| (name == "CREEL_TRANSPORT").then(|| "pigeon".to_owned()))
+            .unwrap_err();
         assert!(error.to_string().contains("CREEL_TRANSPORT"));
     }
 
     #[test]
     fn every_backend_can_be_read() {
-        let text = "[agent]\nbackend = \"py\"\n[backends.py]\nkind = \"command\"\nargv = [\"python3\", \"/x.py\"]\n";
+        let text =
+            "[agent]\nbackend = \"py\"\n[backends.py]\nkind = \"command\"\nargv = [\"python3\", \"/x.py\"]\n";
         let config = Config::parse(text, Path::new("x")).unwrap();
         assert_eq!(config.backends.len(), 1);
     }

@@ -79,7 +79,10 @@ impl Idempotency {
             return Ok(Begin::Go(Slot(None)));
         }
         if request_id.len() > MAX_REQUEST_ID {
-            return Err(Error::invalid("request_id", format!("at most {MAX_REQUEST_ID} bytes")));
+            return Err(Error::invalid(
+                "request_id",
+                format!("at most {MAX_REQUEST_ID} bytes"),
+            ));
         }
         let mut hasher = Sha256::new();
         for part in [caller.principal().to_string().as_str(), method, request_id] {
@@ -94,14 +97,16 @@ impl Idempotency {
         let Some(entry) = self.store.get(&slot.key()).await.map_err(store_error)? else {
             return Ok(Begin::Go(Slot(Some(Arc::new(slot)))));
         };
-        let record = IdempotencyRecord::decode(entry.value).map_err(|_| Error::internal("reading an earlier answer"))?;
+        let record = IdempotencyRecord::decode(entry.value)
+            .map_err(|_| Error::internal("reading an earlier answer"))?;
         if record.request_hash != slot.request_hash {
             let message = "this request_id was used for another request";
             return Err(Error::new(Code::Conflict, "request_id_reused", message)
                 .field("request_id")
                 .hint("use a new request_id for a new request"));
         }
-        let answer = T::decode(record.response.as_slice()).map_err(|_| Error::internal("reading an earlier answer"))?;
+        let answer = T::decode(record.response.as_slice())
+            .map_err(|_| Error::internal("reading an earlier answer"))?;
         Ok(Begin::Done(answer))
     }
 
@@ -113,7 +118,10 @@ impl Idempotency {
         let limit = self.clock.now_ms().saturating_sub(KEEP_MS).max(0).unsigned_abs();
         let mut swept = 0;
         loop {
-            let page = self.store.scan(FrameKind::AnswerAge.range(), Page::first(40)).await?;
+            let page = self
+                .store
+                .scan(FrameKind::AnswerAge.range(), Page::first(40))
+                .await?;
             let old: Vec<_> = page
                 .entries
                 .iter()
@@ -162,7 +170,10 @@ impl Slot {
         txn.push_cmp(creel_store::Cmp::Absent(slot.key()));
         txn.push_put(slot.key(), record.encode_to_vec());
         let age = be(slot.now_ms.max(0).unsigned_abs());
-        txn.push_put(FrameKind::AnswerAge.key([age.as_slice(), slot.hash.as_slice()]), Vec::new());
+        txn.push_put(
+            FrameKind::AnswerAge.key([age.as_slice(), slot.hash.as_slice()]),
+            Vec::new(),
+        );
     }
 }
 
@@ -209,21 +220,47 @@ mod tests {
     async fn the_same_request_has_one_answer_per_principal_for_a_day() {
         let (store, clock) = (Store::memory(), Clock::manual(1_000));
         let idempotency = Idempotency::new(store.clone(), clock.clone());
-        let request = RenameDeviceRequest { name: "a".into(), ..Default::default() };
+        let request = RenameDeviceRequest {
+            name: "a".into(),
+            ..Default::default()
+        };
         let begin = |caller: Caller, request: RenameDeviceRequest| {
             let idempotency = idempotency.clone();
-            async move { idempotency.begin::<Device>(&caller, "Rename", "r1", &request).await }
+            async move {
+                idempotency
+                    .begin::<Device>(&caller, "Rename", "r1", &request)
+                    .await
+            }
         };
-        let Begin::Go(slot) = begin(caller(1), request.clone()).await.unwrap() else { panic!("new") };
+        let Begin::Go(slot) = begin(caller(1), request.clone()).await.unwrap() else {
+            panic!("new")
+        };
         let mut txn = Txn::new();
-        slot.record(&mut txn, &Device { name: "a".into(), ..Default::default() });
+        slot.record(
+            &mut txn,
+            &Device {
+                name: "a".into(),
+                ..Default::default()
+            },
+        );
         assert!(store.commit(txn).await.unwrap().is_committed());
 
-        let Begin::Done(answer) = begin(caller(1), request.clone()).await.unwrap() else { panic!("known") };
+        let Begin::Done(answer) = begin(caller(1), request.clone()).await.unwrap() else {
+            panic!("known")
+        };
         assert_eq!(answer.name, "a");
-        let other = RenameDeviceRequest { name: "b".into(), ..Default::default() };
-        assert_eq!(begin(caller(1), other).await.unwrap_err().reason, "request_id_reused");
-        assert!(matches!(begin(caller(2), request.clone()).await.unwrap(), Begin::Go(_)), "another's answer");
+        let other = RenameDeviceRequest {
+            name: "b".into(),
+            ..Default::default()
+        };
+        assert_eq!(
+            begin(caller(1), other).await.unwrap_err().reason,
+            "request_id_reused"
+        );
+        assert!(
+            matches!(begin(caller(2), request.clone()).await.unwrap(), Begin::Go(_)),
+            "another's answer"
+        );
 
         // A second transaction under the same slot conflicts: two racing requests have one effect.
         let mut again = Txn::new();

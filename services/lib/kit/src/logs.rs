@@ -8,7 +8,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tracing_subscriber::{EnvFilter, Layer as _, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use crate::config::Log;
 
@@ -28,7 +30,13 @@ pub fn init(config: &Log, file: &Path) -> anyhow::Result<()> {
         .with_filter(filter()?);
     let human = io::stderr()
         .is_terminal()
-        .then(|| filter().map(|filter| tracing_subscriber::fmt::layer().with_writer(io::stderr).with_filter(filter)))
+        .then(|| {
+            filter().map(|filter| {
+                tracing_subscriber::fmt::layer()
+                    .with_writer(io::stderr)
+                    .with_filter(filter)
+            })
+        })
         .transpose()?;
     tracing_subscriber::registry().with(json).with(human).try_init()?;
     Ok(())
@@ -55,12 +63,22 @@ impl RotatingFile {
     pub fn open(path: &Path, limit: u64, keep: u32) -> io::Result<Self> {
         let file = append(path)?;
         let size = file.metadata()?.len();
-        Ok(Self(Arc::new(Mutex::new(Rotating { path: path.to_owned(), file, size, limit, keep }))))
+        Ok(Self(Arc::new(Mutex::new(Rotating {
+            path: path.to_owned(),
+            file,
+            size,
+            limit,
+            keep,
+        }))))
     }
 }
 
 fn append(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
 }
 
 impl Rotating {
@@ -69,7 +87,11 @@ impl Rotating {
         for n in (1..self.keep).rev() {
             let _ = fs::rename(numbered(n), numbered(n + 1)); // absent is fine
         }
-        if self.keep == 0 { fs::remove_file(&self.path)? } else { fs::rename(&self.path, numbered(1))? }
+        if self.keep == 0 {
+            fs::remove_file(&self.path)?
+        } else {
+            fs::rename(&self.path, numbered(1))?
+        }
         self.file = append(&self.path)?;
         self.size = 0;
         Ok(())
@@ -113,7 +135,10 @@ mod tests {
             file.write_all(line.as_bytes()).unwrap();
         }
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
-        assert_eq!((read("a.jsonl").as_str(), read("a.jsonl.1").as_str()), ("four.....\n", "three....\n"));
+        assert_eq!(
+            (read("a.jsonl").as_str(), read("a.jsonl.1").as_str()),
+            ("four.....\n", "three....\n")
+        );
         assert_eq!(read("a.jsonl.2"), "two......\n");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }

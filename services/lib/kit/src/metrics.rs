@@ -45,19 +45,49 @@ impl Metrics {
         let mut registry = Registry::with_prefix_and_labels("creel", labels.into_iter());
         let requests = Family::<RpcLabels, Counter>::default();
         let make: fn() -> Histogram = || {
-            Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+            Histogram::new([
+                0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+            ])
         };
         let seconds = Family::new_with_constructor(make);
         let refused = Family::<ReasonLabels, Counter>::default();
         let (memory, certificate_end, outbox_lag) = (Gauge::default(), Gauge::default(), Gauge::default());
-        registry.register("rpc_requests", "Finished requests by method and gRPC status", requests.clone());
+        registry.register(
+            "rpc_requests",
+            "Finished requests by method and gRPC status",
+            requests.clone(),
+        );
         registry.register("rpc_seconds", "Duration of requests in seconds", seconds.clone());
-        registry.register("auth_failed", "Requests refused by the authorization layer", refused.clone());
-        registry.register("process_memory_bytes", "Resident memory of the process", memory.clone());
-        registry.register("cert_expiry_timestamp_seconds", "End of the service's certificate", certificate_end.clone());
-        registry.register("outbox_lag_records", "Audit records not shipped yet", outbox_lag.clone());
+        registry.register(
+            "auth_failed",
+            "Requests refused by the authorization layer",
+            refused.clone(),
+        );
+        registry.register(
+            "process_memory_bytes",
+            "Resident memory of the process",
+            memory.clone(),
+        );
+        registry.register(
+            "cert_expiry_timestamp_seconds",
+            "End of the service's certificate",
+            certificate_end.clone(),
+        );
+        registry.register(
+            "outbox_lag_records",
+            "Audit records not shipped yet",
+            outbox_lag.clone(),
+        );
         let registry = Arc::new(Mutex::new(registry));
-        Self { registry, requests, seconds, refused, memory, certificate_end, outbox_lag }
+        Self {
+            registry,
+            requests,
+            seconds,
+            refused,
+            memory,
+            certificate_end,
+            outbox_lag,
+        }
     }
 
     /// Registers a service's own metrics.
@@ -67,13 +97,24 @@ impl Metrics {
 
     /// Counts a finished request. `method` is of the closed set of methods.
     pub fn rpc_finished(&self, method: &'static str, code: tonic::Code, seconds: f64) {
-        self.requests.get_or_create(&RpcLabels { method, code: code_name(code) }).inc();
-        self.seconds.get_or_create(&MethodLabels { method }).observe(seconds);
+        self.requests
+            .get_or_create(&RpcLabels {
+                method,
+                code: code_name(code),
+            })
+            .inc();
+        self.seconds
+            .get_or_create(&MethodLabels { method })
+            .observe(seconds);
     }
 
     /// Counts a refused request. Reasons are ours, so they are few.
     pub fn rpc_refused(&self, reason: &str) {
-        self.refused.get_or_create(&ReasonLabels { reason: reason.to_owned() }).inc();
+        self.refused
+            .get_or_create(&ReasonLabels {
+                reason: reason.to_owned(),
+            })
+            .inc();
     }
 
     /// Notes when the certificate ends.
@@ -91,9 +132,13 @@ impl Metrics {
     /// # Errors
     /// When a metric can't be encoded.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
-        self.memory.set(i64::try_from(resident_bytes()).unwrap_or(i64::MAX));
+        self.memory
+            .set(i64::try_from(resident_bytes()).unwrap_or(i64::MAX));
         let mut text = String::new();
-        encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        encode(
+            &mut text,
+            &self.registry.lock().unwrap_or_else(PoisonError::into_inner),
+        )?;
         Ok(text)
     }
 }

@@ -47,13 +47,21 @@ impl Event {
     /// An action by someone on something, for example `device.revoked`, `operator/…`, `device/…`.
     #[must_use]
     pub fn new(action: &str, principal: impl ToString, object: impl ToString) -> Self {
-        Self { action: action.to_owned(), principal: principal.to_string(), object: object.to_string(), fields: BTreeMap::new() }
+        Self {
+            action: action.to_owned(),
+            principal: principal.to_string(),
+            object: object.to_string(),
+            fields: BTreeMap::new(),
+        }
     }
 
     /// With a fact. Never a secret, never message text.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl ToString) -> Self {
-        self.fields.insert(key.to_owned(), creel_wire::error::printable(&value.to_string(), 512));
+        self.fields.insert(
+            key.to_owned(),
+            creel_wire::error::printable(&value.to_string(), 512),
+        );
         self
     }
 }
@@ -122,8 +130,10 @@ impl Outbox {
     pub fn push(&self, txn: &mut Txn, event: Event) -> Result<(), Error> {
         let record = self.record(AuditClass::A, event, 1);
         if self.0.waiting_bytes.load(Ordering::Relaxed) > MAX_BYTES {
-            return Err(Error::new(Code::Unavailable, "outbox_full", "the audit outbox is full")
-                .hint("see that log/audit.jsonl can be written: creel logs, df"));
+            return Err(
+                Error::new(Code::Unavailable, "outbox_full", "the audit outbox is full")
+                    .hint("see that log/audit.jsonl can be written: creel logs, df"),
+            );
         }
         self.put(txn, &record);
         Ok(())
@@ -133,7 +143,11 @@ impl Outbox {
     pub fn decided(&self, event: Event) {
         let record = self.record(AuditClass::B, event, 1);
         let mut gathered = self.0.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        if gathered.decisions.len() < MAX_BUFFERED { gathered.decisions.push(record) } else { gathered.lost += 1 }
+        if gathered.decisions.len() < MAX_BUFFERED {
+            gathered.decisions.push(record)
+        } else {
+            gathered.lost += 1
+        }
         drop(gathered);
         self.0.wake.notify_one();
     }
@@ -142,9 +156,17 @@ impl Outbox {
     pub fn refused(&self, principal: &str, method: &str, reason: &str) {
         self.0.metrics.rpc_refused(reason);
         let mut gathered = self.0.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (principal.to_owned(), creel_wire::error::printable(method, 200), reason.to_owned());
+        let key = (
+            principal.to_owned(),
+            creel_wire::error::printable(method, 200),
+            reason.to_owned(),
+        );
         let full = gathered.refusals.len() >= MAX_AGGREGATES && !gathered.refusals.contains_key(&key);
-        let key = if full { ("_other".into(), "_other".into(), "_other".into()) } else { key };
+        let key = if full {
+            ("_other".into(), "_other".into(), "_other".into())
+        } else {
+            key
+        };
         *gathered.refusals.entry(key).or_insert(0) += 1;
     }
 
@@ -202,7 +224,12 @@ impl Outbox {
                 self.record(AuditClass::C, event, count)
             })
             .collect();
-        self.0.gathered.lock().unwrap_or_else(PoisonError::into_inner).decisions.extend(records);
+        self.0
+            .gathered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .decisions
+            .extend(records);
     }
 
     async fn flush(&self) -> Result<(), creel_store::Error> {
@@ -226,7 +253,11 @@ impl Outbox {
     }
 
     async fn ship(&self, file: &AuditFile) -> anyhow::Result<usize> {
-        let page = self.0.store.scan(FrameKind::Outbox.range(), Page::first(1_000)).await?;
+        let page = self
+            .0
+            .store
+            .scan(FrameKind::Outbox.range(), Page::first(1_000))
+            .await?;
         self.0.metrics.outbox_waits(page.entries.len());
         if page.entries.is_empty() {
             return Ok(0);
@@ -251,7 +282,10 @@ impl Outbox {
             for entry in chunk {
                 txn.push_delete(entry.key.clone());
                 self.0.waiting_bytes.fetch_sub(
-                    entry.value.len().min(self.0.waiting_bytes.load(Ordering::Relaxed)),
+                    entry
+                        .value
+                        .len()
+                        .min(self.0.waiting_bytes.load(Ordering::Relaxed)),
                     Ordering::Relaxed,
                 );
             }
@@ -286,7 +320,9 @@ impl Outbox {
 }
 
 fn number(key: &Key) -> Option<u64> {
-    creel_store::kinds::parts(key)?.first().and_then(|part| creel_store::from_be(part))
+    creel_store::kinds::parts(key)?
+        .first()
+        .and_then(|part| creel_store::from_be(part))
 }
 
 #[cfg(test)]
@@ -295,7 +331,9 @@ mod tests {
 
     async fn outbox(store: &Store) -> Outbox {
         let metrics = Metrics::new(ServiceName::Identity);
-        Outbox::open(store.clone(), ServiceName::Identity, Clock::manual(5), metrics).await.unwrap()
+        Outbox::open(store.clone(), ServiceName::Identity, Clock::manual(5), metrics)
+            .await
+            .unwrap()
     }
 
     #[tokio::test]
@@ -310,7 +348,9 @@ mod tests {
         let mut second = Txn::new();
         outbox.push(&mut second, Event::new("second", "p", "o")).unwrap();
         let mut first = Txn::new();
-        outbox.push(&mut first, Event::new("first", "p", "o").with("k", "v")).unwrap();
+        outbox
+            .push(&mut first, Event::new("first", "p", "o").with("k", "v"))
+            .unwrap();
         store.commit(first).await.unwrap();
         store.commit(second).await.unwrap();
         assert!(!store.commit(refused).await.unwrap().is_committed());
@@ -339,7 +379,12 @@ mod tests {
         let outbox = outbox(&store).await;
         outbox.0.waiting_bytes.store(MAX_BYTES, Ordering::Relaxed);
         outbox.push(&mut Txn::new(), Event::new("a", "p", "o")).unwrap();
-        let error = outbox.push(&mut Txn::new(), Event::new("a", "p", "o")).unwrap_err();
-        assert_eq!((error.code, error.reason.as_ref()), (Code::Unavailable, "outbox_full"));
+        let error = outbox
+            .push(&mut Txn::new(), Event::new("a", "p", "o"))
+            .unwrap_err();
+        assert_eq!(
+            (error.code, error.reason.as_ref()),
+            (Code::Unavailable, "outbox_full")
+        );
     }
 }

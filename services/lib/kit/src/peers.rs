@@ -50,9 +50,14 @@ impl Peers {
     ///
     /// # Errors
     /// As [`Self::dialler`].
-    pub fn anonymous_channel(&self, service: ServiceName) -> Result<Channel, creel_wire::channel::BadServerName> {
+    pub fn anonymous_channel(
+        &self,
+        service: ServiceName,
+    ) -> Result<Channel, creel_wire::channel::BadServerName> {
         let tls = Arc::clone(&self.tls);
-        Ok(self.make(service, Arc::new(move || tls.anonymous_client()))?.channel())
+        Ok(self
+            .make(service, Arc::new(move || tls.anonymous_client()))?
+            .channel())
     }
 
     fn make(

@@ -28,7 +28,9 @@ pub enum ProfileError {
     #[error("no home directory: set CREEL_HOME to the directory for Creel's state")]
     NoHome,
     /// Socket paths would not fit.
-    #[error("the path `{path}` is too long for sockets ({length} bytes, at most {MAX_SOCKET_PATH}): set CREEL_HOME to a shorter one")]
+    #[error(
+        "the path `{path}` is too long for sockets ({length} bytes, at most {MAX_SOCKET_PATH}): set CREEL_HOME to a shorter one"
+    )]
     PathTooLong {
         /// The longest socket path.
         path: PathBuf,
@@ -52,7 +54,10 @@ impl Profile {
     /// # Errors
     /// [`ProfileError`] when the name or the path can't be used.
     pub fn resolve(name: Option<&str>) -> Result<Self, ProfileError> {
-        let name = name.map(str::to_owned).or_else(|| env::var("CREEL_PROFILE").ok()).filter(|name| !name.is_empty());
+        let name = name
+            .map(str::to_owned)
+            .or_else(|| env::var("CREEL_PROFILE").ok())
+            .filter(|name| !name.is_empty());
         let name = name.unwrap_or_else(|| "default".to_owned());
         let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if name.is_empty() || name.len() > 32 || !name.chars().all(valid) {
@@ -61,8 +66,14 @@ impl Profile {
         let root = match env::var_os("CREEL_HOME").filter(|home| !home.is_empty()) {
             Some(home) => PathBuf::from(home),
             None => {
-                let home = env::var_os("HOME").filter(|home| !home.is_empty()).ok_or(ProfileError::NoHome)?;
-                let dir = if name == "default" { ".creel".to_owned() } else { format!(".creel-{name}") };
+                let home = env::var_os("HOME")
+                    .filter(|home| !home.is_empty())
+                    .ok_or(ProfileError::NoHome)?;
+                let dir = if name == "default" {
+                    ".creel".to_owned()
+                } else {
+                    format!(".creel-{name}")
+                };
                 Path::new(&home).join(dir)
             }
         };
@@ -75,11 +86,17 @@ impl Profile {
     /// # Errors
     /// [`ProfileError::PathTooLong`].
     pub fn at(name: impl Into<String>, root: impl Into<PathBuf>) -> Result<Self, ProfileError> {
-        let profile = Self { name: name.into(), root: root.into() };
+        let profile = Self {
+            name: name.into(),
+            root: root.into(),
+        };
         let longest = profile.socket(ServiceName::ExecApprover);
         let length = longest.as_os_str().len();
         if length >= MAX_SOCKET_PATH {
-            return Err(ProfileError::PathTooLong { path: longest, length });
+            return Err(ProfileError::PathTooLong {
+                path: longest,
+                length,
+            });
         }
         Ok(profile)
     }
@@ -210,7 +227,13 @@ impl Profile {
     /// [`ProfileError::Io`] naming the directory.
     pub fn create(&self, services: &[ServiceName]) -> Result<(), ProfileError> {
         let mut dirs = vec![self.root.clone()];
-        dirs.extend([self.public(), self.workspace(), self.logs(), self.run(), self.join_dir()]);
+        dirs.extend([
+            self.public(),
+            self.workspace(),
+            self.logs(),
+            self.run(),
+            self.join_dir(),
+        ]);
         for service in services {
             dirs.extend([self.credentials(*service), self.state(*service)]);
         }
@@ -223,8 +246,15 @@ impl Profile {
 /// # Errors
 /// [`ProfileError::Io`].
 pub fn private_dir(path: &Path) -> Result<(), ProfileError> {
-    let wrong = |source| ProfileError::Io { path: path.to_owned(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(wrong)?;
+    let wrong = |source| ProfileError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(wrong)?;
     let mode = fs::metadata(path).map_err(wrong)?.permissions().mode();
     if mode & 0o077 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(wrong)?;
@@ -241,7 +271,8 @@ pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
     file.write_all(content)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.as_file()
+        .set_permissions(fs::Permissions::from_mode(0o600))?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     fs::File::open(dir)?.sync_all()

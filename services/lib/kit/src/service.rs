@@ -116,7 +116,9 @@ pub struct Spec {
 
 impl std::fmt::Debug for Spec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Spec").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Spec")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -160,7 +162,12 @@ pub fn run(profile: Profile, spec: Spec, open_store: OpenStore) -> ExitCode {
         builder.worker_threads(spec.threads);
         builder
     };
-    let runtime = match builder.enable_all().max_blocking_threads(16).thread_keep_alive(Duration::from_secs(2)).build() {
+    let runtime = match builder
+        .enable_all()
+        .max_blocking_threads(16)
+        .thread_keep_alive(Duration::from_secs(2))
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, name, &error),
     };
@@ -185,7 +192,10 @@ fn fail(status: u8, name: ServiceName, error: &(dyn std::error::Error + 'static)
 fn hint_of(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(hint) = error.downcast_ref::<creel_store::Error>().and_then(creel_store::Error::hint) {
+        if let Some(hint) = error
+            .downcast_ref::<creel_store::Error>()
+            .and_then(creel_store::Error::hint)
+        {
             return Some(hint);
         }
         cause = error.source();
@@ -197,10 +207,19 @@ fn lockdown(profile: &Profile, config: &Config, name: ServiceName, lock: &Lock) 
     for dir in &lock.write {
         crate::profile::private_dir(dir)?;
     }
-    let own = [profile.state(name), profile.credentials(name), profile.logs(), profile.run()];
+    let own = [
+        profile.state(name),
+        profile.credentials(name),
+        profile.logs(),
+        profile.run(),
+    ];
     let tcp = config.network.transport == Transport::Tcp;
     // Endpoints may name any port, and name resolution over TCP its own.
-    let far = tcp || config.endpoints.values().any(|target| !target.starts_with("unix:"));
+    let far = tcp
+        || config
+            .endpoints
+            .values()
+            .any(|target| !target.starts_with("unix:"));
     let report = creel_sandbox::lock_service(&LockSpec {
         read: vec![profile.public()],
         write: [own.to_vec(), lock.write.clone()].concat(),
@@ -220,8 +239,19 @@ fn lockdown(profile: &Profile, config: &Config, name: ServiceName, lock: &Lock) 
     Ok(())
 }
 
-async fn serve(profile: Profile, config: Arc<Config>, spec: Spec, open_store: OpenStore) -> anyhow::Result<()> {
-    let Spec { name, certificate, judge_local, build, .. } = spec;
+async fn serve(
+    profile: Profile,
+    config: Arc<Config>,
+    spec: Spec,
+    open_store: OpenStore,
+) -> anyhow::Result<()> {
+    let Spec {
+        name,
+        certificate,
+        judge_local,
+        build,
+        ..
+    } = spec;
     let clock = Clock::system();
     let drain = crate::drain::on_signals()?;
     let join_secret = join_secret(&drain)?;
@@ -258,7 +288,11 @@ async fn serve(profile: Profile, config: Arc<Config>, spec: Spec, open_store: Op
     };
     let outbox = Outbox::open(store.clone(), name, clock.clone(), metrics.clone()).await?;
     let stopped = CancellationToken::new();
-    let shipping = tokio::spawn(outbox.clone().run(AuditFile::new(profile.audit_file()), stopped.clone()));
+    let shipping = tokio::spawn(
+        outbox
+            .clone()
+            .run(AuditFile::new(profile.audit_file()), stopped.clone()),
+    );
     let idempotency = Idempotency::new(store.clone(), clock.clone());
     tokio::spawn(sweep(idempotency.clone(), drain.clone()));
     let deps = Deps {
@@ -275,14 +309,24 @@ async fn serve(profile: Profile, config: Arc<Config>, spec: Spec, open_store: Op
         drain: drain.clone(),
     };
     let built = build(deps).await?;
-    let clients = if optional { ClientAuth::Optional } else { ClientAuth::Required };
-    let serving = tokio::spawn(serve_routes(built.routes, listener, clients, judge_local, Common {
-        tls,
-        clock,
-        metrics,
-        outbox,
-        drain: drain.clone(),
-    }));
+    let clients = if optional {
+        ClientAuth::Optional
+    } else {
+        ClientAuth::Required
+    };
+    let serving = tokio::spawn(serve_routes(
+        built.routes,
+        listener,
+        clients,
+        judge_local,
+        Common {
+            tls,
+            clock,
+            metrics,
+            outbox,
+            drain: drain.clone(),
+        },
+    ));
     tracing::info!(version = crate::VERSION, "ready");
     let outcome = tokio::select! {
         outcome = built.run => outcome,
@@ -323,14 +367,20 @@ fn join_secret(drain: &CancellationToken) -> anyhow::Result<Option<Secret<Vec<u8
     }
     crate::drain::on_parent_gone(drain.clone());
     let text = String::from_utf8_lossy(&line);
-    Ok(text.strip_prefix("join ").and_then(|hex| unhex(hex.trim())).map(Secret::new))
+    Ok(text
+        .strip_prefix("join ")
+        .and_then(|hex| unhex(hex.trim()))
+        .map(Secret::new))
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
+        .collect()
 }
 
 /// Before the clock has been set nothing signed is valid: wait instead of failing over and over.
@@ -352,12 +402,15 @@ fn bind(profile: &Profile, config: &Config, name: ServiceName) -> anyhow::Result
             let path = profile.socket(name);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(anyhow::Error::from(error).context(format!("can't replace {}", path.display())));
+                    return Err(
+                        anyhow::Error::from(error).context(format!("can't replace {}", path.display()))
+                    );
                 }
                 _ => {}
             }
-            let listener = UnixListener::bind(&path)
-                .map_err(|error| anyhow::Error::from(error).context(format!("can't listen on {}", path.display())))?;
+            let listener = UnixListener::bind(&path).map_err(|error| {
+                anyhow::Error::from(error).context(format!("can't listen on {}", path.display()))
+            })?;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
             Ok(Listener::Unix(listener))
         }
@@ -405,7 +458,9 @@ pub async fn serve_routes(
     common: Common,
 ) {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    reporter
+        .set_service_status("", tonic_health::ServingStatus::Serving)
+        .await;
     let router = routes
         .add_service(health)
         .add_service(ObserveServiceServer::new(Observe(common.metrics.clone())))
@@ -424,8 +479,10 @@ pub async fn serve_routes(
             outbox.refused(&caller.principal().to_string(), path, &error.reason);
         }),
     );
-    let observed =
-        Observed::new(guarded, Arc::new(move |method, code, seconds| metrics.rpc_finished(method, code, seconds)));
+    let observed = Observed::new(
+        guarded,
+        Arc::new(move |method, code, seconds| metrics.rpc_finished(method, code, seconds)),
+    );
     let tls = Arc::clone(&common.tls);
     let acceptor = Acceptor {
         limits: Limits::default(),
@@ -437,7 +494,9 @@ pub async fn serve_routes(
     let leaving = common.drain.clone();
     tokio::spawn(async move {
         leaving.cancelled().await;
-        reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        reporter
+            .set_service_status("", tonic_health::ServingStatus::NotServing)
+            .await;
     });
     acceptor
         .serve(listener, move |connection: Arc<Connection>| {

@@ -16,7 +16,10 @@ use crate::report::{Refusal, Wall};
 use crate::seccomp::Filters;
 use crate::sys::{self, Image};
 use crate::wire::{self, MAX_FDS, Order};
-use crate::{caps, gate};
+use crate::{caps, gate, meter};
+
+/// How much lower than its service's a run's priority is.
+const NICE: i32 = 5;
 
 /// What the child tells its init before it becomes the program. Success is the end of the socket at exec.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,6 +61,8 @@ impl Blueprint<'_> {
             ));
         };
         step("start a session", rustix::process::setsid().map(drop))?;
+        // The run's init, and the services, must be able to keep up with whatever it does.
+        let _ = rustix::process::nice(NICE);
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         self.standard_streams()?;
         step(
@@ -149,7 +154,7 @@ impl Blueprint<'_> {
         seccompiler::apply_filter(&filters.errors).map_err(|e| Refusal::unavailable(wall, describe(&e)))?;
         if self.gated {
             let listener = sys::install_listener(&filters.gate)
-                .map_err(|e| Refusal::unavailable(gate::wall(self.order), describe(&e)))?;
+                .map_err(|e| Refusal::unavailable(gate::wall(self.order).unwrap_or(wall), describe(&e)))?;
             let packet = step("encode", wire::encode(&Setup::Gate, &[]))?;
             step(
                 "hand over the gate",
@@ -176,9 +181,11 @@ pub(crate) fn show() -> io::Result<()> {
 }
 
 fn limit(limits: &Limits) -> Result<(), Refusal> {
+    let processes = meter::backstop(limits);
     let wanted = [
         (Resource::Core, 0, 0),
         (Resource::Msgqueue, 0, 0),
+        (Resource::Nproc, processes, processes),
         (Resource::Data, limits.memory_bytes, limits.memory_bytes),
         (
             Resource::Cpu,

@@ -26,6 +26,8 @@ pub enum Cause {
     TimedOut,
     /// The whole run used more than `memory_bytes`.
     Memory,
+    /// The whole run had more than `processes`.
+    Processes,
     /// The spawner or the service went away.
     OwnerLost,
 }
@@ -37,7 +39,7 @@ pub struct Exit {
     pub status: Status,
     /// Why.
     pub cause: Cause,
-    /// Processes that outlived the main program or the grace and had to be signalled.
+    /// Orphans collected after the end was set in motion: what the main program left.
     pub strays: u32,
     /// Processes that even SIGKILL did not end in time (uninterruptible IO). Normally 0.
     pub left: u32,

@@ -1,17 +1,17 @@
 //! The gate: the run's init judges, call by call, what a filter alone can't.
 //!
-//! - **Forks** are counted, so that `limits.processes` holds for the run and not, as RLIMIT_NPROC, for everything
-//!   the user runs, and holds for root too. When the run is to end the gate closes and no process of it can make
-//!   another one: killing it terminates. If init dies, the kernel answers the calls with ENOSYS: the same.
 //! - **Sockets** of a run with [`Net::Proxy`] are made here, already connected to the proxy, and given to the
 //!   program; its own `connect` is answered with success and not run. So the only sockets it ever holds lead to the
 //!   proxy. Landlock's TCP rules can't say that: they know ports and no addresses, and a stranger's host may listen
 //!   on the same port.
-//!
 //! - **Modes, owners and times** of files by path: see [`metadata`].
 //!
 //! Judged arguments are register values in the notification. A call whose meaning lies in the program's memory is
 //! never let through on the strength of a look at it: it could change between the look and the call.
+//!
+//! If init dies, the kernel answers gated calls with ENOSYS. One thing the gate is not good for is `fork`: a signal
+//! that arrives before init has taken the call makes it fail with EINTR where the handler does not restart calls,
+//! and shells with a handler for SIGCHLD do not expect that of fork. So processes are counted by `meter.rs`.
 
 mod metadata;
 
@@ -19,7 +19,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
@@ -40,11 +40,6 @@ pub(crate) struct Gate {
     net: Net,
     /// Where modes, owners and times may be changed.
     writable: Vec<PathBuf>,
-    limit: u32,
-    /// Never less than the number of tasks that live: counts up by what is let through, corrected by counting.
-    tasks: u32,
-    /// When it may count again: a run at its limit must not make its init walk `/proc` all the time.
-    count_at: Instant,
 }
 
 impl Gate {
@@ -53,14 +48,11 @@ impl Gate {
             listener,
             net: order.net,
             writable: order.grants.write.clone(),
-            limit: order.limits.processes,
-            tasks: 1,
-            count_at: Instant::now(),
         }
     }
 
     /// Judges the next call. To be called when the listener is readable.
-    pub(crate) fn judge(&mut self) -> io::Result<()> {
+    pub(crate) fn judge(&self) -> io::Result<()> {
         let call = match sys::notification(self.listener.as_fd()) {
             Ok(call) => call,
             // The caller died before we looked.
@@ -92,10 +84,8 @@ impl Gate {
                 Ok(()) => self.answer(call.id, &Verdict::Done),
                 Err(errno) => self.answer(call.id, &Verdict::Fail(errno)),
             }
-        } else if self.may_fork() {
-            self.answer(call.id, &Verdict::Run)
         } else {
-            self.answer(call.id, &Verdict::Fail(libc::EAGAIN))
+            self.answer(call.id, &Verdict::Fail(libc::ENOSYS))
         };
         match answered {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
@@ -109,17 +99,6 @@ impl Gate {
 
     fn answer(&self, id: u64, verdict: &Verdict<'_>) -> io::Result<()> {
         sys::answer(self.listener.as_fd(), id, verdict)
-    }
-
-    fn may_fork(&mut self) -> bool {
-        let start = Instant::now();
-        if self.tasks >= self.limit && start >= self.count_at {
-            self.tasks = tree::count_tasks();
-            self.count_at = Instant::now() + start.elapsed() * 2;
-        }
-        let room = self.tasks < self.limit;
-        self.tasks += u32::from(room);
-        room
     }
 
     fn socket(&self, args: &[u64; 6]) -> Result<(OwnedFd, bool), i32> {
@@ -150,14 +129,12 @@ impl AsFd for Gate {
     }
 }
 
-/// The first wall that falls when a run's gate can't be installed.
-pub(crate) fn wall(order: &Order) -> Wall {
-    if matches!(order.net, Net::Proxy { .. }) && order.walls.net {
-        Wall::Net
-    } else if order.walls.fs {
-        Wall::Fs
+/// Whether a run has anything for a gate to judge; with it, the wall that falls when it can't be installed.
+pub(crate) fn wall(order: &Order) -> Option<Wall> {
+    if order.walls.net && matches!(order.net, Net::Proxy { .. }) {
+        Some(Wall::Net)
     } else {
-        Wall::Kill
+        order.walls.fs.then_some(Wall::Fs)
     }
 }
 

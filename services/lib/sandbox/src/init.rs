@@ -1,11 +1,10 @@
 //! A run's init: parent and subreaper of one program, and the one that sees to its end.
 //!
 //! It stays outside the walls it raises, so it can signal what is inside, and has given up its capabilities. It ends
-//! the run when the main program ends, when told to, at the timeout, above the memory limit, and when whoever holds
+//! the run when the main program ends, when told to, at the timeout, above a limit, and when whoever holds
 //! the other end of its control socket is gone. It exits after its last descendant. If it is killed instead, the
-//! program's death signal fires, the gate answers no more, and what is left falls to the spawner, a subreaper too.
+//! program's death signal fires, and what is left falls to the spawner, a subreaper too.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -19,19 +18,24 @@ use rustix::thread::CapabilitySet;
 use crate::caps;
 use crate::child::{self, Blueprint, Setup};
 use crate::exit::{Cause, Exit, Status};
-use crate::gate::Gate;
-use crate::landlock_wall::{Ports, Right, Rules, RulesetFailure, Scopes};
+use crate::gate::{self, Gate};
+use crate::landlock_wall::{OwnDomain, Ports, Right, Rules, RulesetFailure, Scopes};
 use crate::meter::Meter;
 use crate::profile::{Net, Walls};
-use crate::report::{Enforced, Refusal};
+use crate::report::{Enforced, Refusal, Wall};
 use crate::seccomp::Filters;
 use crate::support::Support;
 use crate::sys::{self, Side, SingleThread};
-use crate::tree::{self, KILL_PATIENCE};
+use crate::tree::{self, KILL_PATIENCE, Member};
 use crate::wire::{self, End, MAX_FDS, MAX_PACKET, Order};
 
 /// What remains of a run after its main program gets this long between TERM and SIGKILL.
 pub(crate) const STRAY_GRACE: Duration = Duration::from_millis(500);
+
+/// How often SIGKILL is repeated while processes are dying.
+const KILL_EVERY: Duration = Duration::from_millis(100);
+/// Most processes that are signalled one by one.
+const MANY: usize = 4096;
 
 /// One run to look after.
 pub(crate) struct Job<'a> {
@@ -73,14 +77,19 @@ impl Job<'_> {
         let enforced = self.support.assess(order.walls, order.net)?;
         let (rules, mut pins) = ruleset(order, &self.support)?;
         let (setup, setup_child) = wire::pair().map_err(failed("make a socket pair"))?;
-        let gated = self.filters.is_some()
-            && self.support.notify
-            && (order.walls.kill
-                || order.walls.fs
-                || (order.walls.net && matches!(order.net, Net::Proxy { .. })));
+        let gated = self.filters.is_some() && self.support.notify && gate::wall(order).is_some();
         // To act on files for the program it must see its own descriptors in /proc; the walls, not this flag, keep
         // the program from seeing them.
         child::show().map_err(failed("become dumpable"))?;
+
+        // A domain around init and the run, in which the program's own is nested: so that the one signal that ends
+        // everything in it can't reach anybody else.
+        rustix::thread::set_no_new_privs(true).map_err(|e| Refusal::setup("set no_new_privs", &e.into()))?;
+        let domain = match order.walls.kill {
+            true => OwnDomain::enter(self.support.landlock_abi)
+                .map_err(|e| Refusal::unavailable(Wall::Kill, child::describe(&e)))?,
+            false => None,
+        };
 
         let init = rustix::process::getpid();
         let fds = slots(order, self.fds);
@@ -118,13 +127,15 @@ impl Job<'_> {
             setup: Some(setup),
             gate: None,
             signals,
-            meter: Meter::new(order.limits.memory_bytes),
+            domain,
+            meter: Meter::new(order.limits),
             deadline: order.timeout_ms.map(|ms| now + Duration::from_millis(ms)),
             main,
             status: None,
             phase: Phase::Running,
             cause: Cause::Ended,
-            strays: BTreeSet::new(),
+            strays: 0,
+            kill_again: now,
             cpu_us: 0,
             max_rss_bytes: 0,
             _pins: pins,
@@ -139,7 +150,7 @@ enum Phase {
     Asked {
         kill_at: Instant,
     },
-    /// SIGKILL is being sent, the gate is closed.
+    /// SIGKILL is being sent.
     Killing {
         give_up_at: Instant,
     },
@@ -151,13 +162,15 @@ struct Watch<'a> {
     setup: Option<OwnedFd>,
     gate: Option<Gate>,
     signals: OwnedFd,
+    domain: Option<OwnDomain>,
     meter: Meter,
     deadline: Option<Instant>,
     main: Pid,
     status: Option<Status>,
     phase: Phase,
     cause: Cause,
-    strays: BTreeSet<i32>,
+    strays: u32,
+    kill_again: Instant,
     cpu_us: u64,
     max_rss_bytes: u64,
     /// Held for as long as the walls stand.
@@ -201,6 +214,8 @@ impl Watch<'_> {
                     self.max_rss_bytes = self.max_rss_bytes.max(dead.max_rss_bytes);
                     if dead.pid == self.main {
                         self.status = Some(Status::from_raw(dead.status));
+                    } else if !matches!(self.phase, Phase::Running) {
+                        self.strays = self.strays.saturating_add(1);
                     }
                 }
                 Ok(None) => break true,
@@ -261,7 +276,8 @@ impl Watch<'_> {
                 let _ = kill_process(self.main, Signal::TERM);
             }
         } else {
-            self.signal_children(Signal::TERM);
+            // What was orphaned has become a child.
+            signal_all(&tree::members(MANY), Signal::TERM);
         }
     }
 
@@ -271,8 +287,8 @@ impl Watch<'_> {
             let grace = Duration::from_millis(self.order.grace_ms);
             if self.deadline.is_some_and(|at| now >= at) {
                 self.end(Cause::TimedOut, grace);
-            } else if self.meter.exceeded(now) {
-                self.end(Cause::Memory, Duration::ZERO);
+            } else if let Some(limit) = self.meter.exceeded(now) {
+                self.end(limit, Duration::ZERO);
             }
         }
         if let Phase::Asked { kill_at } = self.phase
@@ -281,24 +297,27 @@ impl Watch<'_> {
             self.phase = Phase::Killing {
                 give_up_at: now + KILL_PATIENCE,
             };
-            // From here on no process of the run makes another one.
             self.gate = None;
         }
         if let Phase::Killing { give_up_at } = self.phase {
-            let alive = self.signal_children(Signal::KILL);
+            let alive = self.kill(now);
             return (now >= give_up_at).then_some(alive);
         }
         None
     }
 
-    /// Signals all children: orphaned descendants have become children.
-    fn signal_children(&mut self, signal: Signal) -> u32 {
+    /// Kills everything; how many children there still were.
+    fn kill(&mut self, now: Instant) -> u32 {
         let children = tree::children().unwrap_or_default();
-        for child in &children {
-            if *child != self.main {
-                self.strays.insert(child.as_raw_nonzero().get());
+        match &self.domain {
+            // Once is enough. Again now and then, because nothing may depend on that being true.
+            Some(domain) if now >= self.kill_again => {
+                domain.kill_all();
+                self.kill_again = now + KILL_EVERY;
             }
-            let _ = kill_process(*child, signal);
+            Some(_) => {}
+            // Not in one step, so it may take several rounds.
+            None => signal_all(&tree::members(MANY), Signal::KILL),
         }
         u32::try_from(children.len()).unwrap_or(u32::MAX)
     }
@@ -377,11 +396,18 @@ impl Watch<'_> {
         Exit {
             status: self.status.unwrap_or(Status::Lost),
             cause: self.cause,
-            strays: u32::try_from(self.strays.len()).unwrap_or(u32::MAX),
+            strays: self.strays,
             left,
             cpu_ms: self.cpu_us / 1000,
             max_rss_bytes: self.max_rss_bytes,
         }
+    }
+}
+
+fn signal_all(members: &[Member], signal: Signal) {
+    for member in members {
+        // One that died meanwhile needs no signal.
+        let _ = kill_process(member.pid, signal);
     }
 }
 
@@ -425,7 +451,7 @@ fn ruleset(order: &Order, support: &Support) -> Result<(Option<Rules>, Vec<Owned
         RulesetFailure::Open { path, source } => {
             Refusal::setup(format!("open the granted path `{}`", path.display()), &source)
         }
-        e @ RulesetFailure::Landlock(_) => Refusal::unavailable(crate::report::Wall::Fs, child::describe(&e)),
+        e @ RulesetFailure::Landlock(_) => Refusal::unavailable(Wall::Fs, child::describe(&e)),
     })
 }
 

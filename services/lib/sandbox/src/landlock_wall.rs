@@ -13,6 +13,8 @@ use landlock::{
 };
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 
+use crate::sys;
+
 /// A right on a file or on everything below a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Right {
@@ -176,6 +178,35 @@ impl Rules {
     pub(crate) fn enforce(self) -> Result<(), RulesetFailure> {
         self.ruleset.restrict_self()?;
         Ok(())
+    }
+}
+
+/// Proof that this process can signal only its own descendants (and whatever else is in its Landlock domain): it
+/// has entered a domain of its own with scoped signals, and tried.
+pub(crate) struct OwnDomain(());
+
+impl OwnDomain {
+    /// Enters one; `None` where the kernel can't scope signals (before 6.12). Needs `no_new_privs`.
+    pub(crate) fn enter(abi: u32) -> Result<Option<Self>, RulesetFailure> {
+        let scopes = Scopes {
+            files: false,
+            bind: Ports::Any,
+            connect: Ports::Any,
+            signals: true,
+            abstract_sockets: false,
+        };
+        let Some(rules) = Rules::new(abi, &scopes)? else {
+            return Ok(None);
+        };
+        rules.enforce()?;
+        // The proof that matters: the parent is outside, and out of reach.
+        let outside = rustix::process::getppid().map(rustix::process::test_kill_process);
+        Ok((outside == Some(Err(rustix::io::Errno::PERM))).then_some(Self(())))
+    }
+
+    /// Kills everything in the domain but this process, at once.
+    pub(crate) fn kill_all(&self) {
+        sys::kill_everything();
     }
 }
 

@@ -64,7 +64,8 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// CPU time of each process, then SIGXCPU and a second later SIGKILL.
     pub cpu_seconds: u64,
-    /// Processes and threads of the whole run at one time. Beyond it `fork` fails with EAGAIN.
+    /// Processes and threads of the whole run at one time (sampled; above it the run is killed). Until the sample,
+    /// an unprivileged run can't exceed it by more than the number of tasks the system had when it started.
     pub processes: u32,
     /// Descriptors of each process.
     pub open_files: u64,

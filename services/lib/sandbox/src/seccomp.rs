@@ -7,8 +7,8 @@
 //! A run gets two programs:
 //! 1. errors: EPERM for what a program has no business doing; ENOSYS for what programs try and then do without
 //!    (`clone3` hides its flags from filters, `io_uring` does work no filter sees, an executable `memfd` would be
-//!    writable and executable);
-//! 2. the gate: calls that the run's init judges one by one (see `gate.rs`), and numbers of foreign ABIs.
+//!    writable and executable) and for numbers of the future; a foreign architecture is killed;
+//! 2. the gate, where the walls need one: calls that the run's init judges one by one (see `gate.rs`).
 //!
 //! Where programs disagree the kernel takes the strictest answer, so what 1 refuses never reaches the gate.
 
@@ -95,16 +95,7 @@ pub(crate) fn for_service() -> Result<BpfProgram, BackendError> {
 
 /// The gate: notified calls are answered by the run's init.
 pub(crate) fn gate_filter(walls: Walls, net: Net) -> Result<BpfProgram, BackendError> {
-    const LD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JEQ: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const JGT: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
-    const RET: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let mut notified = Vec::new();
-    if walls.kill {
-        notified.push(libc::SYS_clone);
-        #[cfg(target_arch = "x86_64")]
-        notified.extend([libc::SYS_fork, libc::SYS_vfork]);
-    }
     if walls.net && matches!(net, Net::Proxy { .. }) {
         notified.extend([libc::SYS_socket, libc::SYS_connect]);
     }
@@ -113,14 +104,8 @@ pub(crate) fn gate_filter(walls: Walls, net: Net) -> Result<BpfProgram, BackendE
         notified.extend([libc::SYS_chmod, libc::SYS_chown, libc::SYS_lchown]);
         notified.extend([libc::SYS_fchmodat, FCHMODAT2, libc::SYS_fchownat]);
     }
-    // The other program has checked the architecture (and kills what is foreign); a gate that stands alone, as
-    // in the probe for support, only ever sees this process's own calls.
-    let op = |code, k, jt, jf| sock_filter { code, jt, jf, k };
-    let mut program = vec![
-        op(LD, 0, 0, 0),
-        op(JGT, NEWEST_SYSCALL, 0, 1),
-        op(RET, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs(), 0, 0),
-    ];
+    // The other program has checked architecture and number.
+    let mut program = vec![op(LD, 0, 0, 0)];
     for nr in notified {
         program.push(op(JEQ, number(nr)?, 0, 1));
         program.push(op(RET, libc::SECCOMP_RET_USER_NOTIF, 0, 0));
@@ -139,6 +124,16 @@ pub(crate) fn gate_filter(walls: Walls, net: Net) -> Result<BpfProgram, BackendE
     }
     program.push(op(RET, libc::SECCOMP_RET_ALLOW, 0, 0));
     Ok(program)
+}
+
+const LD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const JEQ: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const JGT: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
+const RET: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+/// One instruction: `k` is its operand, `jt` and `jf` how many to skip when a comparison holds or not.
+fn op(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code, jt, jf, k }
 }
 
 fn number(nr: c_long) -> Result<u32, BackendError> {
@@ -287,6 +282,11 @@ fn compile(eperm: Rules, enosys: Rules) -> Result<BpfProgram, BackendError> {
     const PRELUDE: usize = 4;
     program.pop();
     program.extend_from_slice(&second[PRELUDE..]);
+    let unknown = [
+        op(JGT, NEWEST_SYSCALL, 0, 1),
+        op(RET, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs(), 0, 0),
+    ];
+    program.splice(PRELUDE..PRELUDE, unknown);
     Ok(program)
 }
 

@@ -19,6 +19,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use crate::command::millis;
 use crate::exit::{Cause, Exit, Status};
 use crate::init::{Job, STRAY_GRACE};
+use crate::landlock_wall::OwnDomain;
 use crate::profile::{Net, Walls};
 use crate::report::Refusal;
 use crate::seccomp::Filters;
@@ -33,6 +34,9 @@ pub(crate) const MAX_RUNS: usize = 512;
 /// A run's init that was told to end gets this long beyond the grace it was given. One that hangs (in a file system
 /// that does not answer) is killed, and what it leaves is this process's.
 const INIT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long strays may keep coming before everything is killed in one step.
+const STRAY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// After the service is gone, its runs' inits get this long to end them before they are killed themselves.
 const LAST_GRACE: Duration = Duration::from_secs(3);
@@ -64,6 +68,10 @@ struct Helper {
     runs: BTreeMap<u64, Running>,
     /// Set when the service is gone: when to stop being patient with what is left.
     last_call: Option<Instant>,
+    /// Around this process and all its runs; `None` where the kernel can't scope signals.
+    domain: Option<OwnDomain>,
+    /// Since when every look found strays.
+    strays_since: Option<Instant>,
 }
 
 struct Running {
@@ -91,6 +99,7 @@ impl Helper {
         let support = Support::probe(proof);
         rustix::thread::set_no_new_privs(true)?;
         child::hide()?;
+        let domain = OwnDomain::enter(support.landlock_abi).map_err(io::Error::other)?;
         let signals = sys::signal_fd(&[libc::SIGCHLD])?;
         wire::post(&service, &Event::Hello(support))?;
         Ok(Self {
@@ -101,6 +110,8 @@ impl Helper {
             filters: BTreeMap::new(),
             runs: BTreeMap::new(),
             last_call: None,
+            domain,
+            strays_since: None,
         })
     }
 
@@ -123,6 +134,7 @@ impl Helper {
                 && (self.runs.is_empty() || Instant::now() >= last_call)
             {
                 // Inits that hung, and strays that are just dying.
+                self.kill_all();
                 return tree::kill_descendants(Duration::ZERO).map(drop);
             }
         }
@@ -321,14 +333,30 @@ impl Helper {
         }
     }
 
-    fn reap_strays(&self) {
+    fn reap_strays(&mut self) {
         let known: Vec<i32> = self
             .runs
             .values()
             .map(|run| run.init.as_raw_nonzero().get())
             .collect();
         // If /proc can't be read now, the next SIGCHLD tries again.
-        let _ = tree::reap_strays(&known);
+        match tree::reap_strays(&known) {
+            Ok(strays) if strays.killed == 0 => self.strays_since = None,
+            _ => {
+                let since = *self.strays_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= STRAY_PATIENCE {
+                    // A dead init's run forks faster than it is killed. This ends the other runs, too; leaving it
+                    // alive is worse.
+                    self.kill_all();
+                }
+            }
+        }
+    }
+
+    fn kill_all(&self) {
+        if let Some(domain) = &self.domain {
+            domain.kill_all();
+        }
     }
 
     /// A service that is gone is noticed by its socket's end.

@@ -108,13 +108,12 @@ impl Support {
     fn kill(&self) -> WallReport {
         let mut gaps = Vec::new();
         if self.landlock_abi < 6 {
-            gaps.push("may signal this user's other processes (needs kernel 6.12)");
-        }
-        if !self.notify {
-            gaps.push("the process limit is not enforced (an enclosing sandbox holds the seccomp listener)");
+            gaps.push(
+                "may signal this user's other processes, and is not killed in one step (needs kernel 6.12)",
+            );
         }
         if gaps.is_empty() {
-            WallReport::new(Level::Full, "subreaper, fork gate, signal scope")
+            WallReport::new(Level::Full, "subreaper, signal scope")
         } else {
             WallReport::new(Level::Partial, gaps.join("; "))
         }
@@ -225,7 +224,7 @@ mod tests {
         }
         .assess(ALL, Net::None)
         .unwrap();
-        assert_eq!((e.kill.level, e.level()), (Level::Partial, Level::Partial));
+        assert_eq!((e.fs.level, e.level()), (Level::Partial, Level::Partial));
     }
 
     #[test]

@@ -250,6 +250,15 @@ pub(crate) fn landlock_abi() -> u32 {
     u32::try_from(abi).unwrap_or(0)
 }
 
+/// Sends SIGKILL to every process this one may signal, but itself and pid 1. The kernel does it in one step with
+/// regard to fork: no process can escape by making another one.
+///
+/// Only for a process whose signals are scoped to what it shall kill; see `landlock_wall::OwnDomain`.
+pub(crate) fn kill_everything() {
+    // SAFETY: a system call with two integers. What it kills is the caller's responsibility.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
+}
+
 /// Whether the kernel knows seccomp filters with user notification.
 pub(crate) fn seccomp_has(action: u32) -> bool {
     // SAFETY: the kernel reads one u32 behind the pointer.
@@ -310,8 +319,6 @@ pub(crate) fn notification(listener: BorrowedFd<'_>) -> io::Result<libc::seccomp
 
 /// How a notified system call goes on.
 pub(crate) enum Verdict<'a> {
-    /// The kernel runs it.
-    Run,
     /// It returns zero and is not run: what it asked for has been seen to.
     Done,
     /// It fails with this errno.
@@ -322,17 +329,16 @@ pub(crate) enum Verdict<'a> {
 
 /// Answers a notification. `ENOENT` when the caller died meanwhile.
 pub(crate) fn answer(listener: BorrowedFd<'_>, id: u64, verdict: &Verdict<'_>) -> io::Result<()> {
-    let (error, flags) = match verdict {
-        Verdict::Run => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE),
-        Verdict::Done => (0, 0),
-        Verdict::Fail(errno) => (-errno, 0),
+    let error = match verdict {
+        Verdict::Done => 0,
+        Verdict::Fail(errno) => -errno,
         Verdict::Give { fd, cloexec } => return give(listener, id, *fd, *cloexec),
     };
     let response = libc::seccomp_notif_resp {
         id,
         val: 0,
         error,
-        flags: u32::try_from(flags).unwrap_or_default(),
+        flags: 0,
     };
     // SAFETY: the kernel reads one response struct.
     let rc = unsafe {

@@ -95,26 +95,38 @@ pub(crate) fn children() -> io::Result<Vec<Pid>> {
     children_of(me).or_else(|_| children_by_scan(me))
 }
 
-/// Processes and threads below this process.
-pub(crate) fn count_tasks() -> u32 {
-    let mut tasks = 0;
-    for pid in descendants() {
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
-        tasks += u32::try_from(threads).unwrap_or(u32::MAX / 2);
-    }
-    tasks
+/// One living process below this one.
+pub(crate) struct Member {
+    pub(crate) pid: Pid,
+    pub(crate) threads: u64,
+    pub(crate) resident_pages: u64,
 }
 
-/// Every living process below this one, in no particular order; what changes meanwhile may be missed.
-pub(crate) fn descendants() -> Vec<Pid> {
-    let mut found = children().unwrap_or_default();
+/// Living processes below this one, up to `enough`, parents before their children; what changes meanwhile may be
+/// missed.
+pub(crate) fn members(enough: usize) -> Vec<Member> {
+    let mut pids = children().unwrap_or_default();
+    let mut members = Vec::new();
     let mut next = 0;
-    while let Some(pid) = found.get(next).copied() {
+    while let Some(pid) = pids.get(next).copied() {
         next += 1;
-        found.extend(children_of(pid).unwrap_or_default());
+        members.extend(member(pid));
+        if members.len() >= enough {
+            break;
+        }
+        pids.extend(children_of(pid).unwrap_or_default());
     }
-    found.retain(|pid| !is_dead(*pid));
-    found
+    members
+}
+
+/// `None` when it is dead or gone.
+fn member(pid: Pid) -> Option<Member> {
+    let stat = stat(pid).filter(|stat| !stat.is_dead())?;
+    Some(Member {
+        pid,
+        threads: stat.threads,
+        resident_pages: stat.resident_pages,
+    })
 }
 
 /// From `children` of every thread: cheap, but a kernel option.
@@ -135,20 +147,39 @@ fn children_by_scan(parent: Pid) -> io::Result<Vec<Pid>> {
     let pids = fs::read_dir("/proc")?
         .filter_map(|entry| Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?));
     Ok(pids
-        .filter(|pid| stat(*pid).is_some_and(|(_, ppid)| ppid == parent.as_raw_nonzero().get()))
+        .filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == parent.as_raw_nonzero().get()))
         .collect())
 }
 
-pub(crate) fn is_dead(pid: Pid) -> bool {
-    stat(pid).is_none_or(|(state, _)| matches!(state, 'Z' | 'X'))
+fn is_dead(pid: Pid) -> bool {
+    stat(pid).is_none_or(|stat| stat.is_dead())
 }
 
-/// State and parent from `/proc/PID/stat`; the name in between may contain anything, so count from its last `)`.
-fn stat(pid: Pid) -> Option<(char, i32)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+/// What is read of `/proc/PID/stat`.
+struct Stat {
+    state: char,
+    parent: i32,
+    threads: u64,
+    resident_pages: u64,
+}
+
+impl Stat {
+    fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+fn stat(pid: Pid) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in field 2 may contain anything, so count from its last parenthesis, which ends it.
+    let (_, fields) = text.rsplit_once(')')?;
+    let field = |number: usize| fields.split_ascii_whitespace().nth(number - 3);
+    Some(Stat {
+        state: field(3)?.chars().next()?,
+        parent: field(4)?.parse().ok()?,
+        threads: field(20)?.parse().ok()?,
+        resident_pages: field(24)?.parse().ok()?,
+    })
 }
 
 /// Collects one child if it is dead.

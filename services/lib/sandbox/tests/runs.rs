@@ -293,17 +293,12 @@ async fn futures_poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output
 #[tokio::test]
 async fn limits_hold_for_the_whole_run() {
     let s = Service::new();
-    // A fork bomb fills its limit and no more, and is gone at once when told.
-    let mut c = s.sh("echo ready; b() { b | b & }; b; b; sleep 1000");
+    // A fork bomb is stopped at its limit.
+    let bomb = "b() { b | b & }; b; b; sleep 1000";
+    let mut c = s.sh(bomb);
     c.profile.limits.processes = 40;
-    let (mut ours, theirs) = common::socketpair();
-    c.stdout = Io::Fd(theirs);
-    c.stderr = Io::Null;
-    let run = s.spawner.run(c).await.unwrap();
-    ours.read_exact(&mut [0; 6]).unwrap();
-    run.kill(Duration::from_millis(300));
-    let f = tokio::time::timeout(DEADLINE, run.wait()).await.unwrap().unwrap();
-    assert_eq!(f.exit.left, 0);
+    let f = s.run(c).await;
+    assert_eq!((f.exit.cause, f.exit.left), (Cause::Processes, 0));
 
     // Shared memory, which no rlimit counts, is measured.
     let mut c = s.sh("");
@@ -328,6 +323,37 @@ async fn limits_hold_for_the_whole_run() {
     c.profile.limits.open_files = 20;
     c.profile.limits.file_bytes = 10_240;
     assert_eq!(s.out(c).await, "20\n20\n0\n10240\n");
+}
+
+#[tokio::test]
+async fn processes_that_run_away_do_not_outrun_their_end() {
+    let s = Service::new();
+    // Not many processes, but ever new ones: each generation makes the next and is gone. Every one of them holds the
+    // stream open, so its end is the end of the last.
+    let runners = || {
+        let (ours, theirs) = common::socketpair();
+        let mut c = s.sh("run() { run & }; for i in 1 2 3 4 5 6; do (run &); done; echo x; sleep 1000");
+        c.stdout = Io::Fd(theirs);
+        c.stderr = Io::Null;
+        (c, ours)
+    };
+    // Told to end, in the midst of it.
+    let (c, mut ours) = runners();
+    let run = s.spawner.run(c).await.unwrap();
+    ours.read_exact(&mut [0]).unwrap();
+    run.kill(Duration::ZERO);
+    let f = tokio::time::timeout(DEADLINE, run.wait()).await.unwrap().unwrap();
+    assert_eq!((f.exit.cause, f.exit.left), (Cause::Killed, 0));
+    ours.read_to_end(&mut Vec::new()).unwrap();
+
+    // Its init killed: the spawner inherits them.
+    let (c, mut ours) = runners();
+    let run = s.spawner.run(c).await.unwrap();
+    ours.read_exact(&mut [0]).unwrap();
+    Watched::new(run.init_pid()).kill();
+    let f = tokio::time::timeout(DEADLINE, run.wait()).await.unwrap().unwrap();
+    assert_eq!(f.exit.status, Status::Lost);
+    ours.read_to_end(&mut Vec::new()).unwrap();
 }
 
 #[tokio::test]

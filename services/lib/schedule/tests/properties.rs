@@ -82,7 +82,7 @@ fn one(seed: u64, zones: &[Zone], window: i64) -> Outcome {
     walk(
         zone.time_zone(),
         &[(&rule, dst)],
-        early(zone.time_zone(), start),
+        early(zone.time_zone(), start, end),
         Timestamp::from_second(end).unwrap(),
         |_, at| {
             if at > after.as_second() || (at == after.as_second() && after.subsec_nanosecond() < 0) {
@@ -141,16 +141,19 @@ fn floor_minute(instant: Timestamp) -> i64 {
     instant.as_second().div_euclid(60) * 60
 }
 
-/// Where a walk has to start to know what was read before: 27 hours earlier if the clocks changed since.
-fn early(zone: &TimeZone, start: i64) -> Timestamp {
-    let start = Timestamp::from_second(start).unwrap();
-    let known = start.checked_sub(SignedDuration::from_hours(27)).unwrap();
-    // `following` is strict, so ask from just before.
-    let changed = zone
+/// Where a walk over `start..end` has to start to know what was read before: 27 hours earlier if the clocks
+/// change at all.
+fn early(zone: &TimeZone, start: i64, end: i64) -> Timestamp {
+    let known = Timestamp::from_second(start - 27 * 3_600).unwrap();
+    let changes = zone
         .following(known)
         .next()
-        .is_some_and(|change| change.timestamp() <= start);
-    if changed { known } else { start }
+        .is_some_and(|change| change.timestamp().as_second() <= end);
+    if changes {
+        known
+    } else {
+        Timestamp::from_second(start).unwrap()
+    }
 }
 
 fn special_zones() -> Vec<Zone> {

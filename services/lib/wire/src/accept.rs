@@ -113,7 +113,9 @@ pub struct Acceptor {
 
 impl std::fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Acceptor").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Acceptor")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -150,7 +152,11 @@ impl Acceptor {
                     tasks.spawn(Arc::clone(&shared).connection(stream, Some(remote), None));
                 }
                 Ok(Stream::Unix(stream)) => {
-                    let local = shared.acceptor.judge_local.as_ref().and_then(|judge| judge(&stream));
+                    let local = shared
+                        .acceptor
+                        .judge_local
+                        .as_ref()
+                        .and_then(|judge| judge(&stream));
                     tasks.spawn(Arc::clone(&shared).connection(stream, None, local));
                 }
                 Err(error) => {
@@ -164,7 +170,10 @@ impl Acceptor {
         tasks.close();
         let grace = shared.acceptor.limits.drain_time + Duration::from_secs(1);
         if timeout(grace, tasks.wait()).await.is_err() {
-            tracing::warn!(open = shared.open.load(Ordering::Relaxed), "connections outlived the drain");
+            tracing::warn!(
+                open = shared.open.load(Ordering::Relaxed),
+                "connections outlived the drain"
+            );
         }
     }
 }
@@ -176,7 +185,10 @@ enum Stream {
 
 async fn accept(listener: &Listener) -> std::io::Result<Stream> {
     match listener {
-        Listener::Tcp(listener) => listener.accept().await.map(|(stream, remote)| Stream::Tcp(stream, remote)),
+        Listener::Tcp(listener) => listener
+            .accept()
+            .await
+            .map(|(stream, remote)| Stream::Tcp(stream, remote)),
         Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
     }
 }
@@ -199,8 +211,12 @@ impl Drop for Counted<'_> {
 }
 
 impl<M> Shared<M> {
-    async fn connection<IO, S, B>(self: Arc<Self>, stream: IO, remote: Option<SocketAddr>, local: Option<LocalPeer>)
-    where
+    async fn connection<IO, S, B>(
+        self: Arc<Self>,
+        stream: IO,
+        remote: Option<SocketAddr>,
+        local: Option<LocalPeer>,
+    ) where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         M: Fn(Arc<Connection>) -> S + Send + Sync + 'static,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -213,12 +229,19 @@ impl<M> Shared<M> {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         let _counted = Counted(&self.open);
         if open >= limits.connections {
-            tracing::warn!(limit = limits.connections, "connection refused: too many are open");
+            tracing::warn!(
+                limit = limits.connections,
+                "connection refused: too many are open"
+            );
             return;
         }
         let tls = {
-            let Ok(_permit) = self.handshakes.acquire().await else { return };
-            let Some(config) = (self.acceptor.tls)() else { return };
+            let Ok(_permit) = self.handshakes.acquire().await else {
+                return;
+            };
+            let Some(config) = (self.acceptor.tls)() else {
+                return;
+            };
             match timeout(limits.handshake_time, TlsAcceptor::from(config).accept(stream)).await {
                 Ok(Ok(tls)) => tls,
                 Ok(Err(error)) => return tracing::debug!(%error, ?remote, "handshake failed"),
@@ -240,7 +263,10 @@ impl<M> Shared<M> {
             .initial_connection_window_size(16 * 1_024 * 1_024)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.handshake_time);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.handshake_time);
         let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
         self.drive(&connection, serving).await;
     }
@@ -271,15 +297,27 @@ impl<M> Shared<M> {
         remote: Option<SocketAddr>,
         local: Option<LocalPeer>,
     ) -> Option<Connection> {
-        let certificate = session.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec());
+        let certificate = session
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .map(|leaf| leaf.to_vec());
         let peer = match (&certificate, local) {
             (Some(leaf), _) => Peer::Certified(subject_of(leaf, &self.acceptor.domain)?),
             (None, Some(local)) => Peer::Local(local),
             (None, None) => Peer::Anonymous,
         };
-        let exporter = session.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None).ok()?;
+        let exporter = session
+            .export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None)
+            .ok()?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        Some(Connection { id, peer, certificate, exporter, remote, close: CancellationToken::new() })
+        Some(Connection {
+            id,
+            peer,
+            certificate,
+            exporter,
+            remote,
+            close: CancellationToken::new(),
+        })
     }
 }
 

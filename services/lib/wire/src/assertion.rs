@@ -92,7 +92,12 @@ pub const fn may_present(service: ServiceName, kind: SubjectKind) -> bool {
 pub fn sign(key: &SigningKey, key_id: &str, claims: &AssertionClaims) -> Vec<u8> {
     let payload = claims.encode_to_vec();
     let signature = key.sign(&signed_bytes(&payload)).to_bytes().to_vec();
-    SignedAssertion { payload, key_id: key_id.to_owned(), signature }.encode_to_vec()
+    SignedAssertion {
+        payload,
+        key_id: key_id.to_owned(),
+        signature,
+    }
+    .encode_to_vec()
 }
 
 /// Reads and verifies an assertion without looking at who presents it.
@@ -104,9 +109,14 @@ pub fn open(keys: &[VerifierKey], bytes: &[u8], now_unix_ms: i64) -> Result<Asse
         return Err(Refused::Malformed);
     }
     let signed = SignedAssertion::decode(bytes).map_err(|_| Refused::Malformed)?;
-    let key = keys.iter().find(|key| key.key_id == signed.key_id).ok_or(Refused::UnknownKey)?;
+    let key = keys
+        .iter()
+        .find(|key| key.key_id == signed.key_id)
+        .ok_or(Refused::UnknownKey)?;
     let signature = Signature::from_slice(&signed.signature).map_err(|_| Refused::BadSignature)?;
-    key.key.verify_strict(&signed_bytes(&signed.payload), &signature).map_err(|_| Refused::BadSignature)?;
+    key.key
+        .verify_strict(&signed_bytes(&signed.payload), &signature)
+        .map_err(|_| Refused::BadSignature)?;
     let claims = AssertionClaims::decode(signed.payload.as_slice()).map_err(|_| Refused::Malformed)?;
     if claims.expires_at_unix_ms <= now_unix_ms {
         return Err(Refused::Expired);
@@ -130,7 +140,10 @@ pub fn verify(
     now_unix_ms: i64,
 ) -> Result<Caller, Refused> {
     let claims = open(keys, &bytes, now_unix_ms)?;
-    let peer = SpiffeId { domain: domain.clone(), subject: Subject::Service(presenter) };
+    let peer = SpiffeId {
+        domain: domain.clone(),
+        subject: Subject::Service(presenter),
+    };
     if claims.presenter != peer.to_string() {
         return Err(Refused::ForeignPresenter);
     }
@@ -188,8 +201,15 @@ mod tests {
 
     fn setup() -> Setup {
         let key = SigningKey::from_bytes(&[9; 32]);
-        let keys = vec![VerifierKey { key_id: "k1".into(), key: key.verifying_key() }];
-        Setup { key, keys, domain: TrustDomain::of_root(b"root") }
+        let keys = vec![VerifierKey {
+            key_id: "k1".into(),
+            key: key.verifying_key(),
+        }];
+        Setup {
+            key,
+            keys,
+            domain: TrustDomain::of_root(b"root"),
+        }
     }
 
     fn claims(domain: &TrustDomain) -> AssertionClaims {
@@ -231,8 +251,14 @@ mod tests {
         let mut bytes = sign(&s.key, "k1", &claims(&s.domain));
         let stranger = SigningKey::from_bytes(&[8; 32]);
         let refused = |bytes| judge(&s, bytes, ServiceName::Gateway, NOW).unwrap_err();
-        assert_eq!(refused(sign(&stranger, "k1", &claims(&s.domain))), Refused::BadSignature);
-        assert_eq!(refused(sign(&s.key, "k2", &claims(&s.domain))), Refused::UnknownKey);
+        assert_eq!(
+            refused(sign(&stranger, "k1", &claims(&s.domain))),
+            Refused::BadSignature
+        );
+        assert_eq!(
+            refused(sign(&s.key, "k2", &claims(&s.domain))),
+            Refused::UnknownKey
+        );
         assert_eq!(refused(vec![0xff; 40]), Refused::Malformed);
         assert_eq!(refused(vec![0; MAX_BYTES + 1]), Refused::Malformed);
         bytes[10] ^= 1;
@@ -249,7 +275,11 @@ mod tests {
                 claims.kind = kind.into();
                 claims.presenter = format!("spiffe://{}/service/{presenter}", s.domain);
                 let verdict = judge(&s, sign(&s.key, "k1", &claims), *presenter, NOW);
-                assert_eq!(verdict.is_ok(), may_present(*presenter, kind), "{presenter} {kind:?}");
+                assert_eq!(
+                    verdict.is_ok(),
+                    may_present(*presenter, kind),
+                    "{presenter} {kind:?}"
+                );
             }
         }
     }
@@ -262,7 +292,10 @@ mod tests {
             change(&mut claims);
             judge(&s, sign(&s.key, "k1", &claims), ServiceName::Gateway, NOW).unwrap_err()
         };
-        assert_eq!(tamper(&|c| c.scopes.push("operator.root".into())), Refused::Malformed);
+        assert_eq!(
+            tamper(&|c| c.scopes.push("operator.root".into())),
+            Refused::Malformed
+        );
         assert_eq!(tamper(&|c| c.kind = 99), Refused::PresenterNotAllowed);
         assert_eq!(tamper(&|c| c.subject = "me".into()), Refused::Malformed);
         assert_eq!(tamper(&|c| c.expires_at_unix_ms += 1), Refused::BadLifetime);

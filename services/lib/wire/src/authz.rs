@@ -15,11 +15,15 @@ use http::{HeaderMap, Request, Response};
 use tonic::{Status, body::Body};
 use tower::Service;
 
-use crate::{Caller, Code, Error, Principal, accept::Connection, assertion, caller::Peer, names::Subject, tls::Tls};
+use crate::{
+    Caller, Code, Error, Principal, accept::Connection, assertion, caller::Peer, names::Subject, tls::Tls,
+};
 
 const HEALTH: &str = "/grpc.health.v1.Health/";
-const REFLECTION: [&str; 2] =
-    ["/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+const REFLECTION: [&str; 2] = [
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+];
 
 /// The caller of a request, and its message. The first line of every handler.
 ///
@@ -43,7 +47,11 @@ pub fn decide(path: &str, caller: &Caller) -> Result<(), Error> {
         return Ok(());
     }
     if REFLECTION.iter().any(|prefix| path.starts_with(prefix)) {
-        return if matches!(caller.principal, Principal::Anonymous) { Err(unproven()) } else { Ok(()) };
+        return if matches!(caller.principal, Principal::Anonymous) {
+            Err(unproven())
+        } else {
+            Ok(())
+        };
     }
     let Some(method) = creel_proto::method(path) else {
         if matches!(caller.principal, Principal::Anonymous) {
@@ -77,7 +85,12 @@ fn admits(rule: Admits, caller: &Caller) -> bool {
 
 fn unproven() -> Error {
     let how = "creel devices cert --name NAME --out DIR, then -cert DIR/cert.pem -key DIR/key.pem";
-    Error::new(Code::Unauthenticated, "no_client_certificate", format!("no client certificate; {how}")).hint(how)
+    Error::new(
+        Code::Unauthenticated,
+        "no_client_certificate",
+        format!("no client certificate; {how}"),
+    )
+    .hint(how)
 }
 
 fn refusal(method: &creel_proto::Method, caller: &Caller) -> Error {
@@ -92,7 +105,11 @@ fn refusal(method: &creel_proto::Method, caller: &Caller) -> Error {
     match (scope, &caller.principal) {
         (Some(scope), Principal::Operator(device)) => {
             let has: Vec<_> = caller.scopes.iter().map(|scope| scope.as_str()).collect();
-            let has = if has.is_empty() { "nothing".to_owned() } else { has.join(", ") };
+            let has = if has.is_empty() {
+                "nothing".to_owned()
+            } else {
+                has.join(", ")
+            };
             let short: String = device.as_str().chars().take(12).collect();
             Error::new(
                 Code::PermissionDenied,
@@ -100,7 +117,9 @@ fn refusal(method: &creel_proto::Method, caller: &Caller) -> Error {
                 format!("{name} needs {scope}; this device ({short}) has {has}"),
             )
             // Only operators are told how policy would change (`architecture.md` §7).
-            .hint(format!("creel devices cert --name NAME --scope {scope} --out DIR, by a device that has it"))
+            .hint(format!(
+                "creel devices cert --name NAME --scope {scope} --out DIR, by a device that has it"
+            ))
         }
         (_, principal) => Error::new(
             Code::PermissionDenied,
@@ -131,12 +150,18 @@ pub type NowMs = Arc<dyn Fn() -> i64 + Send + Sync>;
 ///
 /// # Errors
 /// When there is an assertion and it does not hold, or the peer may present nobody.
-pub fn identify(tls: &Tls, connection: &Connection, headers: &HeaderMap, now_ms: i64) -> Result<Caller, Error> {
+pub fn identify(
+    tls: &Tls,
+    connection: &Connection,
+    headers: &HeaderMap,
+    now_ms: i64,
+) -> Result<Caller, Error> {
     let mut values = headers.get_all(assertion::METADATA).iter();
-    let Some(value) = values.next() else { return Ok(Caller::of_peer(&connection.peer)) };
-    let refuse = |reason: assertion::Refused| {
-        Error::new(Code::Unauthenticated, reason.reason(), reason.to_string())
+    let Some(value) = values.next() else {
+        return Ok(Caller::of_peer(&connection.peer));
     };
+    let refuse =
+        |reason: assertion::Refused| Error::new(Code::Unauthenticated, reason.reason(), reason.to_string());
     if values.next().is_some() || value.len() > assertion::MAX_BYTES * 4 / 3 + 4 {
         return Err(refuse(assertion::Refused::Malformed));
     }
@@ -145,10 +170,21 @@ pub fn identify(tls: &Tls, connection: &Connection, headers: &HeaderMap, now_ms:
     };
     let text = value.as_bytes();
     let bytes = STANDARD_NO_PAD
-        .decode(text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text))
+        .decode(
+            text.strip_suffix(b"==")
+                .or_else(|| text.strip_suffix(b"="))
+                .unwrap_or(text),
+        )
         .map_err(|_| refuse(assertion::Refused::Malformed))?;
     let trust = tls.trust();
-    assertion::verify(&trust.assertion_keys, &trust.domain, *presenter, Bytes::from(bytes), now_ms).map_err(refuse)
+    assertion::verify(
+        &trust.assertion_keys,
+        &trust.domain,
+        *presenter,
+        Bytes::from(bytes),
+        now_ms,
+    )
+    .map_err(refuse)
 }
 
 /// The caller of an assertion that `identity` just minted for this very process: how the edge serves
@@ -176,7 +212,10 @@ pub fn header_value(assertion: &[u8]) -> http::HeaderValue {
 
 /// Attaches an assertion to a request of a generated client.
 pub fn attach<T>(request: &mut tonic::Request<T>, assertion: &[u8]) {
-    request.metadata_mut().insert_bin(assertion::METADATA, tonic::metadata::MetadataValue::from_bytes(assertion));
+    request.metadata_mut().insert_bin(
+        assertion::METADATA,
+        tonic::metadata::MetadataValue::from_bytes(assertion),
+    );
 }
 
 /// Lets requests through to `inner` only with a [`Caller`].
@@ -194,7 +233,12 @@ pub type OnRefused = Arc<dyn Fn(&Caller, &str, &Error) + Send + Sync>;
 impl<S> Guarded<S> {
     /// Puts the layer around a router.
     pub const fn new(inner: S, tls: Arc<Tls>, now: NowMs, on_refused: OnRefused) -> Self {
-        Self { inner, tls, now, on_refused }
+        Self {
+            inner,
+            tls,
+            now,
+            on_refused,
+        }
     }
 }
 
@@ -263,7 +307,11 @@ mod tests {
 
     fn operator(scopes: &[Scope]) -> Caller {
         let device = DeviceId::of_public_key(&[3; 32]);
-        test_caller(Principal::Operator(device), scopes.iter().copied().collect::<Scopes>(), None)
+        test_caller(
+            Principal::Operator(device),
+            scopes.iter().copied().collect::<Scopes>(),
+            None,
+        )
     }
 
     #[test]
@@ -271,7 +319,10 @@ mod tests {
         let create = "/creel.scheduler.v1.JobService/Create";
         assert!(decide(create, &operator(&[Scope::Write])).is_ok());
         let error = decide(create, &operator(&[Scope::Read])).unwrap_err();
-        assert_eq!((error.code, error.reason.as_ref()), (Code::PermissionDenied, "scope_missing"));
+        assert_eq!(
+            (error.code, error.reason.as_ref()),
+            (Code::PermissionDenied, "scope_missing")
+        );
         assert!(error.hint.unwrap().contains("operator.write"));
         let turn = test_caller(Principal::AgentTurn("t".into()), Scopes::new(), None);
         let error = decide(create, &turn).unwrap_err();
@@ -282,7 +333,11 @@ mod tests {
     fn nobody_gets_health_and_nothing_else() {
         let nobody = Caller::of_peer(&Peer::Anonymous);
         assert!(decide("/grpc.health.v1.Health/Check", &nobody).is_ok());
-        for path in ["/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "/x.Y/Z", "/creel.agent.v1.TurnService/Get"] {
+        for path in [
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "/x.Y/Z",
+            "/creel.agent.v1.TurnService/Get",
+        ] {
             let error = decide(path, &nobody).unwrap_err();
             assert_eq!(error.reason, "no_client_certificate", "{path}");
         }

@@ -55,7 +55,9 @@ pub struct Dialler {
 
 impl std::fmt::Debug for Dialler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dialler").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Dialler")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,7 +75,11 @@ impl Dialler {
         let server_name = ServerName::try_from(server_name.trim_matches(['[', ']']))
             .map_err(|_| BadServerName(server_name.to_owned()))?
             .to_owned();
-        Ok(Self { target, server_name, tls })
+        Ok(Self {
+            target,
+            server_name,
+            tls,
+        })
     }
 
     /// Where it dials to.
@@ -89,10 +95,15 @@ impl Dialler {
     pub async fn dial(&self) -> std::io::Result<TlsStream<Socket>> {
         let dialled = timeout(DIAL_TIME, async {
             let socket = self.connect().await?;
-            TlsConnector::from((self.tls)()).connect(self.server_name.clone(), socket).await
+            TlsConnector::from((self.tls)())
+                .connect(self.server_name.clone(), socket)
+                .await
         });
         dialled.await.unwrap_or_else(|_| {
-            Err(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("{} did not answer in time", self.target)))
+            Err(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                format!("{} did not answer in time", self.target),
+            ))
         })
     }
 
@@ -155,7 +166,11 @@ macro_rules! on_socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         on_socket!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }

@@ -72,7 +72,9 @@ impl Code {
             tonic::Code::DeadlineExceeded => Self::DeadlineExceeded,
             tonic::Code::Cancelled => Self::Cancelled,
             tonic::Code::Unimplemented => Self::Unimplemented,
-            tonic::Code::Ok | tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::DataLoss => Self::Internal,
+            tonic::Code::Ok | tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::DataLoss => {
+                Self::Internal
+            }
         }
     }
 
@@ -99,9 +101,11 @@ impl Code {
     #[must_use]
     pub const fn websocket(self) -> &'static str {
         match self {
-            Self::InvalidArgument | Self::NotFound | Self::Conflict | Self::FailedPrecondition | Self::Unimplemented => {
-                "INVALID_REQUEST"
-            }
+            Self::InvalidArgument
+            | Self::NotFound
+            | Self::Conflict
+            | Self::FailedPrecondition
+            | Self::Unimplemented => "INVALID_REQUEST",
             Self::PermissionDenied | Self::Unauthenticated => "NOT_PAIRED",
             Self::ResourceExhausted | Self::Unavailable | Self::Internal | Self::Cancelled => "UNAVAILABLE",
             Self::DeadlineExceeded => "AGENT_TIMEOUT",
@@ -144,7 +148,13 @@ pub struct Error {
 impl Error {
     /// A failure with a stable reason.
     pub fn new(code: Code, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { code, reason: reason.into(), message: message.into(), hint: None, field: None }
+        Self {
+            code,
+            reason: reason.into(),
+            message: message.into(),
+            hint: None,
+            field: None,
+        }
     }
 
     /// With the next step.
@@ -168,12 +178,20 @@ impl Error {
 
     /// A thing that isn't there.
     pub fn not_found(what: &str, name: &str) -> Self {
-        Self::new(Code::NotFound, "not_found", format!("no {what} `{}`", printable(name, 128)))
+        Self::new(
+            Code::NotFound,
+            "not_found",
+            format!("no {what} `{}`", printable(name, 128)),
+        )
     }
 
     /// A defect of ours; the detail goes to the log, not to the caller.
     pub fn internal(what: &str) -> Self {
-        Self::new(Code::Internal, "internal", format!("{what} failed; the log of the service says why"))
+        Self::new(
+            Code::Internal,
+            "internal",
+            format!("{what} failed; the log of the service says why"),
+        )
     }
 
     /// Reads a status as an error: from ours everything, from others code and message.
@@ -225,7 +243,11 @@ pub fn printable(text: &str, max: usize) -> String {
             break;
         }
         let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || bidi { out.extend(c.escape_unicode()) } else { out.push(c) }
+        if c.is_control() || bidi {
+            out.extend(c.escape_unicode())
+        } else {
+            out.push(c)
+        }
     }
     out
 }

@@ -13,7 +13,10 @@ pub struct NameError {
 }
 
 fn name_error(what: &'static str, text: &str) -> NameError {
-    NameError { what, text: text.chars().take(128).collect() }
+    NameError {
+        what,
+        text: text.chars().take(128).collect(),
+    }
 }
 
 macro_rules! closed_names {
@@ -126,8 +129,15 @@ impl fmt::Display for DeviceId {
 impl FromStr for DeviceId {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let valid = text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if valid { Ok(Self(text.to_owned())) } else { Err(name_error("device id", text)) }
+        let valid = text.len() == 64
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(name_error("device id", text))
+        }
     }
 }
 
@@ -145,8 +155,10 @@ impl TrustDomain {
         for byte in &digest[..10] {
             bits = (bits << 8) | u128::from(*byte);
         }
-        let label: String =
-            (0..16).rev().map(|i| char::from(ALPHABET[((bits >> (i * 5)) & 31) as usize])).collect();
+        let label: String = (0..16)
+            .rev()
+            .map(|i| char::from(ALPHABET[((bits >> (i * 5)) & 31) as usize]))
+            .collect();
         Self(format!("{label}.creel.internal"))
     }
 
@@ -173,8 +185,15 @@ impl FromStr for TrustDomain {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
         let label = text.strip_suffix(".creel.internal").unwrap_or_default();
-        let valid = label.len() == 16 && label.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b));
-        if valid { Ok(Self(text.to_owned())) } else { Err(name_error("trust domain", text)) }
+        let valid = label.len() == 16
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b));
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(name_error("trust domain", text))
+        }
     }
 }
 
@@ -233,11 +252,13 @@ impl FromStr for SpiffeId {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+            // Writing to a String does not fail.
+            let _ = write!(out, "{byte:02x}");
+            out
+        })
 }
 
 /// Lower-case hex SHA-256.
@@ -255,10 +276,15 @@ mod tests {
         let domain = TrustDomain::of_root(b"a root");
         assert_eq!(domain.as_str().parse::<TrustDomain>().unwrap(), domain);
         let device = DeviceId::of_public_key(&[7; 32]);
-        for subject in
-            [Subject::Service(ServiceName::AgentRunner), Subject::Operator(device.clone()), Subject::Node(device)]
-        {
-            let id = SpiffeId { domain: domain.clone(), subject };
+        for subject in [
+            Subject::Service(ServiceName::AgentRunner),
+            Subject::Operator(device.clone()),
+            Subject::Node(device),
+        ] {
+            let id = SpiffeId {
+                domain: domain.clone(),
+                subject,
+            };
             assert_eq!(id.to_string().parse::<SpiffeId>().unwrap(), id);
         }
         for bad in [
@@ -274,7 +300,10 @@ mod tests {
 
     #[test]
     fn scopes_are_a_closed_set() {
-        assert_eq!(parse_scopes(&["operator.read"]).unwrap(), Scopes::from([Scope::Read]));
+        assert_eq!(
+            parse_scopes(&["operator.read"]).unwrap(),
+            Scopes::from([Scope::Read])
+        );
         assert!(parse_scopes(&["operator.root"]).is_err());
     }
 }

@@ -65,8 +65,18 @@ where
         async move {
             let response = answer.await?;
             let code = code_of(response.headers());
-            let watch = Watch { method, started, code, on_finished };
-            Ok(response.map(|inner| Body::new(Watched { inner, watch: Some(watch) })))
+            let watch = Watch {
+                method,
+                started,
+                code,
+                on_finished,
+            };
+            Ok(response.map(|inner| {
+                Body::new(Watched {
+                    inner,
+                    watch: Some(watch),
+                })
+            }))
         }
         .boxed()
     }
@@ -100,7 +110,10 @@ impl http_body::Body for Watched {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {

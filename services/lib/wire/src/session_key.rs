@@ -63,7 +63,9 @@ impl SessionKey {
     /// The owner's main session.
     #[must_use]
     pub fn main(agent: &str) -> Self {
-        Self::Main { agent: agent.to_owned() }
+        Self::Main {
+            agent: agent.to_owned(),
+        }
     }
 
     /// Reads a key; the inverse of `Display`.
@@ -75,12 +77,19 @@ impl SessionKey {
         if text.len() > MAX_BYTES {
             return Err(wrong());
         }
-        let parts = text.split(':').map(decode).collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
+        let parts = text
+            .split(':')
+            .map(decode)
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(wrong)?;
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let own = str::to_owned;
         let key = match parts.as_slice() {
             ["agent", agent, "main"] => Self::main(agent),
-            ["agent", agent, "person", person] => Self::Person { agent: own(agent), person: own(person) },
+            ["agent", agent, "person", person] => Self::Person {
+                agent: own(agent),
+                person: own(person),
+            },
             ["agent", agent, channel, account, "dm", sender] => Self::Direct {
                 agent: own(agent),
                 channel: own(channel),
@@ -98,11 +107,18 @@ impl SessionKey {
                     _ => return Err(wrong()),
                 },
             },
-            ["cron", job, "run", run] => Self::Run { job: own(job), run: own(run) },
+            ["cron", job, "run", run] => Self::Run {
+                job: own(job),
+                run: own(run),
+            },
             _ => return Err(wrong()),
         };
         // One text per key: what does not encode back to itself was never written by us.
-        if key.to_string() == text && !parts.contains(&"") { Ok(key) } else { Err(wrong()) }
+        if key.to_string() == text && !parts.contains(&"") {
+            Ok(key)
+        } else {
+            Err(wrong())
+        }
     }
 }
 
@@ -111,13 +127,33 @@ impl fmt::Display for SessionKey {
         match self {
             Self::Main { agent } => write!(f, "agent:{}:main", encode(agent)),
             Self::Person { agent, person } => write!(f, "agent:{}:person:{}", encode(agent), encode(person)),
-            Self::Direct { agent, channel, account, sender } => {
-                write!(f, "agent:{}:{}:{}:dm:{}", encode(agent), encode(channel), encode(account), encode(sender))
+            Self::Direct {
+                agent,
+                channel,
+                account,
+                sender,
+            } => {
+                write!(
+                    f,
+                    "agent:{}:{}:{}:dm:{}",
+                    encode(agent),
+                    encode(channel),
+                    encode(account),
+                    encode(sender)
+                )
             }
-            Self::Group { agent, channel, account, group, thread } => {
+            Self::Group {
+                agent,
+                channel,
+                account,
+                group,
+                thread,
+            } => {
                 let (agent, channel, account) = (encode(agent), encode(channel), encode(account));
                 write!(f, "agent:{agent}:{channel}:{account}:group:{}", encode(group))?;
-                thread.as_ref().map_or(Ok(()), |thread| write!(f, ":thread:{}", encode(thread)))
+                thread
+                    .as_ref()
+                    .map_or(Ok(()), |thread| write!(f, ":thread:{}", encode(thread)))
             }
             Self::Run { job, run } => write!(f, "cron:{}:run:{}", encode(job), encode(run)),
         }
@@ -125,7 +161,10 @@ impl fmt::Display for SessionKey {
 }
 
 fn encode(segment: &str) -> String {
-    segment.replace('%', "%25").replace(':', "%3A").replace('/', "%2F")
+    segment
+        .replace('%', "%25")
+        .replace(':', "%3A")
+        .replace('/', "%2F")
 }
 
 fn decode(segment: &str) -> Option<String> {
@@ -155,7 +194,11 @@ mod tests {
     fn words() -> Vec<String> {
         let letters = ["a", ":", "%", "/"];
         let mut words: Vec<String> = letters.iter().map(|&l| l.to_owned()).collect();
-        words.extend(letters.iter().flat_map(|a| letters.iter().map(move |b| format!("{a}{b}"))));
+        words.extend(
+            letters
+                .iter()
+                .flat_map(|a| letters.iter().map(move |b| format!("{a}{b}"))),
+        );
         words.extend(["main", "dm", "group", "thread", "person", "run", "25", "3A"].map(str::to_owned));
         words
     }
@@ -166,8 +209,14 @@ mod tests {
         for a in &words {
             keys.push(SessionKey::main(a));
             for b in &words {
-                keys.push(SessionKey::Person { agent: a.clone(), person: b.clone() });
-                keys.push(SessionKey::Run { job: a.clone(), run: b.clone() });
+                keys.push(SessionKey::Person {
+                    agent: a.clone(),
+                    person: b.clone(),
+                });
+                keys.push(SessionKey::Run {
+                    job: a.clone(),
+                    run: b.clone(),
+                });
                 for c in &words {
                     let (agent, channel, account) = ("m".to_owned(), a.clone(), b.clone());
                     keys.push(SessionKey::Direct {
@@ -178,7 +227,13 @@ mod tests {
                     });
                     for thread in [None, Some(c.clone())] {
                         let (agent, channel, account) = (agent.clone(), channel.clone(), account.clone());
-                        keys.push(SessionKey::Group { agent, channel, account, group: c.clone(), thread });
+                        keys.push(SessionKey::Group {
+                            agent,
+                            channel,
+                            account,
+                            group: c.clone(),
+                            thread,
+                        });
                     }
                 }
             }
@@ -200,7 +255,15 @@ mod tests {
 
     #[test]
     fn texts_that_nobody_wrote_are_refused() {
-        for bad in ["", "main", "agent::main", "agent:a:main:x", "agent:a%3a:main", "agent:a%2:main", "agent:a%41:main"] {
+        for bad in [
+            "",
+            "main",
+            "agent::main",
+            "agent:a:main:x",
+            "agent:a%3a:main",
+            "agent:a%2:main",
+            "agent:a%41:main",
+        ] {
             assert!(SessionKey::parse(bad).is_err(), "{bad}");
         }
         assert!(SessionKey::parse(&format!("agent:{}:main", "a".repeat(MAX_BYTES))).is_err());

@@ -41,7 +41,10 @@ pub enum TlsError {
 }
 
 fn unreadable(what: &'static str, why: impl ToString) -> TlsError {
-    TlsError::Unreadable { what, why: why.to_string() }
+    TlsError::Unreadable {
+        what,
+        why: why.to_string(),
+    }
 }
 
 /// A certificate chain, leaf first, and its private key.
@@ -65,8 +68,12 @@ impl Credentials {
         if chain.is_empty() {
             return Err(unreadable("the certificate", "no certificate inside"));
         }
-        let key = PrivatePkcs8KeyDer::from_pem_slice(key).map_err(|error| unreadable("the private key", error))?;
-        Ok(Self { chain, key: Secret::new(key.secret_pkcs8_der().to_vec()) })
+        let key =
+            PrivatePkcs8KeyDer::from_pem_slice(key).map_err(|error| unreadable("the private key", error))?;
+        Ok(Self {
+            chain,
+            key: Secret::new(key.secret_pkcs8_der().to_vec()),
+        })
     }
 
     /// When the leaf ends, Unix milliseconds.
@@ -74,7 +81,10 @@ impl Credentials {
     /// # Errors
     /// [`TlsError::Unreadable`] when the leaf can't be parsed.
     pub fn not_after_unix_ms(&self) -> Result<i64, TlsError> {
-        let leaf = self.chain.first().ok_or_else(|| unreadable("the certificate", "empty chain"))?;
+        let leaf = self
+            .chain
+            .first()
+            .ok_or_else(|| unreadable("the certificate", "empty chain"))?;
         Ok(lifetime(leaf)?.1)
     }
 
@@ -90,7 +100,10 @@ impl Credentials {
 pub fn lifetime(der: &[u8]) -> Result<(i64, i64), TlsError> {
     let (_, cert) = X509Certificate::from_der(der).map_err(|error| unreadable("the certificate", error))?;
     let validity = cert.validity();
-    Ok((validity.not_before.timestamp() * 1_000, validity.not_after.timestamp() * 1_000))
+    Ok((
+        validity.not_before.timestamp() * 1_000,
+        validity.not_after.timestamp() * 1_000,
+    ))
 }
 
 /// Whom a leaf names: exactly one URI SAN, a SPIFFE id of this trust domain.
@@ -137,16 +150,26 @@ impl TryFrom<&TrustBundle> for Trust {
     fn try_from(bundle: &TrustBundle) -> Result<Self, TlsError> {
         let domain = TrustDomain::of_root(&bundle.root_der);
         if domain.as_str() != bundle.trust_domain {
-            return Err(unreadable("the trust bundle", "its trust domain is not that of its root"));
+            return Err(unreadable(
+                "the trust bundle",
+                "its trust domain is not that of its root",
+            ));
         }
         let assertion_keys = bundle
             .assertion_keys
             .iter()
             .map(|one| {
-                let raw: &[u8; 32] =
-                    one.public_key.as_slice().try_into().map_err(|_| unreadable("an assertion key", "not 32 bytes"))?;
-                let key = VerifyingKey::from_bytes(raw).map_err(|error| unreadable("an assertion key", error))?;
-                Ok(VerifierKey { key_id: one.key_id.clone(), key })
+                let raw: &[u8; 32] = one
+                    .public_key
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_| unreadable("an assertion key", "not 32 bytes"))?;
+                let key =
+                    VerifyingKey::from_bytes(raw).map_err(|error| unreadable("an assertion key", error))?;
+                Ok(VerifierKey {
+                    key_id: one.key_id.clone(),
+                    key,
+                })
             })
             .collect::<Result<_, TlsError>>()?;
         let owned = |list: &[Vec<u8>]| list.iter().map(|der| CertificateDer::from(der.clone())).collect();
@@ -191,7 +214,9 @@ impl Tls {
     /// # Errors
     /// [`TlsError`] when certificate, key and trust don't make a configuration.
     pub fn new(trust: Trust, credentials: Option<Credentials>) -> Result<Arc<Self>, TlsError> {
-        Ok(Arc::new(Self { state: ArcSwap::from_pointee(state(Arc::new(trust), credentials)?) }))
+        Ok(Arc::new(Self {
+            state: ArcSwap::from_pointee(state(Arc::new(trust), credentials)?),
+        }))
     }
 
     /// Replaces the certificate and, if given, whom to trust. New connections use them; old ones go on.
@@ -250,7 +275,10 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// [`TlsError`] when the parts don't fit.
 pub fn edge_server(trust: &Trust, credentials: &Credentials) -> Result<Arc<ServerConfig>, TlsError> {
-    server(verifier(&trust.device_issuers, ClientAuth::Optional)?, credentials)
+    server(
+        verifier(&trust.device_issuers, ClientAuth::Optional)?,
+        credentials,
+    )
 }
 
 /// A client configuration for the edge: trusts the stack's root, shows a device certificate.

@@ -155,13 +155,8 @@ impl Ledger {
         let Some(sound) = job.sound() else { return };
         if sound.delete_after_run && kind == RunKind::Scheduled && state == RunState::Succeeded {
             let (name, owner) = (job.name.to_string(), job.owner.to_string());
-            self.remove(id, TombstoneRecord {
-                job_id: id.to_string(),
-                name,
-                deleted_at_unix_ms: now.wall_ms,
-                owner,
-            });
-            return;
+            let deleted_at_unix_ms = now.wall_ms;
+            return self.remove(id, TombstoneRecord { job_id: id.to_string(), name, deleted_at_unix_ms, owner }, now);
         }
         if job.unpruned > sound.policy.keep_runs.div_ceil(4)
             && let Some(job) = self.jobs.get_mut(&id)
@@ -178,13 +173,23 @@ impl Ledger {
         self.show_next(id, now);
     }
 
-    /// Forgets a job. Its runs' records stay until its tombstone goes.
-    pub(super) fn remove(&mut self, id: JobId, tombstone: TombstoneRecord) {
+    /// Forgets a job and ends its runs: their workers are told, what they still say is fenced. The records of
+    /// the runs stay until the tombstone goes.
+    pub(super) fn remove(&mut self, id: JobId, tombstone: TombstoneRecord, now: Now) {
         self.wake(id, None);
         let Some(job) = self.jobs.remove(&id) else { return };
         self.unindex(&job);
         self.figures.job_gone(&job.name);
         self.changes.gone(id, tombstone);
+        for at in &job.state.active {
+            let Some(run) = self.runs.get_mut(&at.run).filter(|run| run.end.is_none()) else { continue };
+            run.cancel = Some("job_deleted".to_owned());
+            if let Some(stream) = run.lease.held().filter(|held| held.sent).and_then(|held| held.stream) {
+                let message = super::work::cancel_message(run);
+                self.changes.effect(Effect::Send(stream, Box::new(message)));
+            }
+            self.end(at.run, End::new(RunState::Cancelled, "job_deleted", ""), now);
+        }
     }
 
     /// Makes a run, `delay_ms` from now at the earliest. `None`: there is no such job, or the very run is there.

@@ -58,14 +58,22 @@ pub(super) fn syntax(text: &str, path: &Path, error: &toml::de::Error) -> Config
         (true, Some(wrong)) => nearest(wrong, &quoted.collect::<Vec<_>>()).map(str::to_owned),
         _ => None,
     };
-    let message = suggestion.map_or_else(|| message.to_owned(), |name| format!("{message}; did you mean `{name}`?"));
+    let message = suggestion.map_or_else(
+        || message.to_owned(),
+        |name| format!("{message}; did you mean `{name}`?"),
+    );
     ConfigError::Syntax { place, message }
 }
 
 /// A value that the types let through: the place is that of its key, or of the nearest table above it.
 pub(super) fn invalid(text: &str, path: &Path, key: &str, why: String) -> ConfigError {
-    let offset = toml_edit::Document::parse(text).ok().and_then(|document| span_of(document.as_table(), key));
-    ConfigError::Syntax { place: place(text, path, offset.unwrap_or(0)), message: format!("`{key}`: {why}") }
+    let offset = toml_edit::Document::parse(text)
+        .ok()
+        .and_then(|document| span_of(document.as_table(), key));
+    ConfigError::Syntax {
+        place: place(text, path, offset.unwrap_or(0)),
+        message: format!("`{key}`: {why}"),
+    }
 }
 
 fn span_of(table: &toml_edit::Table, key: &str) -> Option<usize> {
@@ -86,7 +94,11 @@ fn place(text: &str, path: &Path, offset: usize) -> Place {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Place { path: path.to_owned(), line, column }
+    Place {
+        path: path.to_owned(),
+        line,
+        column,
+    }
 }
 
 /// The name that was probably meant: at most two edits, or a third of its length, away.

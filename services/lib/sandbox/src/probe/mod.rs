@@ -23,7 +23,7 @@ use crate::sys::{self, Side, SingleThread};
 ///
 /// `secret` a file outside every grant · `workspace` a writable directory · `readable` a directory granted for
 /// reading · `socket`, `dgram` paths of listening unix sockets · `abstract` name of one · `tcp`, `udp` addresses whose
-/// owner answers any byte with `target` · `pid` a process outside · `processes`, `memory` the limits ·
+/// owner answers any byte with `target` · `pid` a process outside · `memory` the limit ·
 /// `walls` which walls to probe (`fs,net,ipc,kill`; default all).
 struct Targets {
     values: BTreeMap<String, String>,
@@ -54,8 +54,7 @@ pub fn probe_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let walls = targets.text("walls").unwrap_or("fs,net,ipc,kill");
     let mut done = false;
     let mut out = io::stdout().lock();
-    // The acts against limits last: they leave the run at its limits for a moment.
-    for list in [files::ACTS, network::ACTS, kernel::ACTS, processes::ACTS] {
+    for list in [files::ACTS, network::ACTS, processes::ACTS, kernel::ACTS] {
         for act in list {
             let wanted = walls.split(',').any(|w| w == act.wall.to_string());
             if !wanted || !act.needs.iter().all(|need| targets.values.contains_key(*need)) {

@@ -8,7 +8,7 @@ use rustix::process::{
 
 use super::{Act, Outcome, Targets, check, done, reach, reached};
 use crate::report::Wall::Kill;
-use crate::sys::{self, Side};
+use crate::sys;
 
 const fn act(name: &'static str, needs: &'static [&'static str], attempt: fn(&Targets) -> Outcome) -> Act {
     Act {
@@ -93,29 +93,6 @@ pub(super) const ACTS: &[Act] = &[
             Ok(_) => Ok("taken".to_owned()),
             Err(e) => reached(e.into()),
         }
-    }),
-    act("have more processes than the limit", &["processes"], |t| {
-        let limit = t.get::<usize>("processes")?;
-        let mut made: Vec<Pid> = Vec::new();
-        let outcome = loop {
-            match sys::fork(t.proof) {
-                Ok(Side::Child) => loop {
-                    // SAFETY: pause has no preconditions.
-                    unsafe { libc::pause() };
-                },
-                Ok(Side::Parent(child)) if made.len() > limit => {
-                    made.push(child);
-                    break Ok(format!("{} processes", made.len()));
-                }
-                Ok(Side::Parent(child)) => made.push(child),
-                Err(e) => break Err(e),
-            }
-        };
-        for child in made {
-            let _ = kill_process(child, Signal::KILL);
-            let _ = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty());
-        }
-        outcome
     }),
     act("have more memory than the limit", &["memory"], |t| {
         let limit = t.get::<usize>("memory")?;

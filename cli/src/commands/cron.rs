@@ -1,0 +1,334 @@
+//! `creel cron …`: jobs. Adding, running and previewing have files of their own.
+
+use creel_proto::scheduler::v1::{
+    DeleteJobRequest, GetJobRequest, Job, ListJobsRequest, PauseJobRequest, ResumeJobRequest,
+    job_service_client::JobServiceClient,
+};
+use serde_json::json;
+
+use super::{MAX_ROWS, PAGE, cron_runs};
+use crate::{
+    args::cron::Cron,
+    context::{Context, request_id},
+    failure::Failure,
+    times,
+    times::Local,
+    views::{job::JobView, spec::PayloadView},
+};
+
+pub(super) async fn run(context: &mut Context, command: Cron) -> Result<(), Failure> {
+    match command {
+        Cron::List { prefix } => list(context, prefix.unwrap_or_default()).await,
+        Cron::Show { name } => show(context, name).await,
+        Cron::Run {
+            name,
+            wait,
+            checked,
+            repeatable,
+        } => cron_runs::trigger(context, name, wait, checked.dry_run, request_id(&repeatable)).await,
+        Cron::Runs {
+            job,
+            limit,
+            status,
+            follow,
+        } => cron_runs::list(context, job.unwrap_or_default(), limit, status, follow).await,
+        Cron::Rm {
+            name,
+            checked,
+            repeatable,
+            versioned,
+        } => {
+            let request = DeleteJobRequest {
+                request_id: request_id(&repeatable),
+                validate_only: checked.dry_run,
+                if_match: versioned.if_match.unwrap_or_default(),
+                job: name,
+            };
+            remove(context, request).await
+        }
+        Cron::Pause {
+            name,
+            reason,
+            checked,
+            repeatable,
+            versioned,
+        } => {
+            let request = PauseJobRequest {
+                request_id: request_id(&repeatable),
+                validate_only: checked.dry_run,
+                if_match: versioned.if_match.unwrap_or_default(),
+                job: name,
+                reason,
+            };
+            let client = context.client().await?;
+            let job = client
+                .call(|channel| {
+                    let request = request.clone();
+                    async move { JobServiceClient::new(channel).pause(request).await }
+                })
+                .await?;
+            changed(context, &job, request.validate_only)
+        }
+        Cron::Resume {
+            name,
+            checked,
+            repeatable,
+            versioned,
+        } => {
+            let request = ResumeJobRequest {
+                request_id: request_id(&repeatable),
+                validate_only: checked.dry_run,
+                if_match: versioned.if_match.unwrap_or_default(),
+                job: name,
+            };
+            let client = context.client().await?;
+            let job = client
+                .call(|channel| {
+                    let request = request.clone();
+                    async move { JobServiceClient::new(channel).resume(request).await }
+                })
+                .await?;
+            changed(context, &job, request.validate_only)
+        }
+        Cron::Add(args) => super::cron_add::run(context, &args).await,
+        Cron::Next {
+            expression,
+            tz,
+            count,
+            after,
+        } => super::cron_next::run(context, &expression, tz.as_deref(), count, after.as_deref()),
+    }
+}
+
+async fn list(context: &mut Context, name_prefix: String) -> Result<(), Failure> {
+    let client = context.client().await?;
+    let mut jobs = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListJobsRequest {
+            page_size: PAGE,
+            page_token,
+            name_prefix: name_prefix.clone(),
+        };
+        let page = client
+            .call(|channel| {
+                let request = request.clone();
+                async move { JobServiceClient::new(channel).list(request).await }
+            })
+            .await?;
+        jobs.extend(page.jobs.iter().map(JobView::from));
+        page_token = page.next_page_token;
+        if page_token.is_empty() || jobs.len() >= MAX_ROWS {
+            break;
+        }
+    }
+    if context.out.is_json() {
+        return context.out.json(&jobs);
+    }
+    if jobs.is_empty() {
+        context
+            .out
+            .note("no jobs; next: creel cron add briefing \"0 7 * * *\" \"Summarise my inbox\"");
+        return Ok(());
+    }
+    let local = context.local();
+    let rows: Vec<Vec<String>> = jobs.iter().map(|job| row(job, &local)).collect();
+    context
+        .out
+        .table(&["NAME", "SCHEDULE", "NEXT", "LAST", "STATUS", "PHASE"], &rows)
+}
+
+fn row(job: &JobView, local: &Local) -> Vec<String> {
+    vec![
+        job.spec
+            .as_ref()
+            .map_or_else(|| job.id.clone(), |spec| spec.name.clone()),
+        job.schedule_text.clone(),
+        local.show_opt(job.state.next_run_at_ms),
+        local.show_opt(job.state.last_run_at_ms),
+        job.state.last_status.clone().unwrap_or_else(|| "-".to_owned()),
+        match &job.phase_reason {
+            Some(reason) => format!("{} ({reason})", job.phase),
+            None => job.phase.clone(),
+        },
+    ]
+}
+
+async fn show(context: &mut Context, name: String) -> Result<(), Failure> {
+    let client = context.client().await?;
+    let request = GetJobRequest { job: name };
+    let job = client
+        .call(|channel| {
+            let request = request.clone();
+            async move { JobServiceClient::new(channel).get(request).await }
+        })
+        .await?;
+    let view = JobView::from(&job);
+    if context.out.is_json() {
+        return context.out.json(&view);
+    }
+    let local = context.local();
+    for (name, value) in facts(&view, &local) {
+        context.out.line(&format!("{name:<12}{value}"))?;
+    }
+    Ok(())
+}
+
+fn facts(job: &JobView, local: &Local) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    let mut add = |name, value: Option<String>| {
+        if let Some(value) = value {
+            facts.push((name, value));
+        }
+    };
+    let spec = job.spec.as_ref();
+    add("name", spec.map(|spec| spec.name.clone()));
+    add("id", Some(job.id.clone()));
+    add("description", spec.and_then(|spec| spec.description.clone()));
+    add("schedule", Some(job.schedule_text.clone()));
+    let reason = job
+        .phase_reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!(": {reason}"));
+    add("phase", Some(format!("{}{reason}", job.phase)));
+    add(
+        "next",
+        job.state
+            .next_run_at_ms
+            .map(|ms| format!("{} ({})", local.show(ms), local.distance(ms))),
+    );
+    add(
+        "last",
+        job.state.last_run_at_ms.map(|ms| {
+            let status = job.state.last_status.as_deref().unwrap_or("running");
+            let took = job
+                .state
+                .last_duration_ms
+                .map_or_else(String::new, |ms| format!(" in {}", times::took(ms)));
+            format!("{} ({}): {status}{took}", local.show(ms), local.distance(ms))
+        }),
+    );
+    add("last error", job.state.last_error.clone());
+    add(
+        "failures",
+        (job.consecutive_failures > 0).then(|| format!("{} in a row", job.consecutive_failures)),
+    );
+    add("does", spec.and_then(|spec| spec.payload.as_ref()).map(does));
+    add("target", spec.and_then(|spec| spec.target.clone()));
+    let policy = spec
+        .and_then(|spec| serde_json::to_string(&spec.policy).ok())
+        .filter(|policy| policy != "{}");
+    add("policy", policy);
+    add(
+        "once",
+        spec.filter(|spec| spec.delete_after_run)
+            .map(|_| "deleted after its first success".to_owned()),
+    );
+    add("owner", Some(format!("{} ({})", job.owner, job.scopes.join(" "))));
+    add("etag", Some(job.etag.clone()));
+    facts
+}
+
+fn does(payload: &PayloadView) -> String {
+    match payload {
+        PayloadView::SystemEvent { text } => format!("event: {text}"),
+        PayloadView::AgentTurn { message, backend, .. } => {
+            let backend = backend
+                .as_ref()
+                .map_or_else(String::new, |backend| format!(" (backend {backend})"));
+            format!("turn{backend}: {message}")
+        }
+        PayloadView::Command { argv, text, .. } => {
+            format!("command: {}", text.clone().unwrap_or_else(|| argv.join(" ")))
+        }
+        PayloadView::Audit {} => "audit".to_owned(),
+    }
+}
+
+async fn remove(context: &mut Context, request: DeleteJobRequest) -> Result<(), Failure> {
+    let yes = context.global.yes || request.validate_only;
+    context
+        .out
+        .confirm(yes, &format!("Delete the job `{}`?", request.job))?;
+    let client = context.client().await?;
+    let answer = client
+        .call(|channel| {
+            let request = request.clone();
+            async move { JobServiceClient::new(channel).delete(request).await }
+        })
+        .await?;
+    if context.out.is_json() {
+        return context
+            .out
+            .json(&json!({ "id": answer.job_id, "deleted": !request.validate_only }));
+    }
+    let done = if request.validate_only {
+        "would be deleted (dry run)"
+    } else {
+        "deleted"
+    };
+    context.out.line(&format!("{}: {done}", request.job))
+}
+
+fn changed(context: &mut Context, job: &Job, dry_run: bool) -> Result<(), Failure> {
+    let view = JobView::from(job);
+    if context.out.is_json() {
+        return context.out.json(&view);
+    }
+    if dry_run {
+        context.out.note("dry run: nothing was written");
+    }
+    let local = context.local();
+    let name = view
+        .spec
+        .as_ref()
+        .map_or(view.id.as_str(), |spec| spec.name.as_str());
+    let reason = view
+        .phase_reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!(" ({reason})"));
+    context.out.line(&format!(
+        "{name}: {}{reason}; next {}",
+        view.phase,
+        local.show_opt(view.state.next_run_at_ms)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{times::tests::berlin, views::job::tests::job};
+
+    #[test]
+    fn a_job_is_one_row_and_a_list_of_facts() {
+        let view = JobView::from(&job());
+        let row = row(&view, &berlin());
+        assert_eq!(
+            row,
+            [
+                "tick",
+                "every minute",
+                "Wed 28 Jan 08:00 CET",
+                "Tue 27 Jan 06:00 CET",
+                "succeeded",
+                "succeeded"
+            ]
+        );
+        let facts = facts(&view, &berlin());
+        let get = |name: &str| {
+            facts
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.clone())
+        };
+        assert_eq!(get("does").as_deref(), Some("event: tick"));
+        assert_eq!(
+            get("last").as_deref(),
+            Some("Tue 27 Jan 06:00 CET (299d ago): succeeded in 45.0s")
+        );
+        assert_eq!(
+            (get("policy"), get("last error"), get("once")),
+            (None, None, None)
+        );
+    }
+}

@@ -1,0 +1,360 @@
+//! `creel cron run`, `creel cron runs`: occurrences of jobs, asked for and looked at.
+
+use creel_proto::scheduler::v1::{
+    GetRunRequest, ListRunsRequest, Run, RunState, TriggerJobRequest, WatchRunsRequest,
+    job_service_client::JobServiceClient, run_service_client::RunServiceClient,
+};
+use creel_wire::{Code, Error};
+use tonic::Streaming;
+
+use super::PAGE;
+use crate::{
+    args::cron::RunStatus,
+    client::Client,
+    context::Context,
+    failure::Failure,
+    times,
+    times::Local,
+    views::run::{RunView, duration_ms, is_over, status},
+};
+
+const HEADER: [&str; 6] = ["DUE", "JOB", "STATUS", "TOOK", "RUN", "SAID"];
+
+pub(super) async fn list(
+    context: &mut Context,
+    job: String,
+    limit: u32,
+    state: Option<RunStatus>,
+    follow: bool,
+) -> Result<(), Failure> {
+    let wanted = state.map_or(RunState::Unspecified, run_state);
+    let client = context.client().await?;
+    // Watching begins before listing, so that no change falls between.
+    let watch = if follow {
+        Some(watch(&client, &job).await?)
+    } else {
+        None
+    };
+    let mut runs = fetch(&client, &job, limit, wanted).await?;
+    let Some(watch) = watch else {
+        return show(context, &runs);
+    };
+    runs.reverse();
+    show_each(context, &runs)?;
+    follow_on(context, &client, watch, wanted).await
+}
+
+/// The newest runs, newest first.
+async fn fetch(client: &Client, job: &str, limit: u32, state: RunState) -> Result<Vec<Run>, Failure> {
+    let limit = limit as usize;
+    let mut runs: Vec<Run> = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let page_size = i32::try_from(limit - runs.len()).map_or(PAGE, |left| left.min(PAGE));
+        let request = ListRunsRequest {
+            job: job.to_owned(),
+            state: state.into(),
+            page_size,
+            page_token,
+        };
+        let page = client
+            .call(|channel| {
+                let request = request.clone();
+                async move { RunServiceClient::new(channel).list(request).await }
+            })
+            .await?;
+        runs.extend(page.runs);
+        page_token = page.next_page_token;
+        if page_token.is_empty() || runs.len() >= limit {
+            runs.truncate(limit);
+            return Ok(runs);
+        }
+    }
+}
+
+async fn watch(client: &Client, job: &str) -> Result<Streaming<Run>, Failure> {
+    let request = WatchRunsRequest { job: job.to_owned() };
+    client
+        .call(|channel| {
+            let request = request.clone();
+            async move { RunServiceClient::new(channel).watch(request).await }
+        })
+        .await
+}
+
+async fn follow_on(
+    context: &mut Context,
+    client: &Client,
+    mut watch: Streaming<Run>,
+    wanted: RunState,
+) -> Result<(), Failure> {
+    loop {
+        match watch.message().await {
+            Ok(Some(run)) if wanted == RunState::Unspecified || run.state() == wanted => {
+                show_each(context, &[run])?
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(()),
+            Err(status) => return Err(client.judge(&status)),
+        }
+    }
+}
+
+pub(super) async fn trigger(
+    context: &mut Context,
+    job: String,
+    wait: bool,
+    dry_run: bool,
+    request_id: String,
+) -> Result<(), Failure> {
+    let client = context.client().await?;
+    let request = TriggerJobRequest {
+        request_id,
+        validate_only: dry_run,
+        job: job.clone(),
+    };
+    let mut run = client
+        .call(|channel| {
+            let request = request.clone();
+            async move { JobServiceClient::new(channel).trigger(request).await }
+        })
+        .await?;
+    if dry_run {
+        context.out.note(&format!("dry run: `{job}` would run"));
+    } else if wait {
+        let limit = context.global.timeout;
+        let waiting = end_of(context, &client, run);
+        run = match limit {
+            None => waiting.await?,
+            Some(limit) => tokio::time::timeout(limit, waiting)
+                .await
+                .unwrap_or_else(|_| Err(too_slow(&job)))?,
+        };
+    }
+    if context.out.is_json() {
+        context.out.json(&RunView::from(&run))?;
+    } else if !dry_run {
+        let took = duration_ms(&run).map_or_else(String::new, |ms| format!(" in {}", times::took(ms)));
+        context.out.line(&format!(
+            "{}: {}{took}, run {}",
+            run.job_name,
+            status(&run),
+            run.run_id
+        ))?;
+        if wait && !run.summary.is_empty() {
+            context.out.line(&run.summary)?;
+        }
+    }
+    if wait && !dry_run { outcome(&run) } else { Ok(()) }
+}
+
+/// Waits until a run has ended, or waits for a person.
+async fn end_of(context: &mut Context, client: &Client, run: Run) -> Result<Run, Failure> {
+    let mut seen = run;
+    loop {
+        let mut changes = watch(client, &seen.job_id).await?;
+        // What happened before the watch began.
+        let request = GetRunRequest {
+            run_id: seen.run_id.clone(),
+        };
+        seen = client
+            .call(|channel| {
+                let request = request.clone();
+                async move { RunServiceClient::new(channel).get(request).await }
+            })
+            .await?;
+        while !is_over(&seen) {
+            match changes.message().await {
+                Ok(Some(run)) if run.run_id == seen.run_id => {
+                    if run.state() != seen.state() {
+                        context.out.note(&format!("{}: {}", run.job_name, status(&run)));
+                    }
+                    seen = run;
+                }
+                Ok(Some(_)) => {}
+                // The scheduler restarts, say: ask anew. A stack that is gone ends the loop above.
+                Ok(None) => break,
+                Err(status) if matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown) => {
+                    break;
+                }
+                Err(status) => return Err(client.judge(&status)),
+            }
+        }
+        if is_over(&seen) {
+            return Ok(seen);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+/// A run that did not succeed, as a failure.
+fn outcome(run: &Run) -> Result<(), Failure> {
+    let reason = if run.reason.is_empty() {
+        status(run)
+    } else {
+        run.reason.clone()
+    };
+    let why = if run.error.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", run.error)
+    };
+    let message = format!("the run of `{}` {}{why}", run.job_name, phrase(run));
+    let hint = if run.session.is_empty() {
+        format!("creel cron runs --job {}", run.job_name)
+    } else {
+        format!("creel sessions show {}", run.session)
+    };
+    match run.state() {
+        RunState::Succeeded => Ok(()),
+        RunState::Parked => Err(Failure::waiting(
+            Error::new(Code::FailedPrecondition, reason, message).hint(hint),
+        )),
+        _ => Err(Error::new(Code::Internal, reason, message).hint(hint).into()),
+    }
+}
+
+fn phrase(run: &Run) -> &'static str {
+    match run.state() {
+        RunState::TimedOut => "took too long",
+        RunState::Cancelled => "was cancelled",
+        RunState::Skipped => "was skipped",
+        RunState::Stuck => "is stuck: its worker is gone",
+        RunState::Parked => "waits for an approval",
+        _ => "failed",
+    }
+}
+
+fn too_slow(job: &str) -> Failure {
+    Error::new(
+        Code::DeadlineExceeded,
+        "timeout",
+        "the run has not ended yet; it goes on",
+    )
+    .hint(format!("creel cron runs --job {job} --follow"))
+    .into()
+}
+
+fn show(context: &mut Context, runs: &[Run]) -> Result<(), Failure> {
+    if context.out.is_json() {
+        return context
+            .out
+            .json(&runs.iter().map(RunView::from).collect::<Vec<_>>());
+    }
+    if runs.is_empty() {
+        context.out.note("no runs");
+        return Ok(());
+    }
+    let local = context.local();
+    let rows: Vec<Vec<String>> = runs.iter().map(|run| row(run, &local)).collect();
+    context.out.table(&HEADER, &rows)
+}
+
+/// One line each, since more come later.
+fn show_each(context: &mut Context, runs: &[Run]) -> Result<(), Failure> {
+    let local = context.local();
+    for run in runs {
+        if context.out.is_json() {
+            context.out.json_line(&RunView::from(run))?;
+        } else {
+            context.out.line(&row(run, &local).join("  "))?;
+        }
+    }
+    Ok(())
+}
+
+fn row(run: &Run, local: &Local) -> Vec<String> {
+    let view = RunView::from(run);
+    let said = view.error.or(view.reason).or(view.summary).unwrap_or_default();
+    let skipped = if run.skipped_count > 1 {
+        format!(" × {}", run.skipped_count)
+    } else {
+        String::new()
+    };
+    vec![
+        view.nominal_at_ms
+            .map_or_else(|| "-".to_owned(), |ms| local.show_seconds(ms)),
+        run.job_name.clone(),
+        format!("{}{skipped}", view.status),
+        view.duration_ms.map_or_else(|| "-".to_owned(), times::took),
+        run.run_id.clone(),
+        creel_wire::error::printable(said.lines().next().unwrap_or_default(), 60),
+    ]
+}
+
+const fn run_state(status: RunStatus) -> RunState {
+    match status {
+        RunStatus::Pending => RunState::Pending,
+        RunStatus::Dispatched => RunState::Dispatched,
+        RunStatus::Running => RunState::Running,
+        RunStatus::Succeeded => RunState::Succeeded,
+        RunStatus::Failed => RunState::Failed,
+        RunStatus::TimedOut => RunState::TimedOut,
+        RunStatus::Cancelled => RunState::Cancelled,
+        RunStatus::Stuck => RunState::Stuck,
+        RunStatus::Skipped => RunState::Skipped,
+        RunStatus::Parked => RunState::Parked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use creel_proto::time::timestamp;
+
+    use super::*;
+    use crate::times::tests::berlin;
+
+    fn run(state: RunState) -> Run {
+        Run {
+            run_id: "ab".into(),
+            job_name: "tick".into(),
+            state: state.into(),
+            nominal_at: Some(timestamp(1_795_341_600_000)),
+            ..Run::default()
+        }
+    }
+
+    fn exit(failure: Failure) -> u8 {
+        crate::output::Out::new(true).report(&failure)
+    }
+
+    #[test]
+    fn only_success_is_success_and_a_parked_run_waits() {
+        assert!(outcome(&run(RunState::Succeeded)).is_ok());
+        assert_eq!(exit(outcome(&run(RunState::Failed)).unwrap_err()), 1);
+        assert_eq!(exit(outcome(&run(RunState::Skipped)).unwrap_err()), 1);
+        assert_eq!(exit(outcome(&run(RunState::Parked)).unwrap_err()), 7);
+        let failed = Run {
+            reason: "backend_exited".into(),
+            error: "exit 3".into(),
+            ..run(RunState::Failed)
+        };
+        let failure = outcome(&failed).unwrap_err();
+        let error = failure.error().unwrap();
+        assert_eq!(
+            (error.reason.as_ref(), error.message.as_str()),
+            ("backend_exited", "the run of `tick` failed: exit 3")
+        );
+    }
+
+    #[test]
+    fn a_run_is_one_row() {
+        let skipped = Run {
+            skipped_count: 3,
+            reason: "coalesced".into(),
+            ..run(RunState::Skipped)
+        };
+        let row = row(&skipped, &berlin());
+        assert_eq!(
+            row,
+            [
+                "Sun 22 Nov 11:00:00 CET",
+                "tick",
+                "skipped × 3",
+                "-",
+                "ab",
+                "coalesced"
+            ]
+        );
+    }
+}

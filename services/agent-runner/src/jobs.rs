@@ -1,0 +1,197 @@
+//! Runs of jobs as turns: taken in once, their summaries delivered once.
+
+use creel_proto::agent::v1::{ContextRecord, WorkRecord};
+use creel_proto::scheduler::v1::{Work, WorkRef};
+use creel_store::Txn;
+use creel_wire::{Code, Error, SessionKey};
+
+use crate::{
+    convert,
+    runner::{NewTurn, Runner, store_event},
+    session, store,
+    works::{self, Job, MAX_HELD},
+};
+
+/// Contexts of a job's runs that are kept.
+const KEPT_RUNS: usize = 200;
+
+impl Runner {
+    /// Takes a run from the scheduler. One that is known goes on as it is; whatever becomes of it, the
+    /// stream is woken.
+    pub(crate) async fn take_work(&self, work: &Work) {
+        let reference = work.r#ref.clone().unwrap_or_default();
+        if reference.run_id.is_empty() || reference.run_id.len() > 128 {
+            return tracing::warn!("a run without a usable id");
+        }
+        match self.works.get(&reference.run_id) {
+            // Redelivered: it runs, or its result is sent again.
+            Some(known) if known.attempt == reference.attempt => return self.works.put(known),
+            Some(known) if known.attempt > reference.attempt => {
+                return tracing::debug!(run = %reference.run_id, "an older attempt is not taken");
+            }
+            Some(known) => {
+                // Nobody is told of an attempt that another one replaces.
+                self.works.put(WorkRecord { delivery_state: "none".to_owned(), ..known.clone() });
+                self.end_attempt(&known, "a newer attempt has begun").await;
+            }
+            None if self.works.all().len() >= MAX_HELD => {
+                // Nothing is kept of it: the scheduler's lease runs out, and it comes again.
+                return tracing::warn!(run = %reference.run_id, "too many runs are held");
+            }
+            None => {}
+        }
+        let kept = match works::read(work, self.clock.now_ms()) {
+            Ok(job) => match self.start_job(job.clone()).await {
+                Ok(()) => return,
+                Err(error) => works::refused(job.record, &error),
+            },
+            Err((record, error)) => works::refused(record, &error),
+        };
+        tracing::info!(run = %kept.run_id, reason = %kept.reason, "a run was refused");
+        let mut txn = Txn::new();
+        store::put_work(&mut txn, &kept);
+        match self.commit(&txn).await {
+            Ok(_) => {
+                let run = kept.run_id.clone();
+                self.works.put(kept);
+                self.deliver(&run).await;
+            }
+            Err(error) => self.break_down("keeping a run", &error),
+        }
+    }
+
+    async fn start_job(&self, job: Job) -> Result<(), Error> {
+        let new = NewTurn {
+            provenance: works::provenance(&job.record),
+            key: job.key,
+            text: job.text,
+            backend: job.backend,
+            timeout_ms: job.timeout_ms,
+            owner: job.owner,
+            slot: None,
+            event: job.event,
+            work: Some(job.record),
+        };
+        match self.accept(new).await? {
+            Some(_) => Ok(()),
+            None => Err(Error::new(Code::Conflict, "raced", "the run was taken by another call")),
+        }
+    }
+
+    /// Ends the turn of an attempt and waits until it has.
+    async fn end_attempt(&self, known: &WorkRecord, why: &str) {
+        let follow = self.follow(&known.turn_id);
+        self.abort(&known.turn_id, why, None).await;
+        if let Some(mut follow) = follow {
+            let _ = follow.wait_for(|progress| progress.ended).await;
+        }
+    }
+
+    /// Ends a run because the scheduler says so.
+    pub(crate) async fn cancel_work(&self, reference: &WorkRef, why: &str) {
+        if let Some(known) = self.works.get(&reference.run_id).filter(|known| known.attempt == reference.attempt) {
+            self.abort(&known.turn_id, why, None).await;
+        }
+    }
+
+    /// Forgets a run whose result the scheduler has.
+    pub(crate) async fn forget_work(&self, reference: &WorkRef) {
+        let known = self.works.get(&reference.run_id);
+        if known.is_none_or(|known| known.attempt != reference.attempt || known.outcome == 0) {
+            return;
+        }
+        let mut txn = Txn::new();
+        txn.push_delete(store::work_key(&reference.run_id));
+        match self.commit(&txn).await {
+            Ok(_) => self.works.remove(&reference.run_id),
+            // It stays, and is sent and acknowledged again.
+            Err(error) => tracing::warn!(%error, run = %reference.run_id, "a finished run was not forgotten"),
+        }
+    }
+
+    /// Delivers a run's summary to its target session, once: the inbox, the transcript's length and the
+    /// run's record change in one transaction.
+    pub(crate) async fn deliver(&self, run: &str) {
+        let Some(record) = self.works.get(run).filter(|r| r.outcome != 0 && r.delivery_state == "pending") else {
+            return;
+        };
+        if let Err(error) = self.deliver_durably(record.clone()).await {
+            tracing::warn!(%error, run, "a summary was not delivered");
+            let failed = WorkRecord {
+                delivery_state: "failed".to_owned(),
+                delivery_error: format!("{}: {}", error.reason, error.message),
+                ..record
+            };
+            let mut txn = Txn::new();
+            store::put_work(&mut txn, &failed);
+            match self.commit(&txn).await {
+                Ok(_) => self.works.put(failed),
+                Err(error) => self.break_down("keeping a run", &error),
+            }
+        }
+    }
+
+    async fn deliver_durably(&self, record: WorkRecord) -> Result<(), Error> {
+        let key = session::parse_target(&record.deliver_to)?;
+        let now_ms = self.clock.now_ms();
+        let mut locked = self.contexts.open(&key, &self.new_id(), now_ms).await?;
+        // Only now is nobody else delivering it.
+        if self.works.get(&record.run_id).is_none_or(|now| now != record) {
+            return Ok(());
+        }
+        let Some(context) = locked.as_mut() else { return Err(Error::internal("opening a context")) };
+        let before = context.transcript.len();
+        let event = works::summary(&record, now_ms);
+        let mut inbox = context.inbox.clone();
+        let done = WorkRecord { delivery_state: "delivered".to_owned(), ..record };
+        let result = async {
+            let put = inbox.put(event.clone())?;
+            context.append(vec![convert::event(&event)])?;
+            context.sync().await?;
+            let mut txn = Txn::new();
+            context.record.last_active_at_unix_ms = now_ms;
+            store::put_context(&mut txn, &context.record);
+            store_event(&mut txn, &context.record.folder, &inbox, &put);
+            store::put_work(&mut txn, &done);
+            self.commit(&txn).await
+        };
+        match result.await {
+            Ok(_) => {
+                context.exists = true;
+                context.inbox = inbox;
+                self.works.put(done);
+                Ok(())
+            }
+            Err(error) => {
+                context.cut(before);
+                if !context.exists {
+                    *locked = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the oldest contexts of a job's runs when there are too many.
+    pub(crate) async fn prune_runs(&self, key: &SessionKey) {
+        let SessionKey::Run { job, .. } = key else { return };
+        let any = SessionKey::Run { job: job.clone(), run: String::new() }.to_string();
+        let range = store::contexts_with(&any);
+        let found = store::all::<ContextRecord>(&self.store, range, 4 * KEPT_RUNS + 64).await;
+        let mut runs = match found {
+            Ok(runs) if runs.len() > KEPT_RUNS => runs,
+            Ok(_) => return,
+            Err(error) => return tracing::warn!(%error, job, "runs were not counted"),
+        };
+        runs.sort_by_key(|run| run.created_at_unix_ms);
+        runs.truncate(runs.len() - KEPT_RUNS);
+        for run in runs {
+            let Ok(key) = SessionKey::parse(&run.session) else { continue };
+            if self.turns_of(&key) == (None, Vec::new())
+                && let Err(error) = self.remove_context(&key, Txn::new(), |_, _| ()).await
+            {
+                tracing::warn!(%error, session = %run.session, "an old run was not removed");
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The stream to the scheduler: takes runs, says that they live, and says how they ended until the
+//! scheduler has it. What has to be said follows from the runs that are held, so a new stream says all
+//! of it again; nothing is lost with the old one.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use creel_proto::{
+    agent::v1::WorkRecord,
+    scheduler::v1::{
+        DeliveryStatus, RunState, SchedulerMessage, WorkFinished, WorkHeartbeat, WorkKind, WorkRef, WorkStarted,
+        WorkerHello, WorkerMessage, scheduler_message, work_service_client::WorkServiceClient, worker_message,
+    },
+    time::duration_ms,
+};
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Channel};
+
+use crate::{runner::Runner, works::CAPACITY};
+
+/// Between attempts to attach: from, to.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// Until the scheduler has said how often it wants to hear from us.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// The longest time between heartbeats that is believed.
+const MAX_HEARTBEAT: Duration = Duration::from_secs(3_600);
+/// Messages that wait to be sent.
+const OUTGOING: usize = 64;
+
+/// Stays attached until the drain.
+pub(crate) async fn attach(runner: Runner, channel: Channel) {
+    // Of this process: work of an earlier one is ours again only by what we say that we hold.
+    let instance = runner.new_id();
+    let mut wait = BACKOFF.0;
+    while !runner.drain.is_cancelled() {
+        match stream(&runner, &instance, channel.clone()).await {
+            // It stood for a while: begin with short waits again.
+            Ok(()) => wait = BACKOFF.0,
+            Err(status) => tracing::debug!(%status, "not attached to the scheduler"),
+        }
+        tokio::select! {
+            () = runner.drain.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = (wait * 2).min(BACKOFF.1);
+    }
+}
+
+/// One stream, to its end. `Ok` when the scheduler had welcomed us.
+async fn stream(runner: &Runner, instance: &str, channel: Channel) -> Result<(), tonic::Status> {
+    let (send, outgoing) = mpsc::channel(OUTGOING);
+    let mut said = Said::default();
+    let mut changes = runner.works.changes();
+    let _ = send.try_send(hello(instance, &runner.works.all()));
+    let mut client = WorkServiceClient::new(channel);
+    let mut incoming = tokio::select! {
+        attached = client.attach(ReceiverStream::new(outgoing)) => attached?.into_inner(),
+        () = runner.drain.cancelled() => return Ok(()),
+    };
+    let mut welcomed = false;
+    let mut heartbeat = interval(HEARTBEAT);
+    loop {
+        for message in said.due(&runner.works.all()) {
+            if send.send(message).await.is_err() {
+                return if welcomed { Ok(()) } else { Err(tonic::Status::unavailable("the stream is gone")) };
+            }
+        }
+        tokio::select! {
+            message = next(&mut incoming) => match message? {
+                Some(message) => {
+                    if let scheduler_message::Message::Welcome(welcome) = &message {
+                        welcomed = true;
+                        let ms = welcome.heartbeat.as_ref().map_or(0, duration_ms);
+                        if let Ok(ms @ 1..) = u64::try_from(ms) {
+                            heartbeat = interval(Duration::from_millis(ms).min(MAX_HEARTBEAT));
+                        }
+                    }
+                    hear(runner, message).await;
+                }
+                None => return if welcomed { Ok(()) } else { Err(tonic::Status::unavailable("the stream has ended")) },
+            },
+            _ = changes.changed() => {}
+            _ = heartbeat.tick() => {
+                let refs: Vec<_> = runner.works.all().iter().map(reference).collect();
+                if !refs.is_empty() {
+                    let beat = worker_message::Message::Heartbeat(WorkHeartbeat { refs });
+                    let _ = send.try_send(message(beat));
+                }
+            }
+            () = runner.drain.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn next(
+    incoming: &mut Streaming<SchedulerMessage>,
+) -> Result<Option<scheduler_message::Message>, tonic::Status> {
+    loop {
+        match incoming.message().await? {
+            // A message of a newer scheduler.
+            Some(SchedulerMessage { message: None }) => {}
+            Some(SchedulerMessage { message }) => return Ok(message),
+            None => return Ok(None),
+        }
+    }
+}
+
+async fn hear(runner: &Runner, message: scheduler_message::Message) {
+    match message {
+        scheduler_message::Message::Work(work) => runner.take_work(&work).await,
+        scheduler_message::Message::Cancel(cancel) => {
+            if let Some(reference) = cancel.r#ref {
+                runner.cancel_work(&reference, &cancel.reason).await;
+            }
+        }
+        scheduler_message::Message::Ack(ack) => {
+            if let Some(reference) = ack.r#ref {
+                if !ack.accepted {
+                    tracing::info!(run = %reference.run_id, attempt = reference.attempt, "the attempt was fenced off");
+                }
+                runner.forget_work(&reference).await;
+            }
+        }
+        scheduler_message::Message::Welcome(_) => {}
+    }
+}
+
+/// What this stream has said so far.
+#[derive(Debug, Default)]
+struct Said {
+    started: BTreeSet<(String, u32)>,
+    finished: BTreeSet<(String, u32)>,
+}
+
+impl Said {
+    /// What has to be said of the runs that are held and was not. A result waits for its delivery.
+    fn due(&mut self, held: &[WorkRecord]) -> Vec<WorkerMessage> {
+        let mut due = Vec::new();
+        let names: BTreeSet<_> = held.iter().map(name).collect();
+        self.started.retain(|name| names.contains(name));
+        self.finished.retain(|name| names.contains(name));
+        for record in held {
+            if !record.turn_id.is_empty() && self.started.insert(name(record)) {
+                let started = WorkStarted { r#ref: Some(reference(record)), session: record.session.clone() };
+                due.push(message(worker_message::Message::Started(started)));
+            }
+            if is_over(record) && self.finished.insert(name(record)) {
+                due.push(message(worker_message::Message::Finished(finished(record))));
+            }
+        }
+        due
+    }
+}
+
+fn is_over(record: &WorkRecord) -> bool {
+    record.outcome != 0 && record.delivery_state != "pending"
+}
+
+fn name(record: &WorkRecord) -> (String, u32) {
+    (record.run_id.clone(), record.attempt)
+}
+
+fn reference(record: &WorkRecord) -> WorkRef {
+    WorkRef { run_id: record.run_id.clone(), attempt: record.attempt }
+}
+
+const fn message(message: worker_message::Message) -> WorkerMessage {
+    WorkerMessage { message: Some(message) }
+}
+
+fn hello(instance: &str, held: &[WorkRecord]) -> WorkerMessage {
+    message(worker_message::Message::Hello(WorkerHello {
+        kinds: vec![WorkKind::SystemEvent.into(), WorkKind::AgentTurn.into()],
+        capacity: u32::try_from(CAPACITY).unwrap_or(u32::MAX),
+        holding: held.iter().map(reference).collect(),
+        instance: instance.to_owned(),
+    }))
+}
+
+fn finished(record: &WorkRecord) -> WorkFinished {
+    WorkFinished {
+        r#ref: Some(reference(record)),
+        outcome: RunState::try_from(record.outcome).unwrap_or(RunState::Failed).into(),
+        reason: record.reason.clone(),
+        error: record.error.clone(),
+        summary: record.summary.clone(),
+        session: record.session.clone(),
+        delivery: Some(DeliveryStatus {
+            state: if record.delivery_state.is_empty() { "none".to_owned() } else { record.delivery_state.clone() },
+            to: record.deliver_to.clone(),
+            error: record.delivery_error.clone(),
+        }),
+    }
+}
+
+fn interval(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(run: &str, outcome: RunState, delivery: &str) -> WorkRecord {
+        WorkRecord {
+            run_id: run.into(),
+            attempt: 1,
+            turn_id: "t".into(),
+            outcome: outcome.into(),
+            delivery_state: delivery.into(),
+            ..WorkRecord::default()
+        }
+    }
+
+    fn kinds(messages: &[WorkerMessage]) -> Vec<&'static str> {
+        let kind = |message: &WorkerMessage| match message.message {
+            Some(worker_message::Message::Started(_)) => "started",
+            Some(worker_message::Message::Finished(_)) => "finished",
+            _ => "other",
+        };
+        messages.iter().map(kind).collect()
+    }
+
+    #[test]
+    fn each_stream_says_everything_once_and_results_wait_for_their_delivery() {
+        let mut said = Said::default();
+        let running = record("a", RunState::Unspecified, "pending");
+        assert_eq!(kinds(&said.due(&[running.clone()])), ["started"]);
+        assert!(said.due(&[running]).is_empty());
+        let undelivered = record("a", RunState::Succeeded, "pending");
+        assert!(said.due(&[undelivered]).is_empty());
+        let over = record("a", RunState::Succeeded, "delivered");
+        assert_eq!(kinds(&said.due(&[over.clone()])), ["finished"]);
+        assert!(said.due(&[over.clone()]).is_empty());
+        assert_eq!(kinds(&Said::default().due(&[over.clone()])), ["started", "finished"], "another stream");
+        let again = WorkRecord { attempt: 2, ..over };
+        assert_eq!(kinds(&said.due(&[again])), ["started", "finished"], "another attempt");
+    }
+
+    #[test]
+    fn a_run_that_was_refused_is_only_finished() {
+        let refused = WorkRecord { turn_id: String::new(), ..record("a", RunState::Failed, "") };
+        let due = Said::default().due(&[refused]);
+        assert_eq!(kinds(&due), ["finished"]);
+    }
+}

@@ -1,0 +1,326 @@
+//! What people change. Everything that can refuse comes first; then the audit record, then the change.
+
+use std::sync::Arc;
+
+use creel_kit::outbox::Event;
+use creel_proto::scheduler::v1::{JobRecord, RunKind, RunRecord, RunState, TombstoneRecord};
+use creel_schedule::Schedule;
+use creel_wire::{Code, Error};
+
+use super::Ledger;
+use crate::{
+    id::{JobId, RunId},
+    job::{Job, OWNER_REVOKED, Plan, Sound, State},
+    policy::Overlap,
+    run::{Now, Run},
+    spec::Spec,
+};
+
+/// Rounds of deciding before a change; each looks at 100,000 instants.
+const SETTLE_ROUNDS: usize = 20;
+
+/// Who changes what, for rows and for the audit.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) job: JobId,
+    pub(crate) principal: String,
+    /// The state it must be in, if the client says.
+    pub(crate) if_match: Option<u64>,
+}
+
+/// A job to make.
+#[derive(Debug)]
+pub(crate) struct Creation {
+    pub(crate) id: JobId,
+    pub(crate) record: JobRecord,
+    pub(crate) spec: Spec,
+    /// Occurrences up to here are none of its.
+    pub(crate) cursor_ms: i64,
+    pub(crate) principal: String,
+}
+
+/// An updated job.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) record: JobRecord,
+    pub(crate) spec: Spec,
+    /// The version that `record` was made from.
+    pub(crate) base: u64,
+}
+
+impl Ledger {
+    /// Whether one more job of that name fits.
+    ///
+    /// # Errors
+    /// `name_taken`, or the limit that is reached.
+    pub(crate) fn may_create(&self, owner: &str, name: &str) -> Result<(), Error> {
+        if self.resolve(owner, name).is_some() {
+            return Err(name_taken(name));
+        }
+        let limit = |most: usize, whose: &str| {
+            Error::new(Code::ResourceExhausted, "too_many_jobs", format!("{most} jobs {whose} is the most"))
+                .hint("creel cron list, then creel cron rm NAME")
+        };
+        if self.owners.get(owner).is_some_and(|count| *count >= self.config.max_jobs_per_owner) {
+            return Err(limit(self.config.max_jobs_per_owner, "per owner"));
+        }
+        if self.jobs.len() >= self.config.max_jobs {
+            return Err(limit(self.config.max_jobs, "in all"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn create(&mut self, creation: Creation, now: Now) -> Result<(), Error> {
+        let Creation { id, record, spec, cursor_ms, principal } = creation;
+        self.may_create(&record.owner, &spec.proto.name)?;
+        let event = Event::new("job.created", principal, format!("job/{id}")).with("name", &spec.proto.name);
+        let audit = self.audit(event)?;
+        let job = Job {
+            incarnation: record.incarnation,
+            owner: record.owner.as_str().into(),
+            name: spec.proto.name.as_str().into(),
+            plan: Plan::Sound(Box::new(Sound::from(&spec))),
+            state: State { version: 1, cursor_ms, ..State::default() },
+            wake_ms: None,
+            open_skip: None,
+            unpruned: 0,
+        };
+        self.index(id, &job);
+        self.jobs.insert(id, job);
+        self.changes.record(id, record);
+        self.changes.state(id);
+        self.changes.extra(id, audit);
+        self.decide(id, now, false);
+        self.assign(now);
+        Ok(())
+    }
+
+    pub(crate) fn update(&mut self, target: &Target, changed: Changed, now: Now) -> Result<(), Error> {
+        self.check(target)?;
+        let id = target.job;
+        let Some(job) = self.jobs.get(&id) else { return Err(gone()) };
+        if job.state.version != changed.base {
+            return Err(stale());
+        }
+        let name = changed.spec.proto.name.as_str();
+        let renamed = name != &*job.name;
+        if renamed && self.resolve(&job.owner, name).is_some_and(|other| other != id) {
+            return Err(name_taken(name));
+        }
+        // Up to now the old rules hold.
+        self.settle(id, now)?;
+        let event = Event::new("job.updated", &target.principal, format!("job/{id}")).with("name", name);
+        let audit = self.audit(event)?;
+        let Some(mut job) = self.jobs.remove(&id) else { return Err(gone()) };
+        self.unindex(&job);
+        let sound = Sound::from(&changed.spec);
+        let rescheduled = job.sound().is_none_or(|before| before.schedule != sound.schedule);
+        if rescheduled {
+            job.state.cursor_ms = job.state.cursor_ms.max(now.wall_ms);
+            job.state.completed = false;
+        }
+        job.name = name.into();
+        job.plan = Plan::Sound(Box::new(sound));
+        job.state.version += 1;
+        job.state.failures = 0;
+        job.state.quarantine = None;
+        job.open_skip = None;
+        self.index(id, &job);
+        self.jobs.insert(id, job);
+        self.changes.record(id, changed.record);
+        self.changes.extra(id, audit);
+        self.restart(id, now);
+        Ok(())
+    }
+
+    pub(crate) fn delete(&mut self, target: &Target, now: Now) -> Result<(), Error> {
+        self.check(target)?;
+        let id = target.job;
+        let Some(job) = self.jobs.get(&id) else { return Err(gone()) };
+        let (name, owner) = (job.name.to_string(), job.owner.to_string());
+        let event = Event::new("job.deleted", &target.principal, format!("job/{id}")).with("name", &name);
+        let audit = self.audit(event)?;
+        self.remove(id, TombstoneRecord { job_id: id.to_string(), name, deleted_at_unix_ms: now.wall_ms, owner }, now);
+        self.changes.extra(id, audit);
+        self.assign(now);
+        Ok(())
+    }
+
+    pub(crate) fn pause(&mut self, target: &Target, reason: &str, now: Now) -> Result<(), Error> {
+        self.check(target)?;
+        let id = target.job;
+        self.settle(id, now)?;
+        let event = Event::new("job.paused", &target.principal, format!("job/{id}")).with("reason", reason);
+        let audit = self.audit(event)?;
+        let Some(job) = self.jobs.get_mut(&id) else { return Err(gone()) };
+        job.state.pause = Some(reason.to_owned());
+        job.state.version += 1;
+        job.open_skip = None;
+        self.changes.extra(id, audit);
+        self.restart(id, now);
+        Ok(())
+    }
+
+    /// Lifts a pause and a quarantine. `enabled` is its record if the spec itself disabled it.
+    pub(crate) fn resume(&mut self, target: &Target, enabled: Option<JobRecord>, now: Now) -> Result<(), Error> {
+        self.check(target)?;
+        let id = target.job;
+        // What came up meanwhile is skipped, with the reason, before the hold goes.
+        self.settle(id, now)?;
+        let audit = self.audit(Event::new("job.resumed", &target.principal, format!("job/{id}")))?;
+        let Some(job) = self.jobs.get_mut(&id) else { return Err(gone()) };
+        job.state.pause = None;
+        job.state.quarantine = None;
+        job.state.failures = 0;
+        job.state.version += 1;
+        job.open_skip = None;
+        if let (Some(record), Plan::Sound(sound)) = (enabled, &mut job.plan) {
+            sound.disabled = false;
+            self.changes.record(id, record);
+        }
+        self.changes.extra(id, audit);
+        self.restart(id, now);
+        Ok(())
+    }
+
+    /// Runs a job now, beside its schedule. A `request` that was used before answers the same run.
+    pub(crate) fn trigger(&mut self, target: &Target, request: &str, now: Now) -> Result<RunRecord, Error> {
+        self.check(target)?;
+        let id = target.job;
+        let Some(job) = self.jobs.get(&id) else { return Err(gone()) };
+        let sound = match &job.plan {
+            Plan::Sound(sound) => sound,
+            Plan::Broken(why) => {
+                return Err(Error::new(Code::FailedPrecondition, "invalid_record", format!("the job's record is invalid: {why}"))
+                    .hint("creel cron edit NAME, or creel cron rm NAME"));
+            }
+        };
+        if job.state.pause.as_deref() == Some(OWNER_REVOKED) {
+            return Err(Error::new(Code::FailedPrecondition, OWNER_REVOKED, "its owner's grant was revoked"));
+        }
+        let active = job.state.active.len();
+        let waiting = job.state.active.iter().filter(|at| self.runs.get(&at.run).is_some_and(|run| run.lease.is_free()));
+        let admitted = match sound.policy.overlap {
+            Overlap::Forbid => active == 0,
+            Overlap::BufferOne => active == 0 || waiting.count() == 0,
+            Overlap::Allow { max } => active < max as usize,
+            Overlap::Replace => true,
+        };
+        if !admitted {
+            let message = "another run of this job is not over, and its policy forbids overlap";
+            return Err(Error::new(Code::FailedPrecondition, "overlap", message).hint("creel cron runs --job NAME"));
+        }
+        let replaced = if sound.policy.overlap == Overlap::Replace { job.state.active.clone() } else { Vec::new() };
+        let number = (job.state.manual_runs + 1).to_string();
+        let event = Event::new("job.triggered", &target.principal, format!("job/{id}"));
+        let audit = self.audit(event)?;
+        for at in replaced {
+            self.stop(at.run, "overlap", now);
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return Err(gone()) };
+        job.state.manual_runs += 1;
+        let request = if request.is_empty() { number } else { format!("request:{request}") };
+        let Some(run) = self.admit(id, RunKind::Manual, now.wall_ms, Some(&request), 0, now) else {
+            return Err(stale());
+        };
+        self.changes.extra(id, audit);
+        self.enqueue(id, now);
+        self.assign(now);
+        self.runs.get(&run).map(Run::record).ok_or_else(gone)
+    }
+
+    /// Ends a run, or asks its worker to end it.
+    pub(crate) fn cancel(&mut self, owner: &str, run: RunId, reason: &str, principal: &str, now: Now) -> Result<(JobId, RunRecord), Error> {
+        let known = self.runs.get(&run).filter(|run| &*run.owner == owner);
+        let Some(known) = known else { return Err(Error::not_found("run that has not ended", &run.to_string())) };
+        if let Some(end) = &known.end
+            && end.state != RunState::Cancelled
+        {
+            return Err(run_finished());
+        }
+        let id = known.job;
+        if known.end.is_none() && known.cancel.is_none() {
+            let event = Event::new("run.cancelled", principal, format!("run/{run}")).with("job", id).with("reason", reason);
+            let audit = self.audit(event)?;
+            self.stop(run, if reason.is_empty() { "cancelled" } else { reason }, now);
+            self.changes.extra(id, audit);
+            self.assign(now);
+        }
+        self.runs.get(&run).map(|run| (id, run.record())).ok_or_else(gone)
+    }
+
+    /// Its owner may not have it run any more.
+    pub(super) fn hold_for_owner(&mut self, id: JobId, now: Now) {
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.state.pause.is_none()) else { return };
+        tracing::warn!(job = %id, name = %job.name, "paused: its owner was revoked");
+        job.state.pause = Some(OWNER_REVOKED.to_owned());
+        job.state.version += 1;
+        job.open_skip = None;
+        self.restart(id, now);
+    }
+
+    /// The version of a job, for etags.
+    pub(crate) fn check(&self, target: &Target) -> Result<(), Error> {
+        let job = self.jobs.get(&target.job).ok_or_else(gone)?;
+        match target.if_match {
+            Some(version) if version != job.state.version => Err(stale()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Decides all that is due of a job before its rules change.
+    fn settle(&mut self, id: JobId, now: Now) -> Result<(), Error> {
+        for _ in 0..SETTLE_ROUNDS {
+            self.decide(id, now, true);
+            let wake = self.jobs.get(&id).and_then(|job| job.wake_ms);
+            if wake.is_none_or(|at| at > now.wall_ms) {
+                return Ok(());
+            }
+        }
+        Err(Error::new(Code::Unavailable, "catching_up", "the job is catching up with a very long past; try again"))
+    }
+
+    /// Looks at a changed job anew.
+    fn restart(&mut self, id: JobId, now: Now) {
+        self.changes.state(id);
+        let wake = self.jobs.get(&id).and_then(|job| self.first_wake(id, job));
+        self.wake(id, wake);
+        self.show_next(id, now);
+        self.enqueue(id, now);
+        self.assign(now);
+    }
+
+    /// The job of an owner's name.
+    pub(crate) fn resolve(&self, owner: &str, name: &str) -> Option<JobId> {
+        self.names.get(&(Arc::from(owner), Arc::from(name))).copied()
+    }
+}
+
+pub(crate) fn name_taken(name: &str) -> Error {
+    let shown = creel_wire::error::printable(name, 128);
+    Error::new(Code::Conflict, "name_taken", format!("there is another job named `{shown}`"))
+        .field("spec.name")
+        .hint("creel cron edit NAME changes it; another name makes another job")
+}
+
+pub(crate) fn run_finished() -> Error {
+    Error::new(Code::FailedPrecondition, "run_finished", "the run has ended")
+}
+
+fn gone() -> Error {
+    Error::new(Code::NotFound, "not_found", "there is no such job any more")
+}
+
+pub(crate) fn stale() -> Error {
+    Error::new(Code::Conflict, "changed", "the job was changed by someone else")
+        .field("if_match")
+        .hint("read it again and repeat the change")
+}
+
+/// Whether a one-shot's time is over: such a job runs once, late, if its author allows that.
+pub(crate) fn late_one_shot(schedule: &Schedule, now_ms: i64) -> Option<i64> {
+    match schedule {
+        Schedule::At(moment) => moment.instant().map(|at| at.as_millisecond()).filter(|at| *at <= now_ms),
+        Schedule::Every(_) | Schedule::Cron(_) => None,
+    }
+}

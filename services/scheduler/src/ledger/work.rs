@@ -1,0 +1,358 @@
+//! Workers: who is attached, which runs they hold, what is given to them and what they say about it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use creel_proto::scheduler::v1::{
+    Job as ShownJob, RunState, SchedulerMessage, Work, WorkAck, WorkCancel, WorkFinished, WorkKind, WorkRef,
+    scheduler_message::Message,
+};
+
+use super::{Ledger, flush::Effect};
+use crate::{
+    id::RunId,
+    job::OWNER_REVOKED,
+    lease::Verdict,
+    mint::MintError,
+    run::{End, Now, Run, cut},
+};
+
+/// A worker on a stream.
+#[derive(Debug)]
+pub(super) struct Worker {
+    kinds: BTreeSet<i32>,
+    capacity: usize,
+    instance: Arc<str>,
+    /// Runs it has or will have.
+    pub(super) holding: BTreeSet<RunId>,
+}
+
+/// What a worker says first, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Hello {
+    pub(crate) kinds: BTreeSet<i32>,
+    pub(crate) capacity: usize,
+    pub(crate) instance: Arc<str>,
+    pub(crate) holding: Vec<(RunId, u32)>,
+}
+
+/// How making the work of an attempt ended.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// It may go out. The payload's own limit of its time, if it has one, in milliseconds.
+    Ready(Box<Work>, Option<i64>),
+    /// The job's record could not be read.
+    NoJob,
+    /// There is no assertion for it.
+    Refused(MintError),
+}
+
+/// Holds work back while identity can't be reached.
+#[derive(Debug, Default)]
+pub(super) struct MintGate {
+    /// Monotonic milliseconds.
+    from_ms: i64,
+    wait_ms: i64,
+}
+
+impl MintGate {
+    pub(super) fn wait_ms(&self, mono_ms: i64) -> Option<i64> {
+        (self.from_ms > mono_ms).then(|| self.from_ms - mono_ms)
+    }
+
+    fn shut(&mut self, mono_ms: i64) {
+        // Many runs fail together; they are one failure.
+        if self.from_ms <= mono_ms {
+            self.wait_ms = (self.wait_ms * 2).clamp(500, 10_000);
+            self.from_ms = mono_ms + self.wait_ms;
+        }
+    }
+}
+
+impl Ledger {
+    /// A worker attaches. Its stream gets the welcome, then cancellations of what it holds in vain.
+    pub(crate) fn attach_worker(&mut self, stream: u64, hello: Hello, welcome: SchedulerMessage, now: Now) {
+        self.changes.effect(Effect::Send(stream, Box::new(welcome)));
+        let before: Vec<_> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| !hello.instance.is_empty() && worker.instance == hello.instance)
+            .map(|(stream, _)| *stream)
+            .collect();
+        for old in before {
+            self.detach_worker(old, now);
+            self.changes.effect(Effect::Close(old));
+        }
+        let Hello { kinds, capacity, instance, holding } = hello;
+        let mut worker = Worker { kinds, capacity, instance, holding: BTreeSet::new() };
+        let times = self.times();
+        for &(run_id, attempt) in &holding {
+            let run = self.runs.get_mut(&run_id).filter(|run| run.end.is_none());
+            match run {
+                Some(run) if run.lease.moved(attempt, Some(stream)) => {
+                    run.lease.renew(stream, attempt, true, now.mono_ms, times);
+                    run.instance = Arc::clone(&worker.instance);
+                    worker.holding.insert(run_id);
+                    if run.cancel.is_some() {
+                        let message = cancel_message(run);
+                        self.changes.effect(Effect::Send(stream, Box::new(message)));
+                    }
+                    self.watch(run_id);
+                }
+                // It may have finished it before the ack was lost: stopping what is over does nothing, and its
+                // repeated result gets its answer.
+                _ => {
+                    let r#ref = Some(WorkRef { run_id: run_id.to_string(), attempt });
+                    let cancel = WorkCancel { r#ref, reason: "fenced".to_owned() };
+                    let message = SchedulerMessage { message: Some(Message::Cancel(cancel)) };
+                    self.changes.effect(Effect::Send(stream, Box::new(message)));
+                }
+            }
+        }
+        self.redeliver(&worker, now);
+        self.workers.insert(stream, worker);
+        self.assign(now);
+    }
+
+    /// What this very process was sent and does not have, it never received.
+    fn redeliver(&mut self, worker: &Worker, now: Now) {
+        if worker.instance.is_empty() {
+            return;
+        }
+        let missing: Vec<_> = self
+            .runs
+            .values()
+            .filter(|run| run.end.is_none() && run.instance == worker.instance)
+            .filter(|run| run.lease.held().is_some_and(|held| held.stream.is_none()))
+            .filter(|run| !worker.holding.contains(&run.id()))
+            .map(|run| (run.id(), run.job))
+            .collect();
+        for (run_id, job) in missing {
+            let Some(run) = self.runs.get_mut(&run_id) else { continue };
+            run.lease.never_received();
+            run.started_ms = 0;
+            self.watch(run_id);
+            self.changes.run(job, run_id);
+            match self.runs.get(&run_id).and_then(|run| run.cancel.clone()) {
+                Some(reason) => self.end(run_id, End::new(RunState::Cancelled, &reason, ""), now),
+                None => self.enqueue(job, now),
+            }
+        }
+    }
+
+    /// A stream ended. What it holds stays its worker's for a lease; what never went out is free again.
+    pub(crate) fn detach_worker(&mut self, stream: u64, now: Now) {
+        let Some(worker) = self.workers.remove(&stream) else { return };
+        for run_id in worker.holding {
+            if !self.give_back(run_id)
+                && let Some(run) = self.runs.get_mut(&run_id)
+            {
+                let attempt = run.lease.attempt();
+                run.lease.moved(attempt, None);
+            }
+        }
+        self.assign(now);
+    }
+
+    /// Frees an attempt that never left the house. False: it did.
+    pub(super) fn give_back(&mut self, run_id: RunId) -> bool {
+        let Some(run) = self.runs.get_mut(&run_id) else { return false };
+        let stream = run.lease.held().and_then(|held| held.stream);
+        if !run.lease.give_back() {
+            return false;
+        }
+        run.instance = "".into();
+        run.started_ms = 0;
+        let job = run.job;
+        if let Some(worker) = stream.and_then(|stream| self.workers.get_mut(&stream)) {
+            worker.holding.remove(&run_id);
+        }
+        self.watch(run_id);
+        self.changes.run(job, run_id);
+        if let Some(run) = self.runs.get_mut(&run_id) {
+            // First in line again.
+            run.place = crate::run::Place::Ready;
+            self.ready.entry(run.work as i32).or_default().insert((run.nominal_ms, run_id));
+        }
+        true
+    }
+
+    /// Gives waiting runs to workers with room: the record says so before the work goes out.
+    pub(super) fn assign(&mut self, now: Now) {
+        if self.mint.wait_ms(now.mono_ms).is_some() {
+            return;
+        }
+        let kinds: Vec<i32> = self.ready.iter().filter(|(_, runs)| !runs.is_empty()).map(|(kind, _)| *kind).collect();
+        for kind in kinds {
+            // Whoever has most room comes first; a handful of workers at most.
+            let mut rooms: BTreeMap<u64, usize> = self
+                .workers
+                .iter()
+                .filter(|(_, worker)| worker.kinds.contains(&kind))
+                .map(|(stream, worker)| (*stream, worker.capacity.saturating_sub(worker.holding.len())))
+                .collect();
+            while let Some((stream, room)) = rooms.iter_mut().max_by_key(|(_, room)| **room).filter(|(_, r)| **r > 0)
+                && let Some((_, run_id)) = self.ready.get_mut(&kind).and_then(BTreeSet::pop_first)
+            {
+                if self.give(run_id, *stream, now) {
+                    *room -= 1;
+                }
+            }
+        }
+    }
+
+    fn give(&mut self, run_id: RunId, stream: u64, now: Now) -> bool {
+        let Some(run) = self.runs.get_mut(&run_id) else { return false };
+        run.place = crate::run::Place::None;
+        let Some(worker) = self.workers.get_mut(&stream).filter(|_| run.lease.take(stream)) else { return false };
+        worker.holding.insert(run_id);
+        run.instance = Arc::clone(&worker.instance);
+        // Counts from here until the worker says that it began.
+        run.started_ms = now.wall_ms;
+        let (job, attempt) = (run.job, run.lease.attempt());
+        self.figures.lateness(&run.job_name, now.wall_ms - run.nominal_ms);
+        self.changes.run(job, run_id);
+        self.changes.effect(Effect::Prepare(run_id, attempt));
+        true
+    }
+
+    /// The record that gives an attempt away is durable. What to make its work from; `None` if it was taken back.
+    pub(crate) fn persisted(&mut self, run_id: RunId, attempt: u32) -> Option<&Run> {
+        let run = self.runs.get_mut(&run_id)?;
+        run.lease.persisted(attempt);
+        let waits = run.end.is_none()
+            && run.lease.attempt() == attempt
+            && run.lease.held().is_some_and(|held| !held.sent);
+        waits.then_some(run)
+    }
+
+    /// The work of an attempt is made, or can't be.
+    pub(crate) fn prepared(&mut self, run_id: RunId, attempt: u32, prepared: Prepared, now: Now) {
+        let times = self.times();
+        let guards = self.guards;
+        let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else { return };
+        if run.lease.attempt() != attempt || run.lease.held().is_none_or(|held| held.sent) {
+            return;
+        }
+        match prepared {
+            Prepared::Ready(mut work, limit_ms) => {
+                self.mint.wait_ms = 0;
+                let timeout_ms = self
+                    .jobs
+                    .get(&run.job)
+                    .and_then(|job| job.sound())
+                    .map_or(i64::MAX, |sound| sound.policy.timeout_ms)
+                    .min(limit_ms.unwrap_or(i64::MAX));
+                work.timeout = Some(creel_proto::time::duration(timeout_ms));
+                // A refusal here means that it was taken back: whoever did that goes on with it.
+                if let Ok(stream) = run.lease.send(guards, attempt, now.mono_ms, timeout_ms, times) {
+                    let message = SchedulerMessage { message: Some(Message::Work(*work)) };
+                    self.changes.effect(Effect::Send(stream, Box::new(message)));
+                }
+                self.watch(run_id);
+            }
+            Prepared::NoJob => {
+                let end = End::new(RunState::Failed, "no_job", "the record of its job can't be read");
+                self.end(run_id, end, now);
+            }
+            Prepared::Refused(MintError::Unavailable(error)) => {
+                tracing::warn!(run = %run_id, error, "no assertion for a run yet; identity is asked again");
+                self.mint.shut(now.mono_ms);
+                self.give_back(run_id);
+            }
+            Prepared::Refused(MintError::OwnerRevoked) => {
+                let id = run.job;
+                self.end(run_id, End::new(RunState::Cancelled, OWNER_REVOKED, ""), now);
+                self.hold_for_owner(id, now);
+            }
+            Prepared::Refused(MintError::Refused { reason, message }) => {
+                self.end(run_id, End::new(RunState::Failed, &cut(&reason, 64), &message), now);
+            }
+        }
+        self.assign(now);
+    }
+
+    /// A worker began.
+    pub(crate) fn work_started(&mut self, stream: u64, run_id: RunId, attempt: u32, session: &str, now: Now) {
+        let times = self.times();
+        let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else { return };
+        if !run.lease.renew(stream, attempt, true, now.mono_ms, times) {
+            return;
+        }
+        run.started_ms = now.wall_ms;
+        run.session = cut(session, 1_024);
+        // Not written: after a crash the worker says it again, and the outcome carries it.
+        let record = run.record();
+        self.changes.effect(Effect::Publish(Box::new(record)));
+        self.watch(run_id);
+    }
+
+    /// A worker is alive and holds these.
+    pub(crate) fn heartbeat(&mut self, stream: u64, refs: &[(RunId, u32)], now: Now) {
+        let times = self.times();
+        for &(run_id, attempt) in refs {
+            let Some(run) = self.runs.get_mut(&run_id) else { continue };
+            if run.lease.renew(stream, attempt, false, now.mono_ms, times) {
+                self.watch(run_id);
+            }
+        }
+    }
+
+    /// A result. False: the run is not known here; the store knows how it ended, if it ever was.
+    pub(crate) fn work_finished(&mut self, stream: u64, run_id: RunId, finished: &WorkFinished, now: Now) -> bool {
+        let guards = self.guards;
+        let attempt = finished.r#ref.as_ref().map_or(0, |r#ref| r#ref.attempt);
+        let Some(run) = self.runs.get_mut(&run_id) else { return false };
+        let verdict = run.lease.finish(guards, attempt);
+        let accepted = match verdict {
+            Verdict::Taken => {
+                if !finished.session.is_empty() {
+                    run.session = cut(&finished.session, 1_024);
+                }
+                let mut end = End::reported(finished);
+                let cancel = run.cancel.clone();
+                match (cancel.as_deref(), end.state) {
+                    (_, RunState::Succeeded) => self.end(run_id, end, now),
+                    (Some("timeout"), _) => {
+                        (end.state, end.reason) = (RunState::TimedOut, "timeout".to_owned());
+                        self.failed(run_id, end, false, now);
+                    }
+                    (Some(reason), _) => {
+                        (end.state, end.reason) = (RunState::Cancelled, reason.to_owned());
+                        self.end(run_id, end, now);
+                    }
+                    (None, RunState::Cancelled) => self.end(run_id, end, now),
+                    (None, _) => self.failed(run_id, end, false, now),
+                }
+                self.assign(now);
+                true
+            }
+            Verdict::Repeated { accepted } => accepted,
+            Verdict::Fenced => false,
+        };
+        // After the commits before it, so never before the result is durable.
+        self.changes.effect(Effect::Send(stream, Box::new(ack_message(run_id, attempt, accepted))));
+        true
+    }
+
+    /// A run's end is durable: nothing refers to it any more.
+    pub(crate) fn forget(&mut self, run_id: RunId) {
+        if self.runs.get(&run_id).is_some_and(|run| run.end.is_some() && run.lease.is_over()) {
+            self.runs.remove(&run_id);
+        }
+    }
+}
+
+/// The answer to a result.
+pub(crate) fn ack_message(run_id: RunId, attempt: u32, accepted: bool) -> SchedulerMessage {
+    let r#ref = Some(WorkRef { run_id: run_id.to_string(), attempt });
+    SchedulerMessage { message: Some(Message::Ack(WorkAck { r#ref, accepted })) }
+}
+
+pub(super) fn cancel_message(run: &Run) -> SchedulerMessage {
+    let r#ref = Some(WorkRef { run_id: run.id().to_string(), attempt: run.lease.attempt() });
+    let cancel = WorkCancel { r#ref, reason: run.cancel.clone().unwrap_or_default() };
+    SchedulerMessage { message: Some(Message::Cancel(cancel)) }
+}
