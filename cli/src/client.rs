@@ -23,6 +23,9 @@ use crate::{
     reach::{self, Endpoint},
 };
 
+/// The largest answer taken, in bytes: a page of rows with a text of 64 KiB each, and some.
+pub(crate) const MAX_ANSWER: usize = 64 << 20;
+
 /// Attempts of a call that is told "not now".
 const ATTEMPTS: u32 = 3;
 
@@ -156,7 +159,7 @@ impl Client {
                     validate_only: false,
                     csr_der: csr_der.clone(),
                 };
-                async move { DeviceServiceClient::new(channel).renew_certificate(request).await }
+                async move { DeviceServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).renew_certificate(request).await }
             })
             .await?;
         keep(&self.files, &answer)?;
@@ -306,3 +309,6 @@ fn take_turn(dir: &Path) -> Result<fs::File, Failure> {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,9 @@ pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) out: Out,
     pub(crate) clock: Clock,
+    /// Instead of what the flags and the environment say; for tests.
+    #[cfg(test)]
+    pub(crate) at: Option<Profile>,
 }
 
 impl Context {
@@ -28,11 +31,17 @@ impl Context {
             out: Out::new(global.json),
             clock: Clock::system(),
             global,
+            #[cfg(test)]
+            at: None,
         }
     }
 
     /// The profile of `--profile`, or the one the environment names.
     pub(crate) fn profile(&self) -> Result<Profile, Failure> {
+        #[cfg(test)]
+        if let Some(profile) = &self.at {
+            return Ok(profile.clone());
+        }
         Ok(Profile::resolve(self.global.profile.as_deref())?)
     }
 

@@ -66,6 +66,23 @@ impl Failure {
         }))
     }
 
+    /// What was asked for was tried and did not succeed; nothing is wrong with the asking or the stack.
+    pub(crate) fn failed(error: Error) -> Self {
+        Self::Told(Box::new(Told {
+            error,
+            code: "failed",
+            exit: 1,
+        }))
+    }
+
+    /// The same with another next step.
+    pub(crate) fn with_hint(mut self, hint: &str) -> Self {
+        if let Self::Told(told) = &mut self {
+            told.error.hint = Some(hint.to_owned());
+        }
+        self
+    }
+
     /// The error, unless all is told.
     pub(crate) fn error(&self) -> Option<&Error> {
         match self {

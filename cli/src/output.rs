@@ -123,7 +123,7 @@ impl Out {
             let error = Error::new(
                 Code::InvalidArgument,
                 "confirmation_needed",
-                format!("{question} Nobody is there to ask"),
+                format!("nobody is there to answer: {question}"),
             );
             return Err(error.hint("add --yes").into());
         }
@@ -185,10 +185,12 @@ impl Out {
         } else {
             let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
             let dim = Style::new().dimmed();
+            // Most messages name it themselves.
             let field = error
                 .field
                 .as_ref()
-                .map_or_else(String::new, |field| format!(" ({})", printable(field, 128)));
+                .filter(|field| !error.message.contains(field.as_str()));
+            let field = field.map_or_else(String::new, |field| format!(" ({})", printable(field, 128)));
             let hint = error
                 .hint
                 .as_ref()

@@ -283,7 +283,8 @@ impl Cluster {
         let pid = child.id();
         let (done, ended) = std::sync::mpsc::channel::<()>();
         let watchdog = std::thread::spawn(move || {
-            if ended.recv_timeout(Duration::from_secs(120)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            if ended.recv_timeout(Duration::from_secs(120)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+            {
                 kill9(pid);
             }
         });

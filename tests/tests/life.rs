@@ -1,8 +1,10 @@
 //! How a stack starts, fails to start, and ends: each with a clear message, the right exit status, and
 //! nothing lost or left behind.
-#![expect(
+#![allow(
     clippy::disallowed_methods,
-    reason = "tests start processes and read the clock"
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests start processes and read the clock; a test that cannot go on fails"
 )]
 
 use std::{

@@ -1,8 +1,10 @@
 //! The walking skeleton as its users meet it: a fresh profile, a message, a job, a script certificate,
 //! and its end.
-#![expect(
+#![allow(
     clippy::disallowed_methods,
-    reason = "tests start processes and read the clock"
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests start processes and read the clock; a test that cannot go on fails"
 )]
 
 use std::{fs, process::Command, time::Duration};

@@ -49,12 +49,13 @@ fn every_crate_inherits_lints_and_versions_and_opens_with_its_purpose() {
             "{} does not inherit the lints",
             manifest.display()
         );
-        for line in text.lines().filter(|line| line.contains("version = \"")) {
-            panic!(
-                "{}: versions belong in the workspace table: {line}",
-                manifest.display()
-            );
-        }
+        let pinned = text.lines().find(|line| line.contains("version = \""));
+        assert_eq!(
+            pinned,
+            None,
+            "{}: versions belong in the workspace table",
+            manifest.display()
+        );
         let entry = ["src/lib.rs", "src/main.rs"]
             .iter()
             .map(|name| dir.join(name))

@@ -1,5 +1,10 @@
 //! Who you are is what you proved: certificates of the wrong kind, assertions of the wrong hand.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, reason = "tests read the clock; a test that cannot go on fails")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests read the clock; a test that cannot go on fails"
+)]
 
 use std::{fs, sync::Arc, time::SystemTime};
 

@@ -120,7 +120,7 @@ pub(crate) struct Add {
     #[arg(required_unless_present = "json_spec")]
     pub(crate) name: Option<String>,
     /// Short form: the cron expression …
-    #[arg(value_name = "EXPR", requires = "text")]
+    #[arg(value_name = "EXPR")]
     pub(crate) expression: Option<String>,
     /// … and the message
     #[arg(value_name = "MESSAGE")]

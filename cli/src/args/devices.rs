@@ -62,8 +62,8 @@ pub(crate) enum Devices {
   creel devices cert --name ci --scope operator.read --days 90 --out ./ci-creel
 
 Writes ca.pem, cert.pem, key.pem and env.sh to DIR. `. DIR/env.sh` makes creel itself use them, too.
-Scopes: operator.read, operator.write, operator.admin, operator.approvals, operator.pairing; nobody can
-hand on more than they have."
+Scopes: operator.read, operator.write, operator.admin, operator.approvals, operator.pairing.
+Nobody can hand on more than they have."
 )]
 pub(crate) struct Cert {
     #[command(subcommand)]

@@ -47,7 +47,7 @@ pub(super) async fn run(context: &mut Context, args: &Add) -> Result<(), Failure
     let answer = client
         .call(|channel| {
             let request = request.clone();
-            async move { JobServiceClient::new(channel).create(request).await }
+            async move { JobServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).create(request).await }
         })
         .await?;
     let CreateJobResponse {

@@ -60,7 +60,7 @@ async fn fetch(client: &Client, job: &str, limit: u32, state: RunState) -> Resul
         let page = client
             .call(|channel| {
                 let request = request.clone();
-                async move { RunServiceClient::new(channel).list(request).await }
+                async move { RunServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).list(request).await }
             })
             .await?;
         runs.extend(page.runs);
@@ -77,7 +77,7 @@ async fn watch(client: &Client, job: &str) -> Result<Streaming<Run>, Failure> {
     client
         .call(|channel| {
             let request = request.clone();
-            async move { RunServiceClient::new(channel).watch(request).await }
+            async move { RunServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).watch(request).await }
         })
         .await
 }
@@ -116,7 +116,7 @@ pub(super) async fn trigger(
     let mut run = client
         .call(|channel| {
             let request = request.clone();
-            async move { JobServiceClient::new(channel).trigger(request).await }
+            async move { JobServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).trigger(request).await }
         })
         .await?;
     if dry_run {
@@ -160,7 +160,7 @@ async fn end_of(context: &mut Context, client: &Client, run: Run) -> Result<Run,
         seen = client
             .call(|channel| {
                 let request = request.clone();
-                async move { RunServiceClient::new(channel).get(request).await }
+                async move { RunServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).get(request).await }
             })
             .await?;
         while !is_over(&seen) {
@@ -210,7 +210,9 @@ fn outcome(run: &Run) -> Result<(), Failure> {
         RunState::Parked => Err(Failure::waiting(
             Error::new(Code::FailedPrecondition, reason, message).hint(hint),
         )),
-        _ => Err(Error::new(Code::Internal, reason, message).hint(hint).into()),
+        _ => Err(Failure::failed(
+            Error::new(Code::Internal, reason, message).hint(hint),
+        )),
     }
 }
 

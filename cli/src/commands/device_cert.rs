@@ -95,7 +95,7 @@ async fn issue(context: &mut Context, args: &Cert) -> Result<(), Failure> {
     let answer = client
         .call(|channel| {
             let request = request.clone();
-            async move { DeviceServiceClient::new(channel).issue_certificate(request).await }
+            async move { DeviceServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).issue_certificate(request).await }
         })
         .await?;
     let device = answer.device.clone().unwrap_or_default();

@@ -52,7 +52,7 @@ async fn open(context: &mut Context, args: &Logs) -> Result<(Client, Streaming<L
     let stream = client
         .call(|channel| {
             let request = request.clone();
-            async move { LogServiceClient::new(channel).tail(request).await }
+            async move { LogServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).tail(request).await }
         })
         .await?;
     Ok((client, stream))

@@ -38,7 +38,7 @@ pub(super) async fn run(context: &mut Context, args: Send) -> Result<(), Failure
     let accepted = client
         .call(|channel| {
             let request = request.clone();
-            async move { MessageServiceClient::new(channel).send(request).await }
+            async move { MessageServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).send(request).await }
         })
         .await?;
     if args.no_wait {
@@ -84,7 +84,7 @@ async fn wait(
         let mut stream = client
             .call(|channel| {
                 let request = request.clone();
-                async move { MessageServiceClient::new(channel).subscribe(request).await }
+                async move { MessageServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).subscribe(request).await }
             })
             .await?;
         let ended = loop {
@@ -227,9 +227,7 @@ fn failed(error: &TurnError, session: &str) -> Failure {
     } else {
         error.hint.clone()
     };
-    Error::new(Code::Internal, error.reason.clone(), message)
-        .hint(hint)
-        .into()
+    Failure::failed(Error::new(Code::Internal, error.reason.clone(), message).hint(hint))
 }
 
 fn too_slow(limit: Duration, session: &str) -> Failure {

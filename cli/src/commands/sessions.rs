@@ -70,7 +70,7 @@ async fn list(context: &mut Context, prefix: String) -> Result<(), Failure> {
         let page = client
             .call(|channel| {
                 let request = request.clone();
-                async move { ContextServiceClient::new(channel).list(request).await }
+                async move { ContextServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).list(request).await }
             })
             .await?;
         found.extend(page.contexts.iter().map(SessionView::from));
@@ -119,7 +119,7 @@ async fn show(context: &mut Context, text: &str, limit: u16) -> Result<(), Failu
     let found = client
         .call(|channel| {
             let request = request.clone();
-            async move { ContextServiceClient::new(channel).get(request).await }
+            async move { ContextServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).get(request).await }
         })
         .await?;
     let mut view = SessionView::from(&found);
@@ -165,7 +165,7 @@ async fn transcript(client: &Client, session: &str, limit: u16) -> Result<Vec<En
     let page = client
         .call(|channel| {
             let request = request.clone();
-            async move { ContextServiceClient::new(channel).get_transcript(request).await }
+            async move { ContextServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).get_transcript(request).await }
         })
         .await?;
     Ok(page.entries.iter().map(EntryView::from).collect())
@@ -240,7 +240,7 @@ async fn stop(client: &Client, request: AbortTurnRequest) -> Result<Turn, Failur
     client
         .call(|channel| {
             let request = request.clone();
-            async move { TurnServiceClient::new(channel).abort(request).await }
+            async move { TurnServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).abort(request).await }
         })
         .await
 }

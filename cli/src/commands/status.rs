@@ -38,7 +38,7 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
 pub(super) async fn ask(context: &mut Context) -> Result<(Client, Status), Failure> {
     let client = context.client().await?;
     let status = client
-        .call(|channel| async move { StatusServiceClient::new(channel).get(GetStatusRequest {}).await })
+        .call(|channel| async move { StatusServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).get(GetStatusRequest {}).await })
         .await?;
     Ok((client, status))
 }

@@ -139,7 +139,8 @@ impl StatusView {
             );
         }
         match self.sandbox.as_str() {
-            "full" => {}
+            // Empty: no turn has said yet.
+            "full" | "" => {}
             "none" => add(
                 "the sandbox can't hold a turn, so none runs".to_owned(),
                 "creel doctor",

@@ -23,7 +23,7 @@ use crate::{
     queue::Ticket,
     runner::{AbortOrder, Control, Progress, Runner},
     session, store,
-    turn::{Effect, Failure, Input, MAX_CALLS, Outcome, Phase, Turn},
+    turn::{Effect, Failure, Gone, Input, MAX_CALLS, Outcome, Phase, Turn},
 };
 
 /// A worker whose turn has ended gets this long between TERM and KILL.
@@ -181,9 +181,13 @@ impl Course {
                 process.gone().await
             }
             Err(Stop::Output) => {
+                let asked = Instant::now();
                 process.end(END_GRACE);
                 let over: Over = process.gone().await;
-                self.take(Input::Gone(over.gone.clone()), None, None).await?;
+                // A signal that comes later than TERM had time to work is our KILL.
+                let silent = matches!(over.gone, Gone::Signalled(_)) && asked.elapsed() >= END_GRACE;
+                let gone = if silent { Gone::Silent } else { over.gone.clone() };
+                self.take(Input::Gone(gone), None, None).await?;
                 over
             }
             Err(Stop::Failed(error)) => return Err(error),

@@ -43,6 +43,9 @@ mod turn;
 mod worker;
 mod works;
 
+#[cfg(test)]
+mod tests;
+
 use creel_kit::{Built, Config, Deps, Profile, service::Lock};
 use creel_proto::agent::v1::{
     context_service_server::ContextServiceServer, turn_service_server::TurnServiceServer,

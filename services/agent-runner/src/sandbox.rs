@@ -23,6 +23,8 @@ const MAX_STDERR: usize = 64 << 10;
 const MAX_PROCESSES: u32 = 64;
 /// Time to raise the walls.
 const LAUNCH_TIME: Duration = Duration::from_secs(30);
+/// SIGTERM, as the first word of an end that we ask for.
+const TERM: i32 = 15;
 /// Where programs named without a path are looked for.
 const PATH: [&str; 2] = ["/usr/bin", "/bin"];
 
@@ -192,7 +194,7 @@ impl Process for Running {
                     (Cause::Memory, _) => Gone::Memory,
                     (Cause::OwnerLost, _) | (_, Status::Lost) => Gone::Unknown,
                     (_, Status::Code(code)) => Gone::Exited(code),
-                    (Cause::Killed, Status::Signal(_)) => Gone::Silent,
+                    (Cause::Killed, Status::Signal(TERM)) => Gone::Silent,
                     (_, Status::Signal(signal)) => Gone::Signalled(signal),
                 };
                 Over { gone, memory_bytes: finished.exit.max_rss_bytes }

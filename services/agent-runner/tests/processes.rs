@@ -99,6 +99,7 @@ async fn each_way_to_die_is_an_outcome_of_that_turn() {
         ("exit 3", TurnState::Failed, "backend_exited"),
         ("read -r line; kill -KILL $$", TurnState::Lost, "worker_lost"),
         ("exec >&-; sleep 1000", TurnState::Failed, "backend_exited"),
+        ("trap '' TERM; exec >&-; while :; do sleep 1000; done", TurnState::Failed, "backend_exited"),
         ("echo hello", TurnState::Failed, "bad_worker_output"),
         (r#"echo '{"type":"error","message":"no"}'"#, TurnState::Failed, "backend_error"),
         ("cat /dev/zero", TurnState::Failed, "bad_worker_output"),

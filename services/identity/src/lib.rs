@@ -70,3 +70,6 @@ async fn build(deps: Deps) -> anyhow::Result<Built> {
     });
     Ok(Built { routes, run })
 }
+
+#[cfg(test)]
+mod tests;

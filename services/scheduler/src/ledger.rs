@@ -30,10 +30,10 @@ mod flush;
 mod view;
 mod work;
 
-pub(crate) use change::{Changed, Creation, Target};
+pub(crate) use change::{Changed, Creation, Target, late_one_shot, name_taken, run_finished};
 pub(crate) use flush::{Commit, Effect};
-pub(crate) use view::{Page, View};
-pub(crate) use work::{Hello, Prepared};
+pub(crate) use view::{Page, Retention, View};
+pub(crate) use work::{Hello, Prepared, ack_message};
 
 use flush::Changes;
 use work::{MintGate, Worker};

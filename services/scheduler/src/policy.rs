@@ -92,6 +92,8 @@ pub enum OnStuck {
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 
+/// The shortest time runs can be kept for.
+pub const MIN_KEEP_MS: i64 = 60_000;
 /// Most occurrences made up for at once.
 pub const MAX_CATCH_UP: u32 = 1_000;
 /// Most attempts of a run.

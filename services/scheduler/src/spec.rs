@@ -9,11 +9,11 @@ use creel_schedule::Schedule;
 use creel_wire::{Code, Error, SessionKey, error::printable};
 use jiff::Timestamp;
 
-use crate::policy::{CatchUp, MAX_ATTEMPTS, MAX_CATCH_UP, OnStuck, Overlap, Policy, Retry};
+use crate::policy::{CatchUp, MAX_ATTEMPTS, MAX_CATCH_UP, MIN_KEEP_MS, OnStuck, Overlap, Policy, Retry};
 
 mod schedule;
 
-pub(crate) use schedule::{Origin, schedule};
+pub(crate) use schedule::{Origin, refused, schedule};
 
 /// Longest text of a payload, in bytes.
 pub const MAX_TEXT_BYTES: usize = 64 * 1_024;
@@ -192,7 +192,7 @@ fn policy(policy: Option<&proto::Policy>) -> Result<Policy, Error> {
             0 => default.keep_runs,
             keep => keep,
         },
-        keep_ms: ms("keep_for", &policy.keep_for, 60 * SECOND, 3_660 * DAY)?.unwrap_or(default.keep_ms),
+        keep_ms: ms("keep_for", &policy.keep_for, MIN_KEEP_MS, 3_660 * DAY)?.unwrap_or(default.keep_ms),
     })
 }
 

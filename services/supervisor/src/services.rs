@@ -2,9 +2,18 @@
 
 use std::{path::Path, process::ExitCode};
 
-use creel_kit::{Profile, service};
+use anyhow::Context as _;
+use creel_kit::{
+    Config, Profile,
+    service::{self, CertificateSource, EXIT_CONFIG, Lock, Spec},
+};
 use creel_store::Store;
 use creel_wire::ServiceName;
+
+use crate::{
+    child::{adopt_stdin, own_binary},
+    text::{chain, fail_as},
+};
 
 /// A service as the supervisor sees it.
 #[derive(Debug, Clone, Copy)]
@@ -25,21 +34,51 @@ pub(crate) const SERVICES: [Service; 4] = [
 
 /// Runs one to its end, in this process.
 pub(crate) fn run(profile: Profile, name: ServiceName) -> ExitCode {
+    let fail = |status, why: &str| fail_as(name.as_str(), status, why);
     // Before anything writes to stdout, or opens a file that would become it.
-    if let Err(error) = crate::child::adopt_stdin() {
-        return crate::fail(1, &format!("{name}: no stdin: {error}"));
+    if let Err(error) = adopt_stdin() {
+        return fail(1, &format!("no stdin: {error}"));
     }
+    // Some prepare by it, before the frame reads it.
+    let config = match Config::load(&profile.config_file()) {
+        Ok(config) => config,
+        Err(error) => return fail(EXIT_CONFIG, &chain(&error)),
+    };
     let spec = match name {
         ServiceName::Identity => creel_identity::spec(),
         ServiceName::Gateway => creel_gateway::spec(&profile),
-        ServiceName::Scheduler => creel_scheduler::spec(),
-        ServiceName::AgentRunner => creel_agent_runner::spec(),
-        _ => Err(anyhow::anyhow!("{name} is not part of this build")),
+        ServiceName::Scheduler => Ok(scheduler()),
+        ServiceName::AgentRunner => agent_runner(&profile, &config),
+        _ => Err(anyhow::anyhow!("not part of this build")),
     };
     match spec {
         Ok(spec) => service::run(profile, spec, open_store),
-        Err(error) => crate::fail(1, &format!("{name}: {error:#}")),
+        Err(error) => fail(1, &format!("{error:#}")),
     }
+}
+
+fn scheduler() -> Spec {
+    Spec {
+        name: ServiceName::Scheduler,
+        certificate: CertificateSource::Enrolled,
+        judge_local: None,
+        threads: 0,
+        lock: Lock::default(),
+        build: Box::new(|deps| Box::pin(async move { let d = deps.drain.clone(); Ok(creel_kit::Built { routes: tonic::service::Routes::default(), run: Box::pin(async move { d.cancelled().await; Ok(()) }) }) })),
+    }
+}
+
+fn agent_runner(profile: &Profile, config: &Config) -> anyhow::Result<Spec> {
+    // Before the frame locks this process: what starts processes must be outside.
+    let starter = creel_agent_runner::start_spawner(&own_binary()?).context("can't start the spawner")?;
+    Ok(Spec {
+        name: ServiceName::AgentRunner,
+        certificate: CertificateSource::Enrolled,
+        judge_local: None,
+        threads: 2,
+        lock: Lock { has_spawner: true, ..creel_agent_runner::lock(profile, config) },
+        build: Box::new(|deps| Box::pin(creel_agent_runner::build(deps, starter))),
+    })
 }
 
 /// Runs the helper of a service that the arguments ask for, if they do.

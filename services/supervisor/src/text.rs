@@ -13,9 +13,14 @@ pub(crate) fn say(line: &str) {
 }
 
 /// Says on stderr what failed, and gives the exit status.
-#[expect(clippy::print_stderr, reason = "read by people and service managers")]
 pub(crate) fn fail(status: u8, why: &str) -> ExitCode {
-    eprintln!("creeld: {why}");
+    fail_as("creeld", status, why)
+}
+
+/// As [`fail`], for a service.
+#[expect(clippy::print_stderr, reason = "read by people and service managers")]
+pub(crate) fn fail_as(who: &str, status: u8, why: &str) -> ExitCode {
+    eprintln!("{who}: {why}");
     ExitCode::from(status)
 }
 

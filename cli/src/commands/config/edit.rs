@@ -42,14 +42,17 @@ pub(super) fn set(text: &str, path: &Path, key: &str, value: &str) -> Result<Str
         Ok(document.to_string())
     };
     let checked = |text: String| Config::parse(&text, path).map(|_| text);
-    match literal {
-        None => Ok(checked(with(as_text)?)?),
+    let outcome = match literal {
+        None => checked(with(as_text)?),
         Some(literal) => match checked(with(literal)?) {
             Ok(text) => Ok(text),
             // The first error is told: whoever writes 5 for a text is rarer than whoever writes a wrong number.
-            Err(error) => checked(with(as_text)?).map_err(|_: ConfigError| error.into()),
+            Err(error) => checked(with(as_text)?).map_err(|_: ConfigError| error),
         },
-    }
+    };
+    outcome.map_err(|error| {
+        Failure::from(error).with_hint("nothing was written; creel config get shows what is there")
+    })
 }
 
 fn put(root: &mut Table, key: &str, parts: &[String], mut value: Value) -> Result<(), Failure> {

@@ -1,3 +1,5 @@
+//! Every form of `cron add`, and what reaches the wire.
+
 use clap::Parser as _;
 use creel_proto::scheduler::v1::{
     At, Cron, Every, EveryMode, OverlapMode, Payload, Policy, Retry, at::When, payload,
@@ -49,6 +51,11 @@ fn the_short_form_is_a_turn_by_the_calendar_in_our_own_zone() {
     };
     assert_eq!(turn.message, "Summarise my inbox");
     assert_eq!(plan.spec.policy, None, "the scheduler's own defaults");
+    let mixed = add(&["tick", "* * * * *", "--event", "tick"]).unwrap().spec;
+    assert!(matches!(
+        mixed.payload.unwrap().kind,
+        Some(payload::Kind::SystemEvent(_))
+    ));
     let long = add(&[
         "briefing",
         "--cron",

@@ -143,7 +143,12 @@ fn sockets(profile: &Profile) -> Check {
 fn space(profile: &Profile) -> Check {
     const NAME: &str = "disk space";
     const WHY: &str = "state is on disk before anyone is told: a full disk stops every change";
-    let root = profile.root();
+    // Before the first start, the directory that will hold it.
+    let root = profile
+        .root()
+        .ancestors()
+        .find(|dir| dir.exists())
+        .unwrap_or(Path::new("/"));
     let next = format!("df -h {}", root.display());
     match rustix::fs::statvfs(root) {
         Err(error) => Check::failed(

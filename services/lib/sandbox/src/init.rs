@@ -120,6 +120,7 @@ impl Job<'_> {
                 Mode::empty(),
             ));
         }
+        sys::prefer_short_turns();
         let now = Instant::now();
         let watch = Watch {
             order,

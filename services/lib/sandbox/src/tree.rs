@@ -64,17 +64,28 @@ pub fn reap_strays(known: &[i32]) -> io::Result<Strays> {
 pub fn kill_descendants(grace: Duration) -> io::Result<usize> {
     let start = Instant::now();
     let mut told = BTreeSet::new();
+    let mut dead = Vec::new();
     loop {
-        let alive: Vec<Pid> = children()?.into_iter().filter(|pid| !is_dead(*pid)).collect();
+        let children = children()?;
+        let alive: Vec<Pid> = children.iter().copied().filter(|pid| !is_dead(*pid)).collect();
         let elapsed = start.elapsed();
+        if elapsed >= grace + KILL_PATIENCE {
+            return Ok(alive.len());
+        }
+        if alive.is_empty() {
+            // A child that died between the two looks has left its own children to this process, and the list is
+            // older than that. Only a list of the dead that does not grow is the end.
+            if children == dead {
+                return Ok(0);
+            }
+            dead = children;
+            continue;
+        }
         let (signal, until) = if elapsed < grace {
             (Signal::TERM, grace)
         } else {
             (Signal::KILL, grace + KILL_PATIENCE)
         };
-        if alive.is_empty() || elapsed >= grace + KILL_PATIENCE {
-            return Ok(alive.len());
-        }
         for pid in &alive {
             // One TERM each; SIGKILL can't be too often.
             if signal == Signal::KILL || told.insert(pid.as_raw_nonzero()) {

@@ -43,6 +43,7 @@ fn one(seed: u64, zones: &[Zone], window: i64) -> Outcome {
     };
     assert_eq!(expr.is_fixed(), rule.fixed, "{text}");
     let zone = zones[random.below(zones.len() as u64) as usize].clone();
+    damaged(&mut random, &text, &zone);
     let dst = POLICIES[random.below(6).min(2) as usize];
     let after = random.instant(zone.time_zone());
     let after = after
@@ -76,44 +77,102 @@ fn one(seed: u64, zones: &[Zone], window: i64) -> Outcome {
     );
 
     // The walk's first occurrence within the window, if any, is the answer.
-    let start = floor_minute(after);
-    let end = start + window * 60;
+    let end = after.as_second() + window * 60;
+    let first = first_of_walk(&zone, &rule, dst, after, end);
+    let Some(occurrence) = next else {
+        assert_eq!(first, None, "{}", context());
+        return Outcome::NeverInZone;
+    };
+    if first.is_some() {
+        assert_eq!(first, Some(found.as_second()), "{}", context());
+        return Outcome::InWindow;
+    }
+    assert!(
+        found.as_second() >= end / 60 * 60,
+        "{}: {found} is not in the walk",
+        context()
+    );
+
+    // Beyond the window: asked from shortly before the answer, `next` and the walk agree on it as well, and no day
+    // between matches.
+    let shortly =
+        Timestamp::from_second(found.as_second() - 1 - random.below(window as u64 * 60) as i64).unwrap();
+    let shortly = shortly.max(after);
+    assert_eq!(
+        schedule.next(shortly),
+        Some(occurrence),
+        "{} and {shortly}",
+        context()
+    );
+    let first = first_of_walk(&zone, &rule, dst, shortly, found.as_second() + 60);
+    assert_eq!(first, Some(found.as_second()), "{} and {shortly}", context());
+    if random.below(8) == 0 {
+        no_day_between(&zone, &rule, after, found);
+    }
+    Outcome::Later
+}
+
+/// The first occurrence after an instant and before a second by the rule's walk.
+fn first_of_walk(zone: &Zone, rule: &Rule, dst: DstPolicy, after: Timestamp, end: i64) -> Option<i64> {
+    let zone = zone.time_zone();
+    let start = early(zone, after.as_second().div_euclid(60) * 60, end);
     let mut first = None;
     walk(
-        zone.time_zone(),
-        &[(&rule, dst)],
-        early(zone.time_zone(), start, end),
+        zone,
+        &[(rule, dst)],
+        start,
         Timestamp::from_second(end).unwrap(),
         |_, at| {
-            if at > after.as_second() || (at == after.as_second() && after.subsec_nanosecond() < 0) {
+            if Timestamp::from_second(at).unwrap() > after {
                 first = first.or(Some(at));
             }
         },
     );
-    match (first, next) {
-        (Some(first), _) => {
-            assert_eq!(found.as_second(), first, "{}", context());
-            Outcome::InWindow
-        }
-        (None, Some(occurrence)) => {
-            assert!(
-                found.as_second() >= end,
-                "{}: {found} is not in the walk",
-                context()
-            );
-            // Beyond the window: at least the clock reads a matching time.
-            if occurrence.kind != OccurrenceKind::AfterGap {
-                let reading = zone.at(found).datetime();
-                let time = rule.minutes[reading.minute() as usize] && rule.hours[reading.hour() as usize];
+    first
+}
+
+/// Days without a change of clocks hold every time of day, so none of those passed over may match.
+fn no_day_between(zone: &Zone, rule: &Rule, after: Timestamp, found: Timestamp) {
+    let (mut day, last) = (zone.at(after).date().tomorrow().unwrap(), zone.at(found).date());
+    while day < last {
+        let begin = |day: jiff::civil::Date| day.to_zoned_datetime(zone.time_zone().clone()).unwrap();
+        let (start, end) = (begin(day), begin(day.tomorrow().unwrap()));
+        let plain = start.offset() == end.offset()
+            && end.timestamp().duration_since(start.timestamp()).as_hours() == 24;
+        assert!(
+            !plain || !rule.matches_day(day),
+            "{day} matches, but {found} is next after {after} in {zone}"
+        );
+        day = day.tomorrow().unwrap();
+    }
+}
+
+/// The same text with a few characters changed: it may mean anything or nothing, but its answers are in order.
+fn damaged(random: &mut Random, text: &str, zone: &Zone) {
+    const NEW: &[u8] = b"0123456789*/,-LW#?@ SUNwl";
+    let mut bytes = text.as_bytes().to_vec();
+    for _ in 0..=random.below(3) {
+        let at = random.below(bytes.len() as u64) as usize;
+        bytes[at] = NEW[random.below(NEW.len() as u64) as usize];
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    let after = random.instant(zone.time_zone());
+    for syntax in [Syntax::Unix, Syntax::UnixCompat] {
+        match CronExpr::parse(&text, syntax) {
+            Ok(expr) => {
+                let schedule = Schedule::Cron(Cron {
+                    expr,
+                    zone: zone.clone(),
+                    dst: DstPolicy::Vixie,
+                });
+                let next = schedule.next(after);
                 assert!(
-                    time && reading.second() == 0 && rule.matches_day(reading.date()),
-                    "{}: {found}",
-                    context()
+                    next.is_none_or(|found| found.nominal > after),
+                    "{text} in {zone} after {after}"
                 );
             }
-            Outcome::Later
+            Err(error) => assert!(error.position <= text.len(), "{text}: {error}"),
         }
-        (None, None) => Outcome::NeverInZone,
     }
 }
 
@@ -135,10 +194,6 @@ fn survives(text: &str, zones: &Zones) {
         assert!(!check::run(line, 1, zones).json.contains('\n'));
     }
     let _ = serde_json::from_value::<ScheduleSpec>(serde_json::json!({ "at": text, "tz": text }));
-}
-
-fn floor_minute(instant: Timestamp) -> i64 {
-    instant.as_second().div_euclid(60) * 60
 }
 
 /// Where a walk over `start..end` has to start to know what was read before: 27 hours earlier if the clocks

@@ -32,7 +32,27 @@ pub(crate) struct Page {
     pub(crate) next: Option<Arc<str>>,
 }
 
+/// Which runs of a job are kept.
+#[derive(Debug)]
+pub(crate) struct Retention {
+    pub(crate) keep_runs: u32,
+    pub(crate) keep_ms: i64,
+    /// Whatever their number and age.
+    pub(crate) always: Vec<RunId>,
+}
+
 impl Ledger {
+    /// Which runs of a job are kept; `None` for no job, and for one whose rules can't be read.
+    pub(crate) fn retention(&self, id: JobId) -> Option<Retention> {
+        let job = self.jobs.get(&id)?;
+        let policy = &job.sound()?.policy;
+        let state = &job.state;
+        let ends = [state.last_success, state.last_failure];
+        let open = job.open_skip.as_ref().and_then(|open| open.run_id.parse().ok());
+        let always = state.active.iter().copied().chain(ends.into_iter().flatten()).map(|at| at.run);
+        Some(Retention { keep_runs: policy.keep_runs, keep_ms: policy.keep_ms, always: always.chain(open).collect() })
+    }
+
     /// A job of a person, by name or id. Jobs whose record can't be read have no owner, so everyone sees them.
     pub(crate) fn find(&self, owner: &str, name_or_id: &str, now: Now) -> Option<View> {
         let by_name = self.resolve(owner, name_or_id);

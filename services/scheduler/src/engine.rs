@@ -1,0 +1,296 @@
+//! The one task that owns the ledger. It turns over like this: time passes, commands change the ledger, what they
+//! leave behind is committed (many commits at once, in order), and what follows from a commit happens when it is
+//! durable. Whatever the store refuses, the ledger is thrown away and read again: the store is the truth.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use creel_kit::{Clock, outbox::Outbox};
+use creel_proto::scheduler::v1::RunRecord;
+use creel_schedule::Zones;
+use creel_store::{Outcome, Store};
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config,
+    clock::{Look, Watch},
+    dispatch::{Attempt, prepare},
+    figures::Figures,
+    id::{JobId, RunId},
+    ledger::{Commit, Effect, Ledger, Prepared},
+    mint::Minter,
+    run::Now,
+    store,
+};
+
+mod handle;
+mod load;
+
+pub(crate) use handle::Handle;
+use handle::{Command, Reply, Streams};
+
+/// Commands that wait.
+const MAX_COMMANDS: usize = 1_024;
+/// Commands taken into one step, so that their changes share transactions.
+const MAX_BATCH: usize = 256;
+/// Commits on their way at once; the store makes groups of them.
+const MAX_IN_FLIGHT: usize = 64;
+/// Works made at once.
+const MAX_PREPARING: usize = 256;
+/// Run changes a slow watcher may lag behind.
+const MAX_LAG: usize = 4_096;
+/// Jobs that wait to have old runs removed; more are found by the sweep.
+const MAX_PRUNES: usize = 4_096;
+/// Three starts within this are a crash loop: catching up waits.
+const CRASH_LOOP_MS: i64 = 300_000;
+
+/// Milliseconds since boot, suspended time included.
+pub(crate) type BootMs = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// What an engine is made of.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) boot_ms: BootMs,
+    pub(crate) zones: Arc<Zones>,
+    pub(crate) minter: Arc<dyn Minter>,
+    pub(crate) outbox: Outbox,
+    pub(crate) figures: Figures,
+    /// Makes a source of randomness for each ledger.
+    pub(crate) random: fn() -> crate::ledger::Random,
+}
+
+pub(crate) struct Engine {
+    parts: Parts,
+    started: Instant,
+    commands: mpsc::Receiver<Command>,
+    runs: broadcast::Sender<Arc<RunRecord>>,
+    streams: Streams,
+    prunes: mpsc::Sender<JobId>,
+}
+
+struct Done {
+    result: Result<Outcome, creel_store::Error>,
+    effects: Vec<Effect>,
+    replies: Vec<Reply>,
+}
+
+enum Stop {
+    Drained,
+    Store(String),
+}
+
+/// What lives as long as one reading of the store.
+struct Turn {
+    ledger: Ledger,
+    in_flight: FuturesOrdered<BoxFuture<'static, Done>>,
+    preparing: JoinSet<(RunId, u32, Prepared)>,
+    waiting: VecDeque<Attempt>,
+}
+
+impl Engine {
+    pub(crate) fn new(parts: Parts) -> (Self, Handle, mpsc::Receiver<JobId>) {
+        let (sender, commands) = mpsc::channel(MAX_COMMANDS);
+        let (runs, _) = broadcast::channel(MAX_LAG);
+        let (prunes, pruned) = mpsc::channel(MAX_PRUNES);
+        let streams = Streams::default();
+        let handle = Handle::new(sender, runs.clone(), streams.clone());
+        (Self { parts, started: Instant::now(), commands, runs, streams, prunes }, handle, pruned)
+    }
+
+    /// Runs until the drain.
+    pub(crate) async fn run(mut self, drain: CancellationToken) {
+        let mut catch_up_from_ms = None;
+        loop {
+            let outcome = self.once(&mut catch_up_from_ms, &drain).await;
+            // Workers come back and say what they hold.
+            self.streams.clear();
+            match outcome {
+                Stop::Drained => return,
+                Stop::Store(error) => tracing::error!(error, "the store failed; the jobs are read again"),
+            }
+            tokio::select! {
+                () = drain.cancelled() => return,
+                () = sleep(Duration::from_millis(500)) => {}
+            }
+        }
+    }
+
+    async fn once(&mut self, catch_up_from_ms: &mut Option<i64>, drain: &CancellationToken) -> Stop {
+        let loading = async {
+            let from_ms = match *catch_up_from_ms {
+                Some(from_ms) => from_ms,
+                None => *catch_up_from_ms.insert(self.note_start().await?),
+            };
+            Ok((load::load(&self.parts, || self.now()).await?, from_ms))
+        };
+        let loaded: Result<_, creel_store::Error> = tokio::select! {
+            loaded = loading => loaded,
+            () = drain.cancelled() => return Stop::Drained,
+        };
+        match loaded {
+            Ok((ledger, from_ms)) => self.drive(ledger, from_ms, drain).await,
+            Err(error) => Stop::Store(creel_kit::idempotency::chain(&error)),
+        }
+    }
+
+    /// Where catching up begins: at once, or a minute after the third start in five minutes.
+    async fn note_start(&self) -> Result<i64, creel_store::Error> {
+        let now_ms = self.now().wall_ms;
+        let starts = store::note_start(&self.parts.store, now_ms).await?;
+        let looping = starts.len() == 3 && starts.first().is_some_and(|first| now_ms - first < CRASH_LOOP_MS);
+        if looping {
+            tracing::warn!("the third start within five minutes: missed runs are made up for in a minute");
+        }
+        Ok(if looping { now_ms + self.parts.config.hold_ms } else { i64::MIN })
+    }
+
+    fn now(&self) -> Now {
+        let mono = self.started.elapsed().as_millis();
+        Now { wall_ms: self.parts.clock.now_ms(), mono_ms: i64::try_from(mono).unwrap_or(i64::MAX) }
+    }
+
+    async fn drive(&mut self, mut ledger: Ledger, catch_up_from_ms: i64, drain: &CancellationToken) -> Stop {
+        ledger.open(self.now(), catch_up_from_ms);
+        let mut watch = Watch::default();
+        let mut turn =
+            Turn { ledger, in_flight: FuturesOrdered::new(), preparing: JoinSet::new(), waiting: VecDeque::new() };
+        tracing::info!("the jobs are loaded");
+        loop {
+            let now = self.now();
+            let look = Look { wall_ms: now.wall_ms, boot_ms: (self.parts.boot_ms)() };
+            let held_ms = watch.look(look, self.parts.config.hold_ms);
+            let room = turn.in_flight.len() < MAX_IN_FLIGHT;
+            if room {
+                turn.ledger.tick(now, held_ms.is_some());
+                self.commit(&mut turn, Vec::new());
+            }
+            let most_ms = self.parts.config.max_step_ms;
+            let wait_ms = if room { turn.ledger.wait_ms(now, held_ms, most_ms) } else { most_ms };
+            let wait = Duration::from_millis(wait_ms.max(0).unsigned_abs());
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => return self.wind_down(turn).await,
+                Some(done) = turn.in_flight.next(), if !turn.in_flight.is_empty() => {
+                    if let Some(stop) = self.durable(&mut turn, done) {
+                        return stop;
+                    }
+                }
+                Some(Ok((run, attempt, prepared))) = turn.preparing.join_next(), if !turn.preparing.is_empty() => {
+                    self.prepared(&mut turn, run, attempt, prepared);
+                }
+                Some(command) = self.commands.recv(), if room => self.commands(&mut turn, command),
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Takes a command, and those that wait behind it.
+    fn commands(&mut self, turn: &mut Turn, first: Command) {
+        let mut replies = Vec::new();
+        replies.extend(first(&mut turn.ledger, self.now()));
+        for _ in 1..MAX_BATCH {
+            let Ok(command) = self.commands.try_recv() else { break };
+            replies.extend(command(&mut turn.ledger, self.now()));
+        }
+        self.commit(turn, replies);
+    }
+
+    fn prepared(&self, turn: &mut Turn, run: RunId, attempt: u32, prepared: Prepared) {
+        turn.ledger.prepared(run, attempt, prepared, self.now());
+        while let Some(Ok((run, attempt, prepared))) = turn.preparing.try_join_next() {
+            turn.ledger.prepared(run, attempt, prepared, self.now());
+        }
+        self.prepare(turn);
+        self.commit(turn, Vec::new());
+    }
+
+    /// Commits what the steps left behind. Replies follow the last of it, or what is on its way already.
+    fn commit(&self, turn: &mut Turn, mut replies: Vec<Reply>) {
+        let mut commits = turn.ledger.flush();
+        if commits.is_empty() && !replies.is_empty() {
+            commits.push(Commit::default());
+        }
+        let count = commits.len();
+        for (place, Commit { txn, effects }) in commits.into_iter().enumerate() {
+            let replies = if place + 1 == count { std::mem::take(&mut replies) } else { Vec::new() };
+            let store = self.parts.store.clone();
+            turn.in_flight.push_back(Box::pin(async move {
+                let nothing = txn.then.is_empty();
+                let result = if nothing { Ok(Outcome::Committed { rev: 0 }) } else { store.commit(txn).await };
+                Done { result, effects, replies }
+            }));
+        }
+    }
+
+    /// A commit has its outcome: what follows from it happens now.
+    fn durable(&self, turn: &mut Turn, done: Done) -> Option<Stop> {
+        match done.result {
+            Ok(Outcome::Committed { .. }) => {}
+            Ok(Outcome::Conflict { .. }) => {
+                return Some(Stop::Store("another writer changed what only this service writes".to_owned()));
+            }
+            Err(error) => return Some(Stop::Store(creel_kit::idempotency::chain(&error))),
+        }
+        if !done.replies.is_empty() {
+            self.parts.outbox.committed();
+        }
+        for effect in done.effects {
+            self.follow(turn, effect);
+        }
+        done.replies.into_iter().for_each(|reply| reply());
+        self.prepare(turn);
+        None
+    }
+
+    fn follow(&self, turn: &mut Turn, effect: Effect) {
+        match effect {
+            Effect::Prepare(run_id, attempt) => {
+                if let Some(run) = turn.ledger.persisted(run_id, attempt) {
+                    let (job, nominal_ms) = (run.job, run.nominal_ms);
+                    turn.waiting.push_back(Attempt { job, run: run_id, attempt, nominal_ms });
+                }
+            }
+            Effect::Send(stream, message) => self.streams.send(stream, *message),
+            Effect::Close(stream) => self.streams.close(stream),
+            // Nobody may be watching.
+            Effect::Publish(record) => drop(self.runs.send(Arc::from(record))),
+            Effect::Forget(run) => turn.ledger.forget(run),
+            // A full queue is no loss: the sweep finds them.
+            Effect::Prune(job) => drop(self.prunes.try_send(job)),
+        }
+    }
+
+    /// Makes works, as many as may be made at once. Bounded by what workers have room for.
+    fn prepare(&self, turn: &mut Turn) {
+        while turn.preparing.len() < MAX_PREPARING
+            && let Some(attempt) = turn.waiting.pop_front()
+        {
+            let (store, minter) = (self.parts.store.clone(), Arc::clone(&self.parts.minter));
+            turn.preparing.spawn(async move {
+                (attempt.run, attempt.attempt, prepare(&store, minter.as_ref(), attempt).await)
+            });
+        }
+    }
+
+    /// What is on its way still gets its answer.
+    async fn wind_down(&self, mut turn: Turn) -> Stop {
+        turn.preparing.abort_all();
+        while let Some(done) = turn.in_flight.next().await {
+            if let Some(stop) = self.durable(&mut turn, done) {
+                return stop;
+            }
+        }
+        Stop::Drained
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! The calls of people: proto to domain at the edge of the service. Everything that can be wrong with a request
+//! is found here or in the ledger; nothing is decided here.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use creel_kit::{Clock, Idempotency};
+use creel_proto::{
+    scheduler::v1::{Job, JobRecord, Schedule as ProtoSchedule},
+    time::{duration, timestamp, timestamp_opt},
+};
+use creel_schedule::Zones;
+use creel_store::Store;
+use creel_wire::{Caller, Code, Error, error::printable};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    engine::Handle,
+    ledger::{Target, View},
+    run::state_name,
+    store,
+};
+
+mod create;
+mod jobs;
+mod preview;
+mod runs;
+
+/// What the calls of people need. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    pub(crate) engine: Handle,
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) idempotency: Idempotency,
+    pub(crate) zones: Arc<Zones>,
+    /// Ten random bytes for the id of a job.
+    pub(crate) random: fn() -> [u8; 10],
+    pub(crate) busy: Busy,
+    pub(crate) drain: CancellationToken,
+}
+
+impl Api {
+    /// A job of the caller, by name or id.
+    async fn find(&self, caller: &Caller, job: &str) -> Result<View, Error> {
+        if job.is_empty() {
+            return Err(Error::invalid("job", "a job's name or id is needed").hint("creel cron list"));
+        }
+        let (owner, wanted) = (person(caller)?.to_owned(), job.to_owned());
+        let found = self.engine.ask(move |ledger, now| ledger.find(&owner, &wanted, now)).await?;
+        found.ok_or_else(|| Error::not_found("job", job).field("job").hint("creel cron list"))
+    }
+
+    /// A job's record as it is in the store.
+    async fn record(&self, view: &View) -> Result<JobRecord, Error> {
+        // What was just changed may still be on its way.
+        self.engine.settle().await?;
+        let record = store::job(&self.store, view.id).await.map_err(creel_kit::idempotency::store_error)?;
+        record.ok_or_else(|| {
+            let name = printable(&view.name, 128);
+            Error::new(Code::FailedPrecondition, "invalid_record", format!("the record of `{name}` can't be read"))
+                .hint("creel cron rm NAME, then creel cron add NAME …")
+        })
+    }
+}
+
+/// Whom a call's jobs belong to.
+fn person(caller: &Caller) -> Result<&str, Error> {
+    match caller.person() {
+        "" => Err(Error::new(Code::PermissionDenied, "no_person", "jobs belong to people, and this caller acts for none")),
+        person => Ok(person),
+    }
+}
+
+/// A change of a job that was found.
+fn target(caller: &Caller, view: &View, if_match: &str) -> Result<Target, Error> {
+    let if_match = match if_match {
+        "" => None,
+        text => Some(text.parse().map_err(|_| Error::invalid("if_match", "not an etag of a job"))?),
+    };
+    Ok(Target { job: view.id, principal: caller.principal().to_string(), if_match })
+}
+
+/// A job as it is shown.
+fn shown(record: Option<&JobRecord>, view: &View) -> Job {
+    let last = view.state.last.as_ref();
+    Job {
+        job_id: view.id.to_string(),
+        spec: record.and_then(|record| record.spec.clone()),
+        owner: view.owner.to_string(),
+        scopes: record.map(|record| record.scopes.clone()).unwrap_or_default(),
+        phase: view.phase.into(),
+        phase_reason: view.reason.clone(),
+        created_at: record.and_then(|record| timestamp_opt(record.created_at_unix_ms)),
+        updated_at: record.and_then(|record| timestamp_opt(record.updated_at_unix_ms)),
+        next_run_at: view.next_run_ms.map(timestamp),
+        last_run_at: last.map(|last| timestamp(last.at_ms)),
+        last_status: last.map(|last| state_name(last.state).to_owned()).unwrap_or_default(),
+        last_duration: last.map(|last| duration(last.duration_ms())),
+        last_error: last.map(|last| last.error.clone()).unwrap_or_default(),
+        consecutive_failures: view.state.failures,
+        etag: view.state.version.to_string(),
+        schedule_text: view.schedule_text.clone(),
+    }
+}
+
+fn page_size(asked: i32, default: usize) -> Result<usize, Error> {
+    match usize::try_from(asked) {
+        Ok(0) => Ok(default),
+        Ok(size) if size <= 500 => Ok(size),
+        _ => Err(Error::invalid("page_size", format!("{asked} is not between 0 and 500"))),
+    }
+}
+
+fn has_schedule(schedule: Option<&ProtoSchedule>) -> bool {
+    schedule.is_some_and(|schedule| schedule.kind.is_some())
+}
+
+/// Requests that are being worked on: the second of two that are the same and come at once waits its turn
+/// outside. As many as there are calls.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Busy(Arc<Mutex<BTreeSet<String>>>);
+
+/// One request's place; free when dropped.
+#[derive(Debug)]
+pub(crate) struct Turn(Busy, String);
+
+impl Busy {
+    fn enter(&self, caller: &Caller, method: &str, request_id: &str) -> Result<Option<Turn>, Error> {
+        if request_id.is_empty() {
+            return Ok(None);
+        }
+        let key = format!("{}\n{method}\n{request_id}", caller.principal());
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+            return Ok(Some(Turn(self.clone(), key)));
+        }
+        let message = "the same request is being worked on";
+        Err(Error::new(Code::Unavailable, "in_progress", message).field("request_id").hint("repeat it in a moment"))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

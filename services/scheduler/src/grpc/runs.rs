@@ -1,0 +1,190 @@
+//! `RunService`.
+
+use creel_kit::idempotency::{Begin, store_error};
+use creel_proto::scheduler::v1::{
+    CancelRunRequest, GetRunRequest, ListRunsRequest, ListRunsResponse, Run, RunRecord, RunState, WatchRunsRequest,
+    run_service_server::RunService,
+};
+use creel_store::{KeyRange, Page, Txn};
+use creel_wire::{Caller, Code, Error, authz};
+use futures_util::{StreamExt as _, future::ready, stream::BoxStream};
+use prost::Message as _;
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
+use tonic::{Request, Response, Status};
+
+use super::{Api, page_size, person};
+use crate::{
+    id::{JobId, RunId},
+    ledger::run_finished,
+    run::shown,
+    store::{self, Kind, RunRef},
+};
+
+/// Records looked at for one page; a page may come out short, with a token to go on.
+const MAX_LOOKED_AT: usize = 2_000;
+/// Longest reason of a cancellation, in bytes.
+const MAX_REASON_BYTES: usize = 64;
+
+#[tonic::async_trait]
+impl RunService for Api {
+    type WatchStream = BoxStream<'static, Result<Run, Status>>;
+
+    async fn list(&self, request: Request<ListRunsRequest>) -> Result<Response<ListRunsResponse>, Status> {
+        let (caller, message) = authz::split(request)?;
+        Ok(Response::new(self.list_runs(&caller, message).await?))
+    }
+
+    async fn get(&self, request: Request<GetRunRequest>) -> Result<Response<Run>, Status> {
+        let (caller, message) = authz::split(request)?;
+        let record = self.run_of(&caller, run_id(&message.run_id)?).await?;
+        Ok(Response::new(shown(&record)))
+    }
+
+    async fn cancel(&self, request: Request<CancelRunRequest>) -> Result<Response<Run>, Status> {
+        let (caller, message) = authz::split(request)?;
+        Ok(Response::new(self.cancel_run(&caller, message).await?))
+    }
+
+    async fn watch(&self, request: Request<WatchRunsRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (caller, message) = authz::split(request)?;
+        let owner = person(&caller)?.to_owned();
+        let job = match message.job.as_str() {
+            "" => None,
+            job => Some(self.find(&caller, job).await?.id.to_string()),
+        };
+        let changes = BroadcastStream::new(self.engine.watch()).filter_map(move |change| {
+            ready(match change {
+                Ok(record) => {
+                    let wanted = record.owner == owner && job.as_ref().is_none_or(|job| *job == record.job_id);
+                    wanted.then(|| Ok(shown(&record)))
+                }
+                Err(BroadcastStreamRecvError::Lagged(lost)) => Some(Err(lagged(lost).into())),
+            })
+        });
+        Ok(Response::new(changes.take_until(self.drain.clone().cancelled_owned()).boxed()))
+    }
+}
+
+impl Api {
+    async fn list_runs(&self, caller: &Caller, message: ListRunsRequest) -> Result<ListRunsResponse, Error> {
+        let owner = person(caller)?;
+        let size = page_size(message.page_size, 50)?;
+        let state = match message.state() {
+            RunState::Unspecified if message.state == 0 => None,
+            RunState::Unspecified => return Err(Error::invalid("state", format!("{} is no state", message.state))),
+            state => Some(state),
+        };
+        let job = match message.job.as_str() {
+            "" => None,
+            job => Some(self.job_of_runs(caller, job).await?),
+        };
+        let mut range = Some(start(job, &message.page_token)?);
+        let (mut runs, mut looked_at, mut last) = (Vec::new(), 0, None);
+        while let Some(rest) = range.take_if(|_| looked_at < MAX_LOOKED_AT && runs.len() < size) {
+            let page = self.store.scan(rest, Page::last(size.max(50))).await.map_err(store_error)?;
+            range = page.next;
+            let at: Vec<_> = page.entries.iter().filter_map(|entry| RunRef::of_key(&entry.key)).collect();
+            let ids: Vec<_> = at.iter().map(|at| at.run).collect();
+            let mut live = self.engine.ask(move |ledger, _| ledger.live(&ids)).await?;
+            for (at, entry) in at.into_iter().zip(page.entries) {
+                let stored = match job {
+                    None => RunRecord::decode(entry.value).ok(),
+                    Some(_) => store::run_at(&self.store, at).await.map_err(store_error)?,
+                };
+                looked_at += 1;
+                last = Some(at);
+                let record = live.remove(&at.run).or(stored);
+                let fits = |record: &RunRecord| {
+                    record.owner == owner && state.is_none_or(|state| record.state == i32::from(state))
+                };
+                runs.extend(record.filter(fits).map(|record| shown(&record)));
+                if runs.len() == size {
+                    // Something may follow on this page already.
+                    range = range.or_else(|| start(job, &token(at)).ok());
+                    break;
+                }
+            }
+        }
+        let next_page_token = last.filter(|_| range.is_some()).map(token).unwrap_or_default();
+        Ok(ListRunsResponse { runs, next_page_token })
+    }
+
+    /// The job whose runs are asked for; a deleted one by its id.
+    async fn job_of_runs(&self, caller: &Caller, job: &str) -> Result<JobId, Error> {
+        match self.find(caller, job).await {
+            Ok(view) => Ok(view.id),
+            Err(error) if error.code == Code::NotFound => job.parse().map_err(|_| error),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A run of the caller's, as it is.
+    async fn run_of(&self, caller: &Caller, run: RunId) -> Result<RunRecord, Error> {
+        let owner = person(caller)?;
+        let live = self.engine.ask(move |ledger, _| ledger.live(&[run]).remove(&run)).await?;
+        let record = match live {
+            Some(record) => Some(record),
+            None => store::run(&self.store, run).await.map_err(store_error)?,
+        };
+        let found = record.filter(|record| record.owner == owner);
+        found.ok_or_else(|| Error::not_found("run", &run.to_string()).field("run_id").hint("creel cron runs"))
+    }
+
+    async fn cancel_run(&self, caller: &Caller, message: CancelRunRequest) -> Result<Run, Error> {
+        if message.reason.len() > MAX_REASON_BYTES {
+            return Err(Error::invalid("reason", format!("at most {MAX_REASON_BYTES} bytes")));
+        }
+        let _turn = self.busy.enter(caller, "Cancel", &message.request_id)?;
+        let slot = match self.idempotency.begin(caller, "Cancel", &message.request_id, &message).await? {
+            Begin::Done(answer) => return Ok(answer),
+            Begin::Go(slot) => slot,
+        };
+        let run = run_id(&message.run_id)?;
+        let (owner, principal) = (person(caller)?.to_owned(), caller.principal().to_string());
+        let done = self.engine.change(move |ledger, now| {
+            let (job, record) = ledger.cancel(&owner, run, &message.reason, &principal, now)?;
+            let answer = shown(&record);
+            let mut kept = Txn::new();
+            slot.record(&mut kept, &answer);
+            ledger.attach(job, kept);
+            Ok(answer)
+        });
+        match done.await {
+            Err(error) if error.code == Code::NotFound => {
+                let record = self.run_of(caller, run).await?;
+                // Cancelled twice is cancelled.
+                if record.state == i32::from(RunState::Cancelled) { Ok(shown(&record)) } else { Err(run_finished()) }
+            }
+            done => done,
+        }
+    }
+}
+
+fn run_id(text: &str) -> Result<RunId, Error> {
+    text.parse().map_err(|_| Error::invalid("run_id", "a run's id has 32 hex digits").hint("creel cron runs"))
+}
+
+fn token(at: RunRef) -> String {
+    format!("{}.{}", at.admitted_ms, at.run)
+}
+
+/// The runs of a job, or all, that are older than a token says.
+fn start(job: Option<JobId>, token: &str) -> Result<KeyRange, Error> {
+    let range = match job {
+        Some(job) => Kind::RunByJob.range_of([job.bytes()]),
+        None => Kind::Run.range(),
+    };
+    if token.is_empty() {
+        return Ok(range);
+    }
+    let wrong = || Error::invalid("page_token", "not a token of this list");
+    let (admitted, run) = token.split_once('.').ok_or_else(wrong)?;
+    let admitted_ms = admitted.parse().map_err(|_| wrong())?;
+    let at = RunRef { admitted_ms, run: run.parse().map_err(|_| wrong())? };
+    Ok(range.ending_at(job.map_or_else(|| at.key(), |job| at.by_job(job))))
+}
+
+fn lagged(lost: u64) -> Error {
+    Error::new(Code::Unavailable, "lagged", format!("{lost} changes were not read in time"))
+        .hint("list the runs, and watch again")
+}
