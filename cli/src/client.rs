@@ -159,7 +159,12 @@ impl Client {
                     validate_only: false,
                     csr_der: csr_der.clone(),
                 };
-                async move { DeviceServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).renew_certificate(request).await }
+                async move {
+                    DeviceServiceClient::new(channel)
+                        .max_decoding_message_size(MAX_ANSWER)
+                        .renew_certificate(request)
+                        .await
+                }
             })
             .await?;
         keep(&self.files, &answer)?;

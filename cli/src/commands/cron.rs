@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{MAX_ROWS, PAGE, cron_runs};
 use crate::{
     args::cron::Cron,
+    client::MAX_ANSWER,
     context::{Context, request_id},
     failure::Failure,
     times,
@@ -64,7 +65,12 @@ pub(super) async fn run(context: &mut Context, command: Cron) -> Result<(), Fail
             let job = client
                 .call(|channel| {
                     let request = request.clone();
-                    async move { JobServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).pause(request).await }
+                    async move {
+                        JobServiceClient::new(channel)
+                            .max_decoding_message_size(MAX_ANSWER)
+                            .pause(request)
+                            .await
+                    }
                 })
                 .await?;
             changed(context, &job, request.validate_only)
@@ -85,7 +91,12 @@ pub(super) async fn run(context: &mut Context, command: Cron) -> Result<(), Fail
             let job = client
                 .call(|channel| {
                     let request = request.clone();
-                    async move { JobServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).resume(request).await }
+                    async move {
+                        JobServiceClient::new(channel)
+                            .max_decoding_message_size(MAX_ANSWER)
+                            .resume(request)
+                            .await
+                    }
                 })
                 .await?;
             changed(context, &job, request.validate_only)
@@ -113,7 +124,12 @@ async fn list(context: &mut Context, name_prefix: String) -> Result<(), Failure>
         let page = client
             .call(|channel| {
                 let request = request.clone();
-                async move { JobServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).list(request).await }
+                async move {
+                    JobServiceClient::new(channel)
+                        .max_decoding_message_size(MAX_ANSWER)
+                        .list(request)
+                        .await
+                }
             })
             .await?;
         jobs.extend(page.jobs.iter().map(JobView::from));
@@ -160,7 +176,12 @@ async fn show(context: &mut Context, name: String) -> Result<(), Failure> {
     let job = client
         .call(|channel| {
             let request = request.clone();
-            async move { JobServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).get(request).await }
+            async move {
+                JobServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .get(request)
+                    .await
+            }
         })
         .await?;
     let view = JobView::from(&job);
@@ -254,7 +275,12 @@ async fn remove(context: &mut Context, request: DeleteJobRequest) -> Result<(), 
     let answer = client
         .call(|channel| {
             let request = request.clone();
-            async move { JobServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).delete(request).await }
+            async move {
+                JobServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .delete(request)
+                    .await
+            }
         })
         .await?;
     if context.out.is_json() {

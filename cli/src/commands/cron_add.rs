@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::{
     args::cron::{Add, IfMissed, Late, OverlapArg},
+    client::MAX_ANSWER,
     context::{Context, request_id},
     failure::Failure,
     times::{self, Local},
@@ -47,7 +48,12 @@ pub(super) async fn run(context: &mut Context, args: &Add) -> Result<(), Failure
     let answer = client
         .call(|channel| {
             let request = request.clone();
-            async move { JobServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).create(request).await }
+            async move {
+                JobServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .create(request)
+                    .await
+            }
         })
         .await?;
     let CreateJobResponse {

@@ -10,7 +10,7 @@ use tonic::Streaming;
 use super::PAGE;
 use crate::{
     args::cron::RunStatus,
-    client::Client,
+    client::{Client, MAX_ANSWER},
     context::Context,
     failure::Failure,
     times,
@@ -60,7 +60,12 @@ async fn fetch(client: &Client, job: &str, limit: u32, state: RunState) -> Resul
         let page = client
             .call(|channel| {
                 let request = request.clone();
-                async move { RunServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).list(request).await }
+                async move {
+                    RunServiceClient::new(channel)
+                        .max_decoding_message_size(MAX_ANSWER)
+                        .list(request)
+                        .await
+                }
             })
             .await?;
         runs.extend(page.runs);
@@ -77,7 +82,12 @@ async fn watch(client: &Client, job: &str) -> Result<Streaming<Run>, Failure> {
     client
         .call(|channel| {
             let request = request.clone();
-            async move { RunServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).watch(request).await }
+            async move {
+                RunServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .watch(request)
+                    .await
+            }
         })
         .await
 }
@@ -116,7 +126,12 @@ pub(super) async fn trigger(
     let mut run = client
         .call(|channel| {
             let request = request.clone();
-            async move { JobServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).trigger(request).await }
+            async move {
+                JobServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .trigger(request)
+                    .await
+            }
         })
         .await?;
     if dry_run {
@@ -160,7 +175,12 @@ async fn end_of(context: &mut Context, client: &Client, run: Run) -> Result<Run,
         seen = client
             .call(|channel| {
                 let request = request.clone();
-                async move { RunServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).get(request).await }
+                async move {
+                    RunServiceClient::new(channel)
+                        .max_decoding_message_size(MAX_ANSWER)
+                        .get(request)
+                        .await
+                }
             })
             .await?;
         while !is_over(&seen) {

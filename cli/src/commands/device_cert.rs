@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use creel_kit::profile::{private_dir, write_private};
 use creel_proto::{
+    gateway::v1::{WhoAmIRequest, status_service_client::StatusServiceClient},
     identity::v1::{IssueCertificateRequest, device_service_client::DeviceServiceClient},
     time,
 };
@@ -13,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     args::devices::{Cert, CertCommand},
-    client::Client,
+    client::{Client, MAX_ANSWER},
     context::{Context, request_id},
     credentials::{Files, Key, bundle},
     failure::Failure,
@@ -95,7 +96,12 @@ async fn issue(context: &mut Context, args: &Cert) -> Result<(), Failure> {
     let answer = client
         .call(|channel| {
             let request = request.clone();
-            async move { DeviceServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).issue_certificate(request).await }
+            async move {
+                DeviceServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .issue_certificate(request)
+                    .await
+            }
         })
         .await?;
     let device = answer.device.clone().unwrap_or_default();
@@ -166,30 +172,36 @@ async fn renew(context: &mut Context, dir: &Path, force: bool) -> Result<(), Fai
             .hint("creel devices revoke NAME, then creel devices cert --name NAME --out DIR --yes")
             .into());
     }
-    let due = device.is_due(now_ms);
-    let until_ms = if due || force {
-        let profile = context.profile()?;
-        let endpoint = endpoint_of(context, &dir, &device.root)?;
-        let client = Client::with(endpoint, device, files, profile, context.call_time())?;
-        let answer = client.renew().await?;
-        let until = answer
-            .device
+    let due = device.is_due(now_ms) || force;
+    let profile = context.profile()?;
+    let endpoint = endpoint_of(context, &dir, &device.root)?;
+    let client = Client::with(endpoint, device, files, profile, context.call_time())?;
+    let until_ms = if due {
+        let renewed = client.renew().await?.device;
+        let until = renewed
             .as_ref()
-            .and_then(|device| device.certificate_expires_at.as_ref())
-            .map(time::unix_ms);
-        until.unwrap_or(until_ms)
+            .and_then(|device| device.certificate_expires_at.as_ref());
+        until.map_or(until_ms, time::unix_ms)
     } else {
+        // A device that was revoked should be heard of at the next run, not at half of its life.
+        client
+            .call(|channel| async move { StatusServiceClient::new(channel).who_am_i(WhoAmIRequest {}).await })
+            .await?;
         until_ms
     };
     if context.out.is_json() {
         return context.out.json(&json!({
             "directory": dir.display().to_string(),
-            "renewed": due || force,
+            "renewed": due,
             "certificateExpiresAt": times::rfc3339(until_ms),
             "certificateExpiresAtMs": until_ms,
         }));
     }
-    let done = if due || force { "renewed" } else { "not due yet" };
+    let done = if due {
+        "renewed"
+    } else {
+        "not due yet, and still let in"
+    };
     context.out.line(&format!(
         "{}: {done}, until {}",
         dir.display(),

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::{MAX_ROWS, PAGE, device_cert, status};
 use crate::{
     args::devices::Devices,
-    client::{self, Client},
+    client::{self, Client, MAX_ANSWER},
     context::{Context, request_id},
     credentials::{Files, Key},
     failure::Failure,
@@ -86,7 +86,12 @@ async fn list(context: &mut Context, all: bool) -> Result<(), Failure> {
         let page = client
             .call(|channel| {
                 let request = request.clone();
-                async move { DeviceServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).list_devices(request).await }
+                async move {
+                    DeviceServiceClient::new(channel)
+                        .max_decoding_message_size(MAX_ANSWER)
+                        .list_devices(request)
+                        .await
+                }
             })
             .await?;
         devices.extend(
@@ -147,7 +152,12 @@ async fn revoke(context: &mut Context, request: RevokeDeviceRequest) -> Result<(
         let device = client
             .call(|channel| {
                 let which = which.clone();
-                async move { DeviceServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).get_device(which).await }
+                async move {
+                    DeviceServiceClient::new(channel)
+                        .max_decoding_message_size(MAX_ANSWER)
+                        .get_device(which)
+                        .await
+                }
             })
             .await?;
         let this = if own.as_deref() == Some(device.device_id.as_str()) {
@@ -167,7 +177,12 @@ async fn revoke(context: &mut Context, request: RevokeDeviceRequest) -> Result<(
     let device = client
         .call(|channel| {
             let request = request.clone();
-            async move { DeviceServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).revoke(request).await }
+            async move {
+                DeviceServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .revoke(request)
+                    .await
+            }
         })
         .await?;
     changed(context, &device, own.as_deref(), request.validate_only, "revoked")
@@ -179,7 +194,12 @@ async fn rename(context: &mut Context, request: RenameDeviceRequest) -> Result<(
     let device = client
         .call(|channel| {
             let request = request.clone();
-            async move { DeviceServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).rename(request).await }
+            async move {
+                DeviceServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .rename(request)
+                    .await
+            }
         })
         .await?;
     changed(context, &device, own.as_deref(), request.validate_only, "renamed")
@@ -296,7 +316,12 @@ struct WhoAmIView {
 pub(super) async fn whoami(context: &mut Context) -> Result<(), Failure> {
     let client = context.client().await?;
     let answer = client
-        .call(|channel| async move { StatusServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).who_am_i(WhoAmIRequest {}).await })
+        .call(|channel| async move {
+            StatusServiceClient::new(channel)
+                .max_decoding_message_size(MAX_ANSWER)
+                .who_am_i(WhoAmIRequest {})
+                .await
+        })
         .await?;
     let cli = status::cli(&client);
     let view = WhoAmIView {

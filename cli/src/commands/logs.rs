@@ -6,7 +6,7 @@ use tonic::Streaming;
 
 use crate::{
     args::Logs,
-    client::Client,
+    client::{Client, MAX_ANSWER},
     context::Context,
     failure::Failure,
     logfiles::{self, Line},
@@ -52,7 +52,12 @@ async fn open(context: &mut Context, args: &Logs) -> Result<(Client, Streaming<L
     let stream = client
         .call(|channel| {
             let request = request.clone();
-            async move { LogServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).tail(request).await }
+            async move {
+                LogServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .tail(request)
+                    .await
+            }
         })
         .await?;
     Ok((client, stream))

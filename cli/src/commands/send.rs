@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     args::Send,
-    client::Client,
+    client::{Client, MAX_ANSWER},
     context::{Context, request_id},
     failure::Failure,
     times, views,
@@ -29,7 +29,7 @@ const RECONNECTS: u32 = 5;
 pub(super) async fn run(context: &mut Context, args: Send) -> Result<(), Failure> {
     let request = SendMessageRequest {
         request_id: request_id(&args.repeatable),
-        session: args.session.clone(),
+        session: super::sessions::name(&args.session)?,
         text: message(&args.text)?,
         backend: args.backend.clone().unwrap_or_default(),
         timeout: None,
@@ -38,7 +38,12 @@ pub(super) async fn run(context: &mut Context, args: Send) -> Result<(), Failure
     let accepted = client
         .call(|channel| {
             let request = request.clone();
-            async move { MessageServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).send(request).await }
+            async move {
+                MessageServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .send(request)
+                    .await
+            }
         })
         .await?;
     if args.no_wait {
@@ -84,7 +89,12 @@ async fn wait(
         let mut stream = client
             .call(|channel| {
                 let request = request.clone();
-                async move { MessageServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).subscribe(request).await }
+                async move {
+                    MessageServiceClient::new(channel)
+                        .max_decoding_message_size(MAX_ANSWER)
+                        .subscribe(request)
+                        .await
+                }
             })
             .await?;
         let ended = loop {

@@ -9,7 +9,7 @@ use creel_wire::{Code, Error, SessionKey, error::printable};
 use super::{MAX_ROWS, PAGE};
 use crate::{
     args::Sessions,
-    client::Client,
+    client::{Client, MAX_ANSWER},
     context::{Context, request_id},
     failure::Failure,
     views::{
@@ -20,6 +20,10 @@ use crate::{
 
 /// The agent that conversations belong to.
 const AGENT: &str = "default";
+
+/// Where named conversations of this command line take place.
+const CHANNEL: &str = "webchat";
+const ACCOUNT: &str = "local";
 
 pub(super) async fn run(context: &mut Context, command: Sessions) -> Result<(), Failure> {
     match command {
@@ -50,10 +54,28 @@ pub(super) fn key(text: &str) -> Result<SessionKey, Failure> {
         "" => Err(Failure::usage("the session is empty")),
         name => Ok(SessionKey::Direct {
             agent: AGENT.to_owned(),
-            channel: "webchat".to_owned(),
-            account: "local".to_owned(),
+            channel: CHANNEL.to_owned(),
+            account: ACCOUNT.to_owned(),
             sender: name.to_owned(),
         }),
+    }
+}
+
+/// The name of a conversation that messages can be sent to. Keys as `sessions list` shows them are taken
+/// for what they name; the edge would take them for a name that happens to hold colons.
+pub(super) fn name(text: &str) -> Result<String, Failure> {
+    match key(text)? {
+        SessionKey::Main { agent } if agent == AGENT => Ok("main".to_owned()),
+        SessionKey::Direct {
+            agent,
+            channel,
+            account,
+            sender,
+        } if (agent.as_str(), channel.as_str(), account.as_str()) == (AGENT, CHANNEL, ACCOUNT) => Ok(sender),
+        _ => Err(Failure::usage_hint(
+            format!("`{}` takes no messages from here", printable(text, 128)),
+            "--session main, or a name for a conversation of its own",
+        )),
     }
 }
 
@@ -70,7 +92,12 @@ async fn list(context: &mut Context, prefix: String) -> Result<(), Failure> {
         let page = client
             .call(|channel| {
                 let request = request.clone();
-                async move { ContextServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).list(request).await }
+                async move {
+                    ContextServiceClient::new(channel)
+                        .max_decoding_message_size(MAX_ANSWER)
+                        .list(request)
+                        .await
+                }
             })
             .await?;
         found.extend(page.contexts.iter().map(SessionView::from));
@@ -119,7 +146,12 @@ async fn show(context: &mut Context, text: &str, limit: u16) -> Result<(), Failu
     let found = client
         .call(|channel| {
             let request = request.clone();
-            async move { ContextServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).get(request).await }
+            async move {
+                ContextServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .get(request)
+                    .await
+            }
         })
         .await?;
     let mut view = SessionView::from(&found);
@@ -165,7 +197,12 @@ async fn transcript(client: &Client, session: &str, limit: u16) -> Result<Vec<En
     let page = client
         .call(|channel| {
             let request = request.clone();
-            async move { ContextServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).get_transcript(request).await }
+            async move {
+                ContextServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .get_transcript(request)
+                    .await
+            }
         })
         .await?;
     Ok(page.entries.iter().map(EntryView::from).collect())
@@ -240,7 +277,12 @@ async fn stop(client: &Client, request: AbortTurnRequest) -> Result<Turn, Failur
     client
         .call(|channel| {
             let request = request.clone();
-            async move { TurnServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).abort(request).await }
+            async move {
+                TurnServiceClient::new(channel)
+                    .max_decoding_message_size(MAX_ANSWER)
+                    .abort(request)
+                    .await
+            }
         })
         .await
 }
@@ -267,6 +309,10 @@ mod tests {
         ] {
             assert_eq!(key(typed).unwrap().to_string(), written);
         }
+        assert_eq!(name("agent:default:main").unwrap(), "main");
+        assert_eq!(name("agent:default:webchat:local:dm:a%2Fb").unwrap(), "a/b");
+        assert_eq!(name("anna").unwrap(), "anna");
+        assert!(name("cron:j1:run:r1").is_err());
         for bad in ["", "agent:x", "agent:default:main:more"] {
             assert_eq!(key(bad).unwrap_err().code(), Some(Code::InvalidArgument), "{bad}");
         }

@@ -5,7 +5,7 @@ use creel_proto::gateway::v1::{GetStatusRequest, Status, status_service_client::
 use creel_wire::Code;
 
 use crate::{
-    client::Client,
+    client::{Client, MAX_ANSWER},
     context::Context,
     failure::Failure,
     reach, times,
@@ -38,7 +38,12 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
 pub(super) async fn ask(context: &mut Context) -> Result<(Client, Status), Failure> {
     let client = context.client().await?;
     let status = client
-        .call(|channel| async move { StatusServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER).get(GetStatusRequest {}).await })
+        .call(|channel| async move {
+            StatusServiceClient::new(channel)
+                .max_decoding_message_size(MAX_ANSWER)
+                .get(GetStatusRequest {})
+                .await
+        })
         .await?;
     Ok((client, status))
 }
@@ -86,7 +91,6 @@ fn show(context: &mut Context, view: &StatusView) -> Result<(), Failure> {
                 .map_or_else(|| "-".to_owned(), |at| format!("http://{at}/metrics")),
         ),
         ("walls", walls(&view.walls)),
-        ("sandbox", format!("{} for turns", view.sandbox)),
         (
             "this machine",
             format!(
@@ -95,7 +99,11 @@ fn show(context: &mut Context, view: &StatusView) -> Result<(), Failure> {
             ),
         ),
     ];
-    for (name, value) in facts {
+    let sandbox = view
+        .sandbox
+        .iter()
+        .map(|sandbox| ("sandbox", format!("{sandbox}, for turns")));
+    for (name, value) in facts.into_iter().chain(sandbox) {
         context.out.line(&format!("{name:<13}{value}"))?;
     }
     for action in &view.actions {

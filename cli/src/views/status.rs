@@ -25,8 +25,8 @@ pub(crate) struct StatusView {
     pub(crate) metrics_address: Option<String>,
     /// What the walls between services hold: `users` or `locked`.
     pub(crate) walls: String,
-    /// What the sandbox of turns enforces: `full`, `partial`, `none`.
-    pub(crate) sandbox: String,
+    /// What the sandbox of turns enforces: `full`, `partial`, `none`; absent while nobody has said.
+    pub(crate) sandbox: Option<String>,
     pub(crate) connections: u32,
     pub(crate) cli: CliView,
     pub(crate) actions: Vec<Action>,
@@ -105,7 +105,7 @@ impl StatusView {
             },
             metrics_address: text(&status.metrics_address),
             walls: status.walls.clone(),
-            sandbox: status.sandbox.clone(),
+            sandbox: text(&status.sandbox),
             connections: status.connections,
             cli,
             actions: Vec::new(),
@@ -138,17 +138,13 @@ impl StatusView {
                 "creel doctor",
             );
         }
-        match self.sandbox.as_str() {
-            // Empty: no turn has said yet.
-            "full" | "" => {}
-            "none" => add(
+        match self.sandbox.as_deref() {
+            None | Some("full") => {}
+            Some("none") => add(
                 "the sandbox can't hold a turn, so none runs".to_owned(),
                 "creel doctor",
             ),
-            _ => add(
-                format!("the sandbox of turns is {}", self.sandbox),
-                "creel doctor",
-            ),
+            Some(other) => add(format!("the sandbox of turns is {other}"), "creel doctor"),
         }
         actions
     }

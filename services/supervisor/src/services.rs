@@ -64,7 +64,7 @@ fn scheduler() -> Spec {
         judge_local: None,
         threads: 0,
         lock: Lock::default(),
-        build: Box::new(|deps| Box::pin(async move { let d = deps.drain.clone(); Ok(creel_kit::Built { routes: tonic::service::Routes::default(), run: Box::pin(async move { d.cancelled().await; Ok(()) }) }) })),
+        build: Box::new(|deps| Box::pin(creel_scheduler::build(deps))),
     }
 }
 

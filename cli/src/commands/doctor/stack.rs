@@ -114,6 +114,7 @@ fn sandbox(answer: &Status) -> Check {
     let next = "creel config get exec.floor, and a kernel with Landlock and user namespaces";
     match answer.sandbox.as_str() {
         "full" => Check::ok(SANDBOX.0, SANDBOX.1, "full"),
+        "" => Check::skipped(SANDBOX.0, SANDBOX.1, "the gateway does not know"),
         "none" => Check::failed(
             SANDBOX.0,
             SANDBOX.1,

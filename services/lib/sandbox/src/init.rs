@@ -34,6 +34,8 @@ pub(crate) const STRAY_GRACE: Duration = Duration::from_millis(500);
 
 /// How often SIGKILL is repeated while processes are dying.
 const KILL_EVERY: Duration = Duration::from_millis(100);
+/// Most dead children collected before anything else is looked at.
+const REAP_AT_ONCE: usize = 128;
 /// Most processes that are signalled one by one.
 const MANY: usize = 4096;
 
@@ -135,8 +137,10 @@ impl Job<'_> {
             status: None,
             phase: Phase::Running,
             cause: Cause::Ended,
+            t0: now,
             strays: 0,
             kill_again: now,
+            more_dead: false,
             cpu_us: 0,
             max_rss_bytes: 0,
             _pins: pins,
@@ -170,8 +174,11 @@ struct Watch<'a> {
     status: Option<Status>,
     phase: Phase,
     cause: Cause,
+    t0: Instant,
     strays: u32,
     kill_again: Instant,
+    /// Not all of the dead have been collected.
+    more_dead: bool,
     cpu_us: u64,
     max_rss_bytes: u64,
     /// Held for as long as the walls stand.
@@ -194,6 +201,7 @@ impl Watch<'_> {
                 self.end(Cause::OwnerLost, STRAY_GRACE);
             }
             if !anybody {
+ eprintln!("T end at {:?} strays {}", self.t0.elapsed(), self.strays);
                 return Ok(self.exit(0));
             }
             if let Some(left) = self.advance(Instant::now()) {
@@ -208,7 +216,8 @@ impl Watch<'_> {
 
     /// Collects the dead; `false` when no child is left.
     fn reap(&mut self) -> bool {
-        let anybody = loop {
+        // A run can make children die faster than they are collected; time and orders must be heeded meanwhile.
+        for _ in 0..REAP_AT_ONCE {
             match sys::reap_any() {
                 Ok(Some(dead)) => {
                     self.cpu_us += dead.cpu_us;
@@ -219,14 +228,18 @@ impl Watch<'_> {
                         self.strays = self.strays.saturating_add(1);
                     }
                 }
-                Ok(None) => break true,
-                Err(_) => break false,
+                Ok(None) => {
+                    self.more_dead = false;
+                    if self.status.is_some() && matches!(self.phase, Phase::Running) {
+                        self.end(Cause::Ended, STRAY_GRACE);
+                    }
+                    return true;
+                }
+                Err(_) => return false,
             }
-        };
-        if anybody && self.status.is_some() && matches!(self.phase, Phase::Running) {
-            self.end(Cause::Ended, STRAY_GRACE);
         }
-        anybody
+        self.more_dead = true;
+        true
     }
 
     /// Reads what the child said; `true` once it has become the program.
@@ -266,10 +279,12 @@ impl Watch<'_> {
             }
             Phase::Running => {}
         }
-        self.cause = cause;
+        self.cause = cause; eprintln!("T end() at {:?} {cause:?} {}", self.t0.elapsed(), std::fs::read_to_string("/proc/self/schedstat").unwrap().trim());
         self.phase = Phase::Asked { kill_at };
         if grace.is_zero() {
-            return; // no time to heed a TERM
+            // No time to heed a TERM, and none to lose: every moment may make more of them.
+            self.start_killing(Instant::now());
+            return;
         }
         if self.status.is_none() {
             // Unreaped, so neither its pid nor its group can belong to anybody else. No group yet: before setsid.
@@ -295,16 +310,21 @@ impl Watch<'_> {
         if let Phase::Asked { kill_at } = self.phase
             && now >= kill_at
         {
-            self.phase = Phase::Killing {
-                give_up_at: now + KILL_PATIENCE,
-            };
-            self.gate = None;
+            self.start_killing(now);
         }
         if let Phase::Killing { give_up_at } = self.phase {
             let alive = self.kill(now);
             return (now >= give_up_at).then_some(alive);
         }
         None
+    }
+
+    fn start_killing(&mut self, now: Instant) {
+        self.phase = Phase::Killing {
+            give_up_at: now + KILL_PATIENCE,
+        };
+        self.gate = None;
+        self.kill(now);
     }
 
     /// Kills everything; how many children there still were.
@@ -331,7 +351,11 @@ impl Watch<'_> {
             Phase::Asked { kill_at } => kill_at,
             Phase::Killing { give_up_at } => give_up_at,
         };
-        let timeout = tree::timespec(until.saturating_duration_since(Instant::now()));
+        let patience = match self.more_dead {
+            true => Duration::ZERO,
+            false => until.saturating_duration_since(Instant::now()),
+        };
+        let timeout = tree::timespec(patience);
         let [signals, control, gate] = self.poll(timeout.as_ref())?;
         if !signals.is_empty() && sys::drain_signals(self.signals.as_fd()) {
             self.end(Cause::Killed, Duration::from_millis(self.order.grace_ms));

@@ -93,7 +93,10 @@ impl Helper {
             .open("/dev/null")?;
         sys::dup_onto(null.as_fd(), 0)?;
         let _ = rustix::thread::set_name(c"creel-spawner");
-        // TERM and INT reach the whole group; the service decides, its socket's end is our signal.
+        // A session of its own, for two reasons. Signals to the service's group, TERM from a supervisor or INT from
+        // a terminal, are the service's to heed: its socket's end is our signal. And schedulers that share the CPU
+        // between sessions (autogroup) then let this process and the inits in however busy service or runs are.
+        let _ = rustix::process::setsid();
         sys::block_signals(true)?;
         tree::become_subreaper()?;
         let support = Support::probe(proof);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
@@ -103,7 +103,7 @@ pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(1);
 /// Direct children, dead ones included.
 pub(crate) fn children() -> io::Result<Vec<Pid>> {
     let me = rustix::process::getpid();
-    children_of(me).or_else(|_| children_by_scan(me))
+    children_of(me, usize::MAX).or_else(|_| children_by_scan(me))
 }
 
 /// One living process below this one.
@@ -116,7 +116,9 @@ pub(crate) struct Member {
 /// Living processes below this one, up to `enough`, parents before their children; what changes meanwhile may be
 /// missed.
 pub(crate) fn members(enough: usize) -> Vec<Member> {
-    let mut pids = children().unwrap_or_default();
+    let mut pids = children_of(rustix::process::getpid(), enough)
+        .or_else(|_| children())
+        .unwrap_or_default();
     let mut members = Vec::new();
     let mut next = 0;
     while let Some(pid) = pids.get(next).copied() {
@@ -125,7 +127,7 @@ pub(crate) fn members(enough: usize) -> Vec<Member> {
         if members.len() >= enough {
             break;
         }
-        pids.extend(children_of(pid).unwrap_or_default());
+        pids.extend(children_of(pid, enough).unwrap_or_default());
     }
     members
 }
@@ -140,13 +142,21 @@ fn member(pid: Pid) -> Option<Member> {
     })
 }
 
-/// From `children` of every thread: cheap, but a kernel option.
-fn children_of(pid: Pid) -> io::Result<Vec<Pid>> {
+/// From `children` of every thread: cheap, but a kernel option. Stops near `enough`.
+fn children_of(pid: Pid, enough: usize) -> io::Result<Vec<Pid>> {
+    // A pid and its blank are at most 8 bytes.
+    let bytes = u64::try_from(enough.saturating_mul(8)).unwrap_or(u64::MAX);
     let mut found = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let list = fs::read_to_string(task?.path().join("children"))?;
+        let mut list = String::new();
+        fs::File::open(task?.path().join("children"))?
+            .take(bytes)
+            .read_to_string(&mut list)?;
+        // The last one may be cut short; every whole one has a blank behind it.
+        let whole = list.rfind(' ').map_or("", |end| &list[..end]);
         found.extend(
-            list.split_ascii_whitespace()
+            whole
+                .split(' ')
                 .filter_map(|pid| Pid::from_raw(pid.parse().ok()?)),
         );
     }
@@ -226,7 +236,7 @@ mod tests {
         let me = rustix::process::getpid();
         let parent = rustix::process::getppid().unwrap();
         assert!(children_by_scan(parent).unwrap().contains(&me));
-        assert!(children_of(parent).unwrap().contains(&me));
+        assert!(children_of(parent, usize::MAX).unwrap().contains(&me));
     }
 
     #[test]
