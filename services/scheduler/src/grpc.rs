@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use creel_kit::{Clock, Idempotency};
+use creel_kit::{Clock, idempotency::Idempotency};
 use creel_proto::{
     scheduler::v1::{Job, JobRecord, Schedule as ProtoSchedule},
     time::{duration, timestamp, timestamp_opt},

@@ -90,8 +90,8 @@ impl Ledger {
         let times = self.times();
         for &(run_id, attempt) in &holding {
             let run = self.runs.get_mut(&run_id).filter(|run| run.end.is_none());
-            match run {
-                Some(run) if run.lease.moved(attempt, Some(stream)) => {
+            match run.and_then(|run| run.lease.moved(attempt, Some(stream)).then_some(run)) {
+                Some(run) => {
                     run.lease.renew(stream, attempt, true, now.mono_ms, times);
                     run.instance = Arc::clone(&worker.instance);
                     worker.holding.insert(run_id);
@@ -103,7 +103,7 @@ impl Ledger {
                 }
                 // It may have finished it before the ack was lost: stopping what is over does nothing, and its
                 // repeated result gets its answer.
-                _ => {
+                None => {
                     let r#ref = Some(WorkRef { run_id: run_id.to_string(), attempt });
                     let cancel = WorkCancel { r#ref, reason: "fenced".to_owned() };
                     let message = SchedulerMessage { message: Some(Message::Cancel(cancel)) };
