@@ -84,8 +84,12 @@ pub(crate) async fn blocking<T: Send + 'static>(
 /// A failure of files, as it is told to a caller.
 pub(crate) fn storage(error: &std::io::Error) -> Error {
     tracing::error!(%error, "files failed");
-    Error::new(creel_wire::Code::Unavailable, "storage", "transcripts can't be read or written now")
-        .hint("see that the disk has room: df, creel logs agent-runner")
+    Error::new(
+        creel_wire::Code::Unavailable,
+        "storage",
+        "transcripts can't be read or written now",
+    )
+    .hint("see that the disk has room: df, creel logs agent-runner")
 }
 
 type Shared = Arc<tokio::sync::Mutex<Option<Context>>>;
@@ -104,7 +108,11 @@ pub(crate) struct Contexts {
 impl Contexts {
     /// Contexts of a store, with their transcripts below `dir`.
     pub(crate) fn new(store: Store, dir: &Path) -> Self {
-        Self { store, dir: dir.to_owned(), loaded: Mutex::default() }
+        Self {
+            store,
+            dir: dir.to_owned(),
+            loaded: Mutex::default(),
+        }
     }
 
     /// Where the transcript of a context lies.
@@ -145,7 +153,12 @@ impl Contexts {
             let path = self.folder(&record.folder);
             let transcript = blocking(move || Transcript::open(&path, 0)).await?;
             let inbox = Inbox::default();
-            *locked = Some(Context { record, inbox, transcript, exists: false });
+            *locked = Some(Context {
+                record,
+                inbox,
+                transcript,
+                exists: false,
+            });
         }
         Ok(locked)
     }
@@ -161,7 +174,12 @@ impl Contexts {
         let mut events: Vec<creel_proto::agent::v1::QueuedEventRecord> =
             store::all(&self.store, range, inbox::MAX_EVENTS).await?;
         events.sort_by(|a, b| (a.created_at_unix_ms, &a.event_id).cmp(&(b.created_at_unix_ms, &b.event_id)));
-        Ok(Context { record, inbox: Inbox::of(events), transcript, exists: true })
+        Ok(Context {
+            record,
+            inbox: Inbox::of(events),
+            transcript,
+            exists: true,
+        })
     }
 
     fn shared(&self, key: &SessionKey) -> Shared {

@@ -63,12 +63,20 @@ fn entry(now_ms: i64, turn: &str, provenance: Option<Provenance>, entry: Entry) 
 
 /// What somebody said to the agent.
 pub(crate) fn user(record: &TurnRecord, text: String, now_ms: i64) -> TranscriptEntry {
-    entry(now_ms, &record.turn_id, record.provenance.clone(), Entry::User(UserMessage { text }))
+    entry(
+        now_ms,
+        &record.turn_id,
+        record.provenance.clone(),
+        Entry::User(UserMessage { text }),
+    )
 }
 
 /// An event, as it arrived.
 pub(crate) fn event(event: &QueuedEventRecord) -> TranscriptEntry {
-    let told = Entry::System(SystemEvent { text: event.text.clone(), topic: event.topic.clone() });
+    let told = Entry::System(SystemEvent {
+        text: event.text.clone(),
+        topic: event.topic.clone(),
+    });
     entry(event.created_at_unix_ms, "", event.provenance.clone(), told)
 }
 
@@ -79,19 +87,39 @@ pub(crate) fn end(record: &TurnRecord, outcome: &Outcome, now_ms: i64) -> Vec<Tr
         principal: format!("turn/{}", record.turn_id),
         ..Provenance::default()
     };
-    let system = || Some(Provenance { origin: Origin::System.into(), ..Provenance::default() });
+    let system = || {
+        Some(Provenance {
+            origin: Origin::System.into(),
+            ..Provenance::default()
+        })
+    };
     let mut entries = Vec::new();
     if !outcome.reply.is_empty() {
         let text = outcome.reply.clone();
-        entries.push(entry(now_ms, &record.turn_id, Some(agent), Entry::Assistant(AssistantMessage { text })));
+        entries.push(entry(
+            now_ms,
+            &record.turn_id,
+            Some(agent),
+            Entry::Assistant(AssistantMessage { text }),
+        ));
     }
     let state = outcome.end.state();
     if let (TurnState::Interrupted, Some(failure)) = (state, &outcome.failure) {
-        let told = SystemEvent { text: failure.message.clone(), topic: "turn interrupted".to_owned() };
+        let told = SystemEvent {
+            text: failure.message.clone(),
+            topic: "turn interrupted".to_owned(),
+        };
         entries.push(entry(now_ms, &record.turn_id, system(), Entry::System(told)));
     }
-    let reason = outcome.failure.as_ref().map(|failure| failure.reason.to_string()).unwrap_or_default();
-    let ended = Entry::Ended(TurnEnded { state: state.into(), reason });
+    let reason = outcome
+        .failure
+        .as_ref()
+        .map(|failure| failure.reason.to_string())
+        .unwrap_or_default();
+    let ended = Entry::Ended(TurnEnded {
+        state: state.into(),
+        reason,
+    });
     entries.push(entry(now_ms, &record.turn_id, system(), ended));
     entries
 }
@@ -106,18 +134,27 @@ pub(crate) fn task_event(event: &QueuedEventRecord) -> TaskEvent {
         job_id: from.job_id,
         job_name: from.job_name,
         run_id: from.run_id,
-        time: jiff::Timestamp::from_millisecond(event.created_at_unix_ms).unwrap_or_default().to_string(),
+        time: jiff::Timestamp::from_millisecond(event.created_at_unix_ms)
+            .unwrap_or_default()
+            .to_string(),
         count: event.count,
     }
 }
 
 /// The transcript as a worker is told of it, without the events it gets anew.
 pub(crate) fn history(entries: Vec<TranscriptEntry>, events: &[QueuedEventRecord]) -> Vec<Past> {
-    let anew = |told: &SystemEvent| events.iter().any(|event| event.text == told.text && event.topic == told.topic);
+    let anew = |told: &SystemEvent| {
+        events
+            .iter()
+            .any(|event| event.text == told.text && event.topic == told.topic)
+    };
     let past = |entry: TranscriptEntry| match entry.entry? {
         Entry::User(user) => Some(Past::User { text: user.text }),
         Entry::Assistant(assistant) => Some(Past::Assistant { text: assistant.text }),
-        Entry::System(told) if !anew(&told) => Some(Past::System { topic: told.topic, text: told.text }),
+        Entry::System(told) if !anew(&told) => Some(Past::System {
+            topic: told.topic,
+            text: told.text,
+        }),
         Entry::System(_) | Entry::Ended(_) => None,
     };
     entries.into_iter().filter_map(past).collect()

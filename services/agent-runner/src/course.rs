@@ -59,10 +59,21 @@ pub(crate) async fn run(runner: Runner, ticket: Ticket, plan: Plan, ready: Ready
     let launch = async {
         let places = places.map_err(|error| {
             let hint = "see that workspace/ and run/ can be written: df, creel logs agent-runner";
-            Failure::new("storage", format!("the turn's directories can't be made: {error}")).hint(hint)
+            Failure::new(
+                "storage",
+                format!("the turn's directories can't be made: {error}"),
+            )
+            .hint(hint)
         })?;
         let cwd = places.cwd.clone();
-        let launched = runner.launcher.launch(Order { backend: plan.backend.clone(), places, timeout }).await?;
+        let launched = runner
+            .launcher
+            .launch(Order {
+                backend: plan.backend.clone(),
+                places,
+                timeout,
+            })
+            .await?;
         Ok((launched, cwd))
     };
     let mut launch = Box::pin(launch);
@@ -115,7 +126,11 @@ pub(crate) async fn end_waiting(runner: Runner, turn: String, plan: Plan, ready:
 ///
 /// # Errors
 /// What store and files said.
-pub(crate) async fn end_interrupted(runner: &Runner, key: SessionKey, record: TurnRecord) -> Result<(), Error> {
+pub(crate) async fn end_interrupted(
+    runner: &Runner,
+    key: SessionKey,
+    record: TurnRecord,
+) -> Result<(), Error> {
     let mut course = Course::open(runner, key, record)?;
     if let Some(outcome) = course.log.last().and_then(Outcome::of_last) {
         return course.finish(None, outcome, None).await;
@@ -139,13 +154,20 @@ struct Course {
     log: EventLog,
 }
 
-type Launching<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(Launched, std::path::PathBuf), Failure>> + Send + 'a>>;
+type Launching<'a> =
+    std::pin::Pin<Box<dyn Future<Output = Result<(Launched, std::path::PathBuf), Failure>> + Send + 'a>>;
 
 impl Course {
     fn open(runner: &Runner, key: SessionKey, record: TurnRecord) -> Result<Self, Error> {
         let log = runner.open_log(&record)?;
         let (machine, _) = Turn::accepted(record.queued_behind);
-        Ok(Self { runner: runner.clone(), key, record, machine, log })
+        Ok(Self {
+            runner: runner.clone(),
+            key,
+            record,
+            machine,
+            log,
+        })
     }
 
     async fn go(
@@ -166,7 +188,12 @@ impl Course {
             // Not started yet: the next process runs it.
             () = stop.cancelled() => return Ok(()),
         };
-        let Launched { to, from, sandbox, process } = launched;
+        let Launched {
+            to,
+            from,
+            sandbox,
+            process,
+        } = launched;
         let task = self.begin(sandbox, &cwd).await?;
         // One line for the task and one for each tool call: never more.
         let (say, lines) = mpsc::channel(MAX_CALLS + 1);
@@ -263,7 +290,10 @@ impl Course {
         }
         drop(locked);
 
-        let started = Input::Started { backend: self.record.backend.clone(), sandbox };
+        let started = Input::Started {
+            backend: self.record.backend.clone(),
+            sandbox,
+        };
         self.take(started, None, None).await?;
         Ok(Told::Turn(Box::new(Task {
             text,
@@ -275,7 +305,13 @@ impl Course {
                 Trust::Trusted => "trusted",
                 Trust::Untrusted | Trust::Unspecified => "untrusted",
             },
-            origin: convert::origin(self.record.provenance.as_ref().map(|p| p.origin()).unwrap_or_default()),
+            origin: convert::origin(
+                self.record
+                    .provenance
+                    .as_ref()
+                    .map(|p| p.origin())
+                    .unwrap_or_default(),
+            ),
             workspace: cwd.to_string_lossy().into_owned(),
             history: convert::history(past, &events),
             events: events.iter().map(convert::task_event).collect(),
@@ -315,7 +351,13 @@ impl Course {
                     self.log
                         .append(event, self.runner.clock.now_ms())
                         .map_err(|error| crate::contexts::storage(&error))?;
-                    self.runner.show(&self.record.turn_id, Progress { visible: sequence, ended: false });
+                    self.runner.show(
+                        &self.record.turn_id,
+                        Progress {
+                            visible: sequence,
+                            ended: false,
+                        },
+                    );
                 }
                 Effect::Tell(told) => {
                     if let Some(say) = say {
@@ -342,7 +384,9 @@ impl Course {
         let runner = self.runner.clone();
         let now_ms = runner.clock.now_ms();
         if let Some(event) = last {
-            self.log.append(event, now_ms).map_err(|error| crate::contexts::storage(&error))?;
+            self.log
+                .append(event, now_ms)
+                .map_err(|error| crate::contexts::storage(&error))?;
         }
         let mut locked = runner.contexts.find(&self.key).await?;
         let context = locked.as_mut().ok_or_else(gone)?;
@@ -392,13 +436,21 @@ impl Course {
                 }
                 (Committed::Conflict { .. }, Some(raced)) => {
                     let why = "the same request was answered meanwhile; ask again";
-                    let _ = raced.answer.send(Err(Error::new(Code::Conflict, "request_raced", why)));
+                    let _ = raced
+                        .answer
+                        .send(Err(Error::new(Code::Conflict, "request_raced", why)));
                 }
                 (Committed::Conflict { .. }, None) => return Err(gone()),
             }
         }
         drop(locked);
-        runner.show(&self.record.turn_id, Progress { visible: self.record.last_sequence, ended: true });
+        runner.show(
+            &self.record.turn_id,
+            Progress {
+                visible: self.record.last_sequence,
+                ended: true,
+            },
+        );
         if let Some(order) = order {
             runner.outbox.committed();
             let _ = order.answer.send(Ok(told));
@@ -425,7 +477,11 @@ impl Course {
                 runner.prune_runs(&session).await;
             });
         }
-        if let Some(old) = self.record.number.checked_sub(KEPT_TURNS).filter(|number| *number > 0)
+        if let Some(old) = self
+            .record
+            .number
+            .checked_sub(KEPT_TURNS)
+            .filter(|number| *number > 0)
             && let Err(error) = self.runner.forget_turn(&self.record.folder, old).await
         {
             tracing::warn!(%error, "an old turn was not forgotten");
@@ -462,6 +518,9 @@ fn gone() -> Error {
 }
 
 fn committed(outcome: Committed) -> Result<(), Error> {
-    if outcome.is_committed() { Ok(()) } else { Err(gone()) }
+    if outcome.is_committed() {
+        Ok(())
+    } else {
+        Err(gone())
+    }
 }
-

@@ -73,16 +73,26 @@ pub(crate) fn answer(from: &mut impl BufRead, to: &mut impl Write) -> io::Result
     let mut whole = reply;
     for (number, (tool, name, argument)) in calls(&input.text).into_iter().enumerate() {
         let id = (number + 1).to_string();
-        say(to, &json!({ "type": "tool_call", "id": id, "tool": tool, "arguments": { name: argument } }))?;
+        say(
+            to,
+            &json!({ "type": "tool_call", "id": id, "tool": tool, "arguments": { name: argument } }),
+        )?;
         let result: Result_ = serde_json::from_value(line(from)?)?;
-        let told = if result.ok { cut(&result.content) } else { format!("not done ({})", result.reason) };
+        let told = if result.ok {
+            cut(&result.content)
+        } else {
+            format!("not done ({})", result.reason)
+        };
         let more = format!("\n{tool}: {told}");
         say(to, &json!({ "type": "delta", "text": more }))?;
         whole.push_str(&more);
     }
     let words = |text: &str| text.split_whitespace().count();
     let (heard, said) = (words(&input.text), words(&whole));
-    say(to, &json!({ "type": "usage", "input_tokens": heard, "output_tokens": said }))?;
+    say(
+        to,
+        &json!({ "type": "usage", "input_tokens": heard, "output_tokens": said }),
+    )?;
     say(to, &json!({ "type": "final", "text": cut(&whole) }))
 }
 
@@ -101,7 +111,11 @@ fn calls(text: &str) -> Vec<(&'static str, &'static str, &str)> {
 fn cut(text: &str) -> String {
     let end = text.floor_char_boundary(MAX_ECHO);
     let more = text.len() - end;
-    if more == 0 { text.to_owned() } else { format!("{}… ({more} more bytes)", &text[..end]) }
+    if more == 0 {
+        text.to_owned()
+    } else {
+        format!("{}… ({more} more bytes)", &text[..end])
+    }
 }
 
 /// Says a text in pieces, at most about 64.
@@ -138,7 +152,11 @@ mod tests {
         let input: String = lines.iter().map(|line| format!("{line}\n")).collect();
         let mut output = Vec::new();
         answer(&mut input.as_bytes(), &mut output).unwrap();
-        output.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(|line| protocol::parse(line).unwrap()).collect()
+        output
+            .split(|b| *b == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| protocol::parse(line).unwrap())
+            .collect()
     }
 
     fn final_of(said: &[Said]) -> &str {
@@ -152,7 +170,16 @@ mod tests {
     fn it_echoes_in_pieces_that_make_up_the_answer() {
         let said = run(&[json!({ "type": "turn", "text": "hello, what a fine day it is" })]);
         assert_eq!(final_of(&said), "echo: hello, what a fine day it is");
-        let pieces: Vec<_> = said.iter().filter_map(|s| if let Said::Delta { text } = s { Some(text.as_str()) } else { None }).collect();
+        let pieces: Vec<_> = said
+            .iter()
+            .filter_map(|s| {
+                if let Said::Delta { text } = s {
+                    Some(text.as_str())
+                } else {
+                    None
+                }
+            })
+            .collect();
         assert!(pieces.len() > 1);
         assert_eq!(pieces.concat(), final_of(&said));
     }
@@ -162,21 +189,42 @@ mod tests {
         let text = "run: ls -l\nfetch: https://example.org/\nremember: tea\nschedule: daily\nrun:\nwalk: no";
         let refused = json!({ "type": "tool_result", "id": "1", "ok": false, "reason": "tool_unavailable", "content": "" });
         let done = json!({ "type": "tool_result", "id": "3", "ok": true, "reason": "", "content": "noted" });
-        let said = run(&[json!({ "type": "turn", "text": text }), refused.clone(), refused.clone(), done, refused]);
+        let said = run(&[
+            json!({ "type": "turn", "text": text }),
+            refused.clone(),
+            refused.clone(),
+            done,
+            refused,
+        ]);
         let calls: Vec<_> = said
             .iter()
-            .filter_map(|s| if let Said::ToolCall { tool, arguments, .. } = s { Some((tool.as_str(), arguments.to_string())) } else { None })
+            .filter_map(|s| {
+                if let Said::ToolCall { tool, arguments, .. } = s {
+                    Some((tool.as_str(), arguments.to_string()))
+                } else {
+                    None
+                }
+            })
             .collect();
         assert_eq!(calls[0], ("exec", r#"{"command":"ls -l"}"#.to_owned()));
-        assert_eq!(calls.iter().map(|(tool, _)| *tool).collect::<Vec<_>>(), ["exec", "web_fetch", "memory", "cron"]);
+        assert_eq!(
+            calls.iter().map(|(tool, _)| *tool).collect::<Vec<_>>(),
+            ["exec", "web_fetch", "memory", "cron"]
+        );
         assert!(final_of(&said).ends_with("\nexec: not done (tool_unavailable)\nweb_fetch: not done (tool_unavailable)\nmemory: noted\ncron: not done (tool_unavailable)"));
     }
 
     #[test]
     fn events_are_answered_as_events() {
         let event = TaskEvent {
-            topic: "job event".into(), text: "tick".into(), origin: "job".into(), job_id: "j".into(),
-            job_name: "n".into(), run_id: "r".into(), time: String::new(), count: 1,
+            topic: "job event".into(),
+            text: "tick".into(),
+            origin: "job".into(),
+            job_id: "j".into(),
+            job_name: "n".into(),
+            run_id: "r".into(),
+            time: String::new(),
+            count: 1,
         };
         let said = run(&[json!({ "type": "turn", "text": "", "events": [event] })]);
         assert_eq!(final_of(&said), "event (job event): tick");

@@ -43,8 +43,17 @@ impl EventLog {
         }
         let mut newest = Vec::new();
         let log = LogFile::open(path, u64::MAX, |entry| newest = entry)?;
-        let last = if log.entries() == 0 { None } else { TurnEvent::decode(newest.as_slice())?.event };
-        let mut this = Self { turn: turn.to_owned(), log, dir, last };
+        let last = if log.entries() == 0 {
+            None
+        } else {
+            TurnEvent::decode(newest.as_slice())?.event
+        };
+        let mut this = Self {
+            turn: turn.to_owned(),
+            log,
+            dir,
+            last,
+        };
         if this.log.entries() == 0 {
             this.append(first, now_ms)?;
         }
@@ -79,7 +88,10 @@ impl EventLog {
 
     /// What has to be synced for all of it to be durable.
     pub(crate) fn unsynced(&self) -> Unsynced {
-        Unsynced { file: self.log.handle(), dir: self.dir.clone() }
+        Unsynced {
+            file: self.log.handle(),
+            dir: self.dir.clone(),
+        }
     }
 }
 
@@ -98,7 +110,11 @@ impl EventReader {
     /// # Errors
     /// The system's.
     pub(crate) fn open(path: &Path, from: u64) -> io::Result<Self> {
-        Ok(Self { reader: Reader::open(path)?, next: from.max(1), ahead: None })
+        Ok(Self {
+            reader: Reader::open(path)?,
+            next: from.max(1),
+            ahead: None,
+        })
     }
 
     /// The number it gives next.
@@ -163,7 +179,11 @@ mod tests {
         assert_eq!(numbers(all.page(4, 3, 1 << 20).unwrap()), [1, 2, 3]);
         assert_eq!(numbers(all.page(4, 3, 1 << 20).unwrap()), [4]);
         assert!(all.page(4, 3, 1 << 20).unwrap().is_empty());
-        assert_eq!(numbers(all.page(10, 99, 1).unwrap()), [5], "a page is bounded in bytes");
+        assert_eq!(
+            numbers(all.page(10, 99, 1).unwrap()),
+            [5],
+            "a page is bounded in bytes"
+        );
         assert_eq!(numbers(all.page(10, 99, 1 << 20).unwrap()), [6, 7, 8, 9, 10]);
         log.append(delta(11), 5).unwrap();
         assert_eq!(numbers(all.page(11, 99, 1 << 20).unwrap()), [11]);
@@ -175,11 +195,17 @@ mod tests {
     fn an_opened_log_goes_on_where_it_was_and_starts_only_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = path_of(dir.path(), "f", "t");
-        EventLog::open(&path, "t", accepted(), 5).unwrap().append(delta(2), 5).unwrap();
+        EventLog::open(&path, "t", accepted(), 5)
+            .unwrap()
+            .append(delta(2), 5)
+            .unwrap();
         let mut log = EventLog::open(&path, "t", accepted(), 9).unwrap();
         assert_eq!((log.sequence(), log.last()), (2, Some(&delta(2))));
         log.append(delta(3), 9).unwrap();
         let page = EventReader::open(&path, 1).unwrap().page(9, 9, 1 << 20).unwrap();
-        assert_eq!(page.iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(
+            page.iter().map(|event| event.sequence).collect::<Vec<_>>(),
+            [1, 2, 3]
+        );
     }
 }

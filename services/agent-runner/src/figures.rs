@@ -27,9 +27,16 @@ impl Figures {
     /// Registers them.
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let make: fn() -> Histogram = || {
-            Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 3_600.0])
+            Histogram::new([
+                0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0,
+                3_600.0,
+            ])
         };
-        let this = Self { turns: Family::default(), seconds: Family::new_with_constructor(make), memory: Gauge::default() };
+        let this = Self {
+            turns: Family::default(),
+            seconds: Family::new_with_constructor(make),
+            memory: Gauge::default(),
+        };
         metrics.register(|registry| {
             registry.register("turns", "Ended turns by backend and outcome", this.turns.clone());
             let help = "Seconds from the acceptance of a turn to its end";
@@ -42,7 +49,10 @@ impl Figures {
 
     /// A turn has ended, so many milliseconds after it was accepted.
     pub(crate) fn ended(&self, backend: &str, end: End, took_ms: i64) {
-        let labels = Labels { backend: backend.to_owned(), outcome: end.as_str() };
+        let labels = Labels {
+            backend: backend.to_owned(),
+            outcome: end.as_str(),
+        };
         self.turns.get_or_create(&labels).inc();
         let seconds = std::time::Duration::from_millis(took_ms.max(0).unsigned_abs()).as_secs_f64();
         self.seconds.get_or_create(&labels).observe(seconds);

@@ -45,7 +45,13 @@ impl Dirs {
     /// The system's.
     pub(crate) fn prepare(&self) -> io::Result<()> {
         remove_tree(&self.turns)?;
-        for dir in [&self.transcripts, &self.events, &self.inputs, &self.workspace, &self.turns] {
+        for dir in [
+            &self.transcripts,
+            &self.events,
+            &self.inputs,
+            &self.workspace,
+            &self.turns,
+        ] {
             private_dir(dir)?;
         }
         Ok(())

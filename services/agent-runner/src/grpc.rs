@@ -2,16 +2,14 @@
 
 use std::{pin::Pin, time::Duration};
 
-use creel_kit::{
-    idempotency::Begin,
-    outbox::Event,
-};
+use creel_kit::{idempotency::Begin, outbox::Event};
 use creel_proto::{
     agent::v1::{
         AbortTurnRequest, Context, DeleteContextRequest, DeleteContextResponse, GetContextRequest,
-        GetTranscriptRequest, GetTranscriptResponse, GetTurnRequest, ListContextsRequest, ListContextsResponse, Origin,
-        Provenance, StartTurnRequest, SubscribeTurnRequest, Turn, TurnEvent, TurnRecord, TurnState, WaitTurnRequest,
-        context_service_server::ContextService, turn_event, turn_service_server::TurnService,
+        GetTranscriptRequest, GetTranscriptResponse, GetTurnRequest, ListContextsRequest,
+        ListContextsResponse, Origin, Provenance, StartTurnRequest, SubscribeTurnRequest, Turn, TurnEvent,
+        TurnRecord, TurnState, WaitTurnRequest, context_service_server::ContextService, turn_event,
+        turn_service_server::TurnService,
     },
     time::duration_ms,
 };
@@ -61,7 +59,10 @@ fn page_size(asked: i32) -> Result<usize, Error> {
 
 #[tonic::async_trait]
 impl ContextService for Contexts {
-    async fn list(&self, request: Request<ListContextsRequest>) -> Result<Response<ListContextsResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<ListContextsRequest>,
+    ) -> Result<Response<ListContextsResponse>, Status> {
         let (_, message) = authz::split(request)?;
         Ok(Response::new(self.list_of(message).await?))
     }
@@ -70,9 +71,15 @@ impl ContextService for Contexts {
         let (_, message) = authz::split(request)?;
         let key = session::parse("session", &message.session)?;
         let locked = self.0.contexts.find(&key).await?;
-        let context = locked.as_ref().ok_or_else(|| Error::not_found("session", &message.session))?;
+        let context = locked
+            .as_ref()
+            .ok_or_else(|| Error::not_found("session", &message.session))?;
         let (running, _) = self.0.turns_of(&key);
-        Ok(Response::new(convert::context(&context.record, running, context.inbox.events().len())))
+        Ok(Response::new(convert::context(
+            &context.record,
+            running,
+            context.inbox.events().len(),
+        )))
     }
 
     async fn get_transcript(
@@ -83,7 +90,9 @@ impl ContextService for Contexts {
         let size = page_size(message.page_size)?;
         let key = session::parse("session", &message.session)?;
         let locked = self.0.contexts.find(&key).await?;
-        let context = locked.as_ref().ok_or_else(|| Error::not_found("session", &message.session))?;
+        let context = locked
+            .as_ref()
+            .ok_or_else(|| Error::not_found("session", &message.session))?;
         let view = context.transcript.view();
         drop(locked);
         let len = view.len();
@@ -93,10 +102,16 @@ impl ContextService for Contexts {
         };
         let entries = blocking(page).await?;
         let next = entries.last().map_or(0, |entry| entry.index + 1);
-        Ok(Response::new(GetTranscriptResponse { entries, next_index: if next < len { next } else { 0 } }))
+        Ok(Response::new(GetTranscriptResponse {
+            entries,
+            next_index: if next < len { next } else { 0 },
+        }))
     }
 
-    async fn delete(&self, request: Request<DeleteContextRequest>) -> Result<Response<DeleteContextResponse>, Status> {
+    async fn delete(
+        &self,
+        request: Request<DeleteContextRequest>,
+    ) -> Result<Response<DeleteContextResponse>, Status> {
         let (caller, message) = authz::split(request)?;
         Ok(Response::new(self.delete_one(&caller, message).await?))
     }
@@ -118,26 +133,48 @@ impl Contexts {
         let mut contexts = Vec::with_capacity(page.entries.len());
         for entry in &page.entries {
             let record: creel_proto::agent::v1::ContextRecord = store::decode(&entry.value)?;
-            let running = SessionKey::parse(&record.session).ok().and_then(|key| self.0.turns_of(&key).0);
-            let queued = store::page(&self.0.store, Kind::Queued.range_of([&record.folder]), inbox::MAX_EVENTS).await?;
+            let running = SessionKey::parse(&record.session)
+                .ok()
+                .and_then(|key| self.0.turns_of(&key).0);
+            let queued = store::page(
+                &self.0.store,
+                Kind::Queued.range_of([&record.folder]),
+                inbox::MAX_EVENTS,
+            )
+            .await?;
             contexts.push(convert::context(&record, running, queued.entries.len()));
         }
         let last = contexts.last().map(|context| context.session.clone());
         let next_page_token = page.next.and(last).unwrap_or_default();
-        Ok(ListContextsResponse { contexts, next_page_token })
+        Ok(ListContextsResponse {
+            contexts,
+            next_page_token,
+        })
     }
 
-    async fn delete_one(&self, caller: &Caller, message: DeleteContextRequest) -> Result<DeleteContextResponse, Error> {
+    async fn delete_one(
+        &self,
+        caller: &Caller,
+        message: DeleteContextRequest,
+    ) -> Result<DeleteContextResponse, Error> {
         let key = session::parse("session", &message.session)?;
         let runner = &self.0;
-        let slot = match runner.idempotency.begin(caller, "ContextService/Delete", &message.request_id, &message).await? {
+        let slot = match runner
+            .idempotency
+            .begin(caller, "ContextService/Delete", &message.request_id, &message)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
         if message.validate_only {
             let locked = runner.contexts.find(&key).await?;
-            let context = locked.as_ref().ok_or_else(|| Error::not_found("session", &message.session))?;
-            return Ok(DeleteContextResponse { entries: context.record.entries });
+            let context = locked
+                .as_ref()
+                .ok_or_else(|| Error::not_found("session", &message.session))?;
+            return Ok(DeleteContextResponse {
+                entries: context.record.entries,
+            });
         }
         let mut audit = Txn::new();
         let event = Event::new("context.deleted", caller.principal(), format!("session/{key}"));
@@ -205,11 +242,14 @@ impl Turns {
         };
         let runner = &self.0;
         loop {
-            let slot =
-                match runner.idempotency.begin(caller, "TurnService/Start", &message.request_id, &message).await? {
-                    Begin::Done(answer) => return Ok(answer),
-                    Begin::Go(slot) => slot,
-                };
+            let slot = match runner
+                .idempotency
+                .begin(caller, "TurnService/Start", &message.request_id, &message)
+                .await?
+            {
+                Begin::Done(answer) => return Ok(answer),
+                Begin::Go(slot) => slot,
+            };
             let new = NewTurn {
                 key: key.clone(),
                 text: message.text.clone(),
@@ -233,7 +273,11 @@ impl Turns {
             return Err(Error::invalid("reason", format!("at most {MAX_REASON} bytes")));
         }
         let runner = &self.0;
-        let slot = match runner.idempotency.begin(caller, "TurnService/Abort", &message.request_id, &message).await? {
+        let slot = match runner
+            .idempotency
+            .begin(caller, "TurnService/Abort", &message.request_id, &message)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
@@ -243,7 +287,11 @@ impl Turns {
                 let key = session::parse("session", &message.session)?;
                 let (running, waiting) = runner.turns_of(&key);
                 running.or_else(|| waiting.into_iter().next()).ok_or_else(|| {
-                    Error::new(Code::FailedPrecondition, "no_turn", "no turn runs or waits in this session")
+                    Error::new(
+                        Code::FailedPrecondition,
+                        "no_turn",
+                        "no turn runs or waits in this session",
+                    )
                 })?
             }
             _ => return Err(Error::invalid("turn_id", "either a turn or a session")),
@@ -262,8 +310,15 @@ impl Turns {
             // It ended by itself in the meantime, or long ago.
             _ => {
                 let state = convert::state(&runner.turn_record(&turn).await?);
-                let message = format!("the turn has ended: {}", state.as_str_name().trim_start_matches("TURN_STATE_"));
-                Err(Error::new(Code::FailedPrecondition, "turn_ended", message.to_lowercase()))
+                let message = format!(
+                    "the turn has ended: {}",
+                    state.as_str_name().trim_start_matches("TURN_STATE_")
+                );
+                Err(Error::new(
+                    Code::FailedPrecondition,
+                    "turn_ended",
+                    message.to_lowercase(),
+                ))
             }
         }
     }
@@ -278,7 +333,9 @@ impl Runner {
         if turn.is_empty() || turn.len() > 64 {
             return Err(Error::invalid("turn_id", "not the id of a turn"));
         }
-        store::get(&self.store, &store::turn_key(turn)).await?.ok_or_else(|| Error::not_found("turn", turn))
+        store::get(&self.store, &store::turn_key(turn))
+            .await?
+            .ok_or_else(|| Error::not_found("turn", turn))
     }
 
     /// A turn as it is told now.
@@ -289,8 +346,16 @@ impl Runner {
         let visible = self.follow(turn).map(|follow| follow.borrow().visible);
         let record = self.turn_record(turn).await?;
         let ended = !matches!(convert::state(&record), TurnState::Accepted | TurnState::Running);
-        let last = if ended { record.last_sequence } else { visible.unwrap_or(record.last_sequence) };
-        let reply = if record.reply_in_events { self.reply_of(&record).await? } else { record.reply.clone() };
+        let last = if ended {
+            record.last_sequence
+        } else {
+            visible.unwrap_or(record.last_sequence)
+        };
+        let reply = if record.reply_in_events {
+            self.reply_of(&record).await?
+        } else {
+            record.reply.clone()
+        };
         Ok(convert::turn(&record, last, reply))
     }
 
@@ -313,7 +378,11 @@ fn provenance(caller: &Caller) -> Provenance {
         Principal::Operator(_) | Principal::Node(_) => Origin::Operator,
         Principal::Service(_) | Principal::Local(_) | Principal::Anonymous => Origin::System,
     };
-    Provenance { origin: origin.into(), principal: caller.principal().to_string(), ..Provenance::default() }
+    Provenance {
+        origin: origin.into(),
+        principal: caller.principal().to_string(),
+        ..Provenance::default()
+    }
 }
 
 /// Whose share of the waiting room a caller's turns take.

@@ -84,7 +84,10 @@ mod tests {
         for n in 0..MAX_EVENTS {
             assert_eq!(inbox.put(event(n, "", 1)).unwrap(), Put::Added);
         }
-        assert_eq!(inbox.put(event(99, "", 1)).unwrap_err().reason, "event_queue_full");
+        assert_eq!(
+            inbox.put(event(99, "", 1)).unwrap_err().reason,
+            "event_queue_full"
+        );
         assert_eq!(inbox.events().len(), MAX_EVENTS);
         assert_eq!(inbox.take().len(), MAX_EVENTS);
         assert!(inbox.put(event(99, "", 1)).is_ok());
@@ -96,7 +99,10 @@ mod tests {
         inbox.put(event(0, "k", MAX_BYTES - 1)).unwrap();
         inbox.put(event(1, "", 1)).unwrap();
         assert!(inbox.put(event(2, "", 1)).is_err());
-        assert!(inbox.put(event(3, "k", MAX_BYTES - 1)).is_ok(), "it frees what it replaces");
+        assert!(
+            inbox.put(event(3, "k", MAX_BYTES - 1)).is_ok(),
+            "it frees what it replaces"
+        );
     }
 
     #[test]
@@ -108,7 +114,10 @@ mod tests {
         assert_eq!(inbox.put(event(100, "0", 2)).unwrap(), Put::Replaced("0".into()));
         inbox.put(event(101, "0", 3)).unwrap();
         let last = inbox.events().last().unwrap();
-        assert_eq!((last.event_id.as_str(), last.count, inbox.events().len()), ("101", 3, MAX_EVENTS));
+        assert_eq!(
+            (last.event_id.as_str(), last.count, inbox.events().len()),
+            ("101", 3, MAX_EVENTS)
+        );
         inbox.take();
         inbox.put(event(1, "", 1)).unwrap();
         inbox.put(event(2, "", 1)).unwrap();

@@ -31,7 +31,10 @@ impl Runner {
             }
             Some(known) => {
                 // Nobody is told of an attempt that another one replaces.
-                self.works.put(WorkRecord { delivery_state: "none".to_owned(), ..known.clone() });
+                self.works.put(WorkRecord {
+                    delivery_state: "none".to_owned(),
+                    ..known.clone()
+                });
                 self.end_attempt(&known, "a newer attempt has begun").await;
             }
             None if self.works.all().len() >= MAX_HELD => {
@@ -74,7 +77,11 @@ impl Runner {
         };
         match self.accept(new).await? {
             Some(_) => Ok(()),
-            None => Err(Error::new(Code::Conflict, "raced", "the run was taken by another call")),
+            None => Err(Error::new(
+                Code::Conflict,
+                "raced",
+                "the run was taken by another call",
+            )),
         }
     }
 
@@ -89,7 +96,11 @@ impl Runner {
 
     /// Ends a run because the scheduler says so.
     pub(crate) async fn cancel_work(&self, reference: &WorkRef, why: &str) {
-        if let Some(known) = self.works.get(&reference.run_id).filter(|known| known.attempt == reference.attempt) {
+        if let Some(known) = self
+            .works
+            .get(&reference.run_id)
+            .filter(|known| known.attempt == reference.attempt)
+        {
             self.abort(&known.turn_id, why, None).await;
         }
     }
@@ -112,7 +123,11 @@ impl Runner {
     /// Delivers a run's summary to its target session, once: the inbox, the transcript's length and the
     /// run's record change in one transaction.
     pub(crate) async fn deliver(&self, run: &str) {
-        let Some(record) = self.works.get(run).filter(|r| r.outcome != 0 && r.delivery_state == "pending") else {
+        let Some(record) = self
+            .works
+            .get(run)
+            .filter(|r| r.outcome != 0 && r.delivery_state == "pending")
+        else {
             return;
         };
         if let Err(error) = self.deliver_durably(record.clone()).await {
@@ -139,11 +154,16 @@ impl Runner {
         if self.works.get(&record.run_id).is_none_or(|now| now != record) {
             return Ok(());
         }
-        let Some(context) = locked.as_mut() else { return Err(Error::internal("opening a context")) };
+        let Some(context) = locked.as_mut() else {
+            return Err(Error::internal("opening a context"));
+        };
         let before = context.transcript.len();
         let event = works::summary(&record, now_ms);
         let mut inbox = context.inbox.clone();
-        let done = WorkRecord { delivery_state: "delivered".to_owned(), ..record };
+        let done = WorkRecord {
+            delivery_state: "delivered".to_owned(),
+            ..record
+        };
         let result = async {
             let put = inbox.put(event.clone())?;
             context.append(vec![convert::event(&event)])?;
@@ -175,7 +195,11 @@ impl Runner {
     /// Removes the oldest contexts of a job's runs when there are too many.
     pub(crate) async fn prune_runs(&self, key: &SessionKey) {
         let SessionKey::Run { job, .. } = key else { return };
-        let any = SessionKey::Run { job: job.clone(), run: String::new() }.to_string();
+        let any = SessionKey::Run {
+            job: job.clone(),
+            run: String::new(),
+        }
+        .to_string();
         let range = store::contexts_with(&any);
         let found = store::all::<ContextRecord>(&self.store, range, 4 * KEPT_RUNS + 64).await;
         let mut runs = match found {
@@ -186,7 +210,9 @@ impl Runner {
         runs.sort_by_key(|run| run.created_at_unix_ms);
         runs.truncate(runs.len() - KEPT_RUNS);
         for run in runs {
-            let Ok(key) = SessionKey::parse(&run.session) else { continue };
+            let Ok(key) = SessionKey::parse(&run.session) else {
+                continue;
+            };
             if self.turns_of(&key) == (None, Vec::new())
                 && let Err(error) = self.remove_context(&key, Txn::new(), |_, _| ()).await
             {

@@ -87,5 +87,8 @@ impl Runner {
 /// What the service touches besides what every service does: the directories that agents see.
 #[must_use]
 pub fn lock(profile: &Profile, _config: &Config) -> Lock {
-    Lock { write: vec![profile.workspace()], ..Lock::default() }
+    Lock {
+        write: vec![profile.workspace()],
+        ..Lock::default()
+    }
 }

@@ -30,14 +30,23 @@ pub(crate) struct Lines<R> {
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     pub(crate) const fn new(from: R) -> Self {
-        Self { from, buffer: Vec::new(), searched: 0, ended: false, blank: 0 }
+        Self {
+            from,
+            buffer: Vec::new(),
+            searched: 0,
+            ended: false,
+            blank: 0,
+        }
     }
 
     /// The next line, and how many bytes it took with the blank lines before it. Cancelling it loses
     /// nothing.
     pub(crate) async fn next(&mut self) -> (Next, usize) {
         loop {
-            if let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+            if let Some(at) = self.buffer[self.searched..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+            {
                 let rest = self.buffer.split_off(self.searched + at + 1);
                 let mut line = std::mem::replace(&mut self.buffer, rest);
                 self.searched = 0;
@@ -59,7 +68,11 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 let line = std::mem::take(&mut self.buffer);
                 self.searched = 0;
                 let size = line.len();
-                return if line.trim_ascii().is_empty() { (Next::End, 0) } else { (Next::Line(line), size) };
+                return if line.trim_ascii().is_empty() {
+                    (Next::End, 0)
+                } else {
+                    (Next::Line(line), size)
+                };
             }
             self.buffer.reserve(READ);
             let mut chunk = [0; READ];
@@ -92,7 +105,10 @@ mod tests {
     #[tokio::test]
     async fn lines_are_cut_at_their_ends_and_blank_ones_are_nothing() {
         let line = |text: &str| Next::Line(text.as_bytes().to_vec());
-        assert_eq!(all(b"a\n\n  \nbc\nd").await, [line("a"), line("bc"), line("d"), Next::End]);
+        assert_eq!(
+            all(b"a\n\n  \nbc\nd").await,
+            [line("a"), line("bc"), line("d"), Next::End]
+        );
         assert_eq!(all(b"").await, [Next::End]);
     }
 
@@ -111,6 +127,9 @@ mod tests {
         let mut lines = Lines::new(b"\n\n\nx\n".as_slice());
         assert_eq!(lines.next().await, (Next::Line(b"x".to_vec()), 4));
         let blank = vec![b'\n'; MAX_LINE + 10];
-        assert!(matches!(Lines::new(blank.as_slice()).next().await.0, Next::Line(_)), "and not without end");
+        assert!(
+            matches!(Lines::new(blank.as_slice()).next().await.0, Next::Line(_)),
+            "and not without end"
+        );
     }
 }

@@ -58,7 +58,9 @@ pub(crate) fn parse(line: &[u8]) -> Result<Said, Malformed> {
     if let Said::ToolCall { id, tool, arguments } = &said {
         let name_fits = |name: &str| !name.is_empty() && name.len() <= MAX_NAME;
         if !name_fits(id) || !name_fits(tool) {
-            return Err(wrong(format!("a tool call needs `id` and `tool` of 1 to {MAX_NAME} bytes")));
+            return Err(wrong(format!(
+                "a tool call needs `id` and `tool` of 1 to {MAX_NAME} bytes"
+            )));
         }
         if arguments.to_string().len() > MAX_ARGUMENTS {
             return Err(wrong(format!("arguments of more than {MAX_ARGUMENTS} bytes")));
@@ -74,7 +76,12 @@ pub(crate) enum Told {
     /// The input; the first line. `type` and `text` come first, so that a shell can find them.
     Turn(Box<Task>),
     /// The answer to a tool call. `content` comes from outside and is data, never instructions.
-    ToolResult { id: String, ok: bool, reason: String, content: String },
+    ToolResult {
+        id: String,
+        ok: bool,
+        reason: String,
+        content: String,
+    },
 }
 
 /// The input of a turn.
@@ -137,7 +144,8 @@ mod tests {
     fn every_kind_of_line_is_read() {
         let delta = parse(br#"{"type":"delta","text":"a"}"#).unwrap();
         assert_eq!(delta, Said::Delta { text: "a".into() });
-        let call = parse(br#"{"type":"tool_call","id":"1","tool":"exec","arguments":{"command":"ls"}}"#).unwrap();
+        let call =
+            parse(br#"{"type":"tool_call","id":"1","tool":"exec","arguments":{"command":"ls"}}"#).unwrap();
         assert!(matches!(call, Said::ToolCall { arguments, .. } if arguments["command"] == "ls"));
         assert!(parse(br#"{"type":"usage","input_tokens":1,"output_tokens":2}"#).is_ok());
         assert!(parse(br#"{"type":"final","text":""}"#).is_ok());
@@ -148,7 +156,10 @@ mod tests {
     fn what_is_not_of_the_protocol_is_refused() {
         let long = format!(r#"{{"type":"delta","text":"{}"}}"#, "a".repeat(MAX_LINE));
         let deep = "[".repeat(100_000);
-        let fat = format!(r#"{{"type":"tool_call","id":"1","tool":"t","arguments":"{}"}}"#, "a".repeat(MAX_ARGUMENTS));
+        let fat = format!(
+            r#"{{"type":"tool_call","id":"1","tool":"t","arguments":"{}"}}"#,
+            "a".repeat(MAX_ARGUMENTS)
+        );
         for bad in [
             "hello",
             "{}",
@@ -165,7 +176,10 @@ mod tests {
         ] {
             assert!(parse(bad.as_bytes()).is_err(), "{}", &bad[..bad.len().min(60)]);
         }
-        assert!(parse(b"{\"type\":\"delta\",\"text\":\"\xff\"}").is_err(), "not UTF-8");
+        assert!(
+            parse(b"{\"type\":\"delta\",\"text\":\"\xff\"}").is_err(),
+            "not UTF-8"
+        );
     }
 
     #[test]
@@ -187,10 +201,15 @@ mod tests {
             origin: "operator",
             workspace: "/w".into(),
             events: Vec::new(),
-            history: vec![Past::User { text: "before".into() }],
+            history: vec![Past::User {
+                text: "before".into(),
+            }],
         };
         let line = String::from_utf8(Told::Turn(Box::new(task)).line()).unwrap();
-        assert!(line.starts_with(r#"{"type":"turn","text":"two\nlines, \"type\":\"turn\"","protocol":1"#), "{line}");
+        assert!(
+            line.starts_with(r#"{"type":"turn","text":"two\nlines, \"type\":\"turn\"","protocol":1"#),
+            "{line}"
+        );
         assert_eq!(line.matches('\n').count(), 1);
     }
 }

@@ -29,7 +29,11 @@ impl Limits {
 
     /// Waiting turns of one owner: half of the room, or all of a tiny one.
     const fn waiting_of_owner(self) -> usize {
-        if self.waiting < 2 { self.waiting } else { self.waiting / 2 }
+        if self.waiting < 2 {
+            self.waiting
+        } else {
+            self.waiting / 2
+        }
     }
 }
 
@@ -54,9 +58,21 @@ pub(crate) enum Full {
 impl From<Full> for Error {
     fn from(full: Full) -> Self {
         let (reason, message, hint) = match full {
-            Full::Context => ("context_queue_full", "too many turns of this session wait", "wait for one, or end the present one: creel abort"),
-            Full::Owner => ("owner_queue_full", "too many turns of this owner wait", "wait until some have run"),
-            Full::All => ("queue_full", "too many turns wait", "wait, or raise agent.max_waiting_turns in creel.toml"),
+            Full::Context => (
+                "context_queue_full",
+                "too many turns of this session wait",
+                "wait for one, or end the present one: creel abort",
+            ),
+            Full::Owner => (
+                "owner_queue_full",
+                "too many turns of this owner wait",
+                "wait until some have run",
+            ),
+            Full::All => (
+                "queue_full",
+                "too many turns wait",
+                "wait, or raise agent.max_waiting_turns in creel.toml",
+            ),
         };
         Self::new(Code::ResourceExhausted, reason, message).hint(hint)
     }
@@ -98,7 +114,10 @@ impl Queue {
     /// # Errors
     /// [`Full`], which limit is reached.
     pub(crate) fn admit(&mut self, ticket: Ticket) -> Result<u32, Full> {
-        let of_context = self.contexts.get(&ticket.context).map_or(0, |context| context.waiting.len());
+        let of_context = self
+            .contexts
+            .get(&ticket.context)
+            .map_or(0, |context| context.waiting.len());
         let of_owner = self.counts.get(&ticket.owner).map_or(0, |(waiting, _)| *waiting);
         if self.waiting >= self.limits.waiting {
             return Err(Full::All);
@@ -132,10 +151,16 @@ impl Queue {
         }
         for place in 0..self.order.len() {
             let owner = self.order[place].clone();
-            if self.counts.get(&owner).is_some_and(|(_, running)| *running >= self.limits.running_of_owner()) {
+            if self
+                .counts
+                .get(&owner)
+                .is_some_and(|(_, running)| *running >= self.limits.running_of_owner())
+            {
                 continue;
             }
-            let Some(ticket) = self.take_of(&owner) else { continue };
+            let Some(ticket) = self.take_of(&owner) else {
+                continue;
+            };
             // Whoever got a place goes to the end of the line.
             self.order.remove(place);
             if self.counts.get(&owner).is_some_and(|(waiting, _)| *waiting > 0) {
@@ -171,7 +196,9 @@ impl Queue {
 
     /// A turn that ran is over and gone.
     pub(crate) fn finished(&mut self, turn: &str, context: &str) {
-        let Some(slot) = self.contexts.get_mut(context) else { return };
+        let Some(slot) = self.contexts.get_mut(context) else {
+            return;
+        };
         if let Some(ticket) = slot.running.take_if(|running| running.turn == turn) {
             self.running -= 1;
             if let Some((_, running)) = self.counts.get_mut(&ticket.owner) {
@@ -183,9 +210,15 @@ impl Queue {
 
     /// Takes a waiting turn out; whether it was there.
     pub(crate) fn withdraw(&mut self, turn: &str, context: &str) -> bool {
-        let Some(slot) = self.contexts.get_mut(context) else { return false };
-        let Some(place) = slot.waiting.iter().position(|ticket| ticket.turn == turn) else { return false };
-        let Some(ticket) = slot.waiting.remove(place) else { return false };
+        let Some(slot) = self.contexts.get_mut(context) else {
+            return false;
+        };
+        let Some(place) = slot.waiting.iter().position(|ticket| ticket.turn == turn) else {
+            return false;
+        };
+        let Some(ticket) = slot.waiting.remove(place) else {
+            return false;
+        };
         self.waiting -= 1;
         if let Some((waiting, _)) = self.counts.get_mut(&ticket.owner) {
             *waiting -= 1;
@@ -199,8 +232,13 @@ impl Queue {
 
     /// The turns of a context: the running one, and those that wait in order.
     pub(crate) fn of_context(&self, context: &str) -> (Option<&str>, Vec<String>) {
-        let Some(slot) = self.contexts.get(context) else { return (None, Vec::new()) };
-        (slot.running.as_ref().map(|t| t.turn.as_str()), slot.waiting.iter().map(|t| t.turn.clone()).collect())
+        let Some(slot) = self.contexts.get(context) else {
+            return (None, Vec::new());
+        };
+        (
+            slot.running.as_ref().map(|t| t.turn.as_str()),
+            slot.waiting.iter().map(|t| t.turn.clone()).collect(),
+        )
     }
 
     /// Running turns.
@@ -209,7 +247,11 @@ impl Queue {
     }
 
     fn tidy(&mut self, context: &str, owner: &str) {
-        if self.contexts.get(context).is_some_and(|c| c.running.is_none() && c.waiting.is_empty()) {
+        if self
+            .contexts
+            .get(context)
+            .is_some_and(|c| c.running.is_none() && c.waiting.is_empty())
+        {
             self.contexts.remove(context);
         }
         if self.counts.get(owner) == Some(&(0, 0)) {
@@ -231,7 +273,13 @@ impl Queue {
                 let of = |ticket: &&Ticket| ticket.owner == *owner;
                 *running <= self.limits.running_of_owner()
                     && *waiting == self.contexts.values().flat_map(|c| &c.waiting).filter(of).count()
-                    && *running == self.contexts.values().filter_map(|c| c.running.as_ref()).filter(of).count()
+                    && *running
+                        == self
+                            .contexts
+                            .values()
+                            .filter_map(|c| c.running.as_ref())
+                            .filter(of)
+                            .count()
                     && (*waiting > 0) == in_line.contains(owner)
             })
     }
@@ -244,12 +292,19 @@ mod tests {
     use super::*;
 
     fn ticket(turn: usize, context: &str, owner: &str) -> Ticket {
-        Ticket { turn: format!("{turn:04}"), context: context.to_owned(), owner: owner.to_owned() }
+        Ticket {
+            turn: format!("{turn:04}"),
+            context: context.to_owned(),
+            owner: owner.to_owned(),
+        }
     }
 
     #[test]
     fn each_limit_takes_exactly_its_number() {
-        let mut queue = Queue::new(Limits { running: 1, waiting: 4 });
+        let mut queue = Queue::new(Limits {
+            running: 1,
+            waiting: 4,
+        });
         for n in 0..2 {
             queue.admit(ticket(n, &n.to_string(), "a")).unwrap();
         }
@@ -261,7 +316,10 @@ mod tests {
         assert!(queue.withdraw("0000", "0") && !queue.withdraw("0000", "0"));
         queue.admit(ticket(6, "6", "c")).unwrap();
 
-        let mut queue = Queue::new(Limits { running: 1, waiting: 1_000 });
+        let mut queue = Queue::new(Limits {
+            running: 1,
+            waiting: 1_000,
+        });
         for n in 0..MAX_PER_CONTEXT {
             assert_eq!(queue.admit(ticket(n, "c", "a")), Ok(u32::try_from(n).unwrap()));
         }
@@ -272,7 +330,10 @@ mod tests {
 
     #[test]
     fn a_busy_owner_delays_another_by_one_turn() {
-        let mut queue = Queue::new(Limits { running: 1, waiting: 100 });
+        let mut queue = Queue::new(Limits {
+            running: 1,
+            waiting: 100,
+        });
         for n in 0..10 {
             queue.admit(ticket(n, &n.to_string(), "busy")).unwrap();
         }
@@ -286,7 +347,10 @@ mod tests {
 
     #[test]
     fn one_owner_never_takes_the_last_places() {
-        let mut queue = Queue::new(Limits { running: 4, waiting: 100 });
+        let mut queue = Queue::new(Limits {
+            running: 4,
+            waiting: 100,
+        });
         for n in 0..10 {
             queue.admit(ticket(n, &n.to_string(), "busy")).unwrap();
         }

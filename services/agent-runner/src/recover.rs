@@ -35,8 +35,12 @@ impl Runner {
         let open = self.open_turns().await?;
         let mut waiting = Vec::new();
         for turn in &open {
-            let Some(record) = store::get::<TurnRecord>(&self.store, &store::turn_key(turn)).await? else { continue };
-            let Ok(key) = SessionKey::parse(&record.session) else { continue };
+            let Some(record) = store::get::<TurnRecord>(&self.store, &store::turn_key(turn)).await? else {
+                continue;
+            };
+            let Ok(key) = SessionKey::parse(&record.session) else {
+                continue;
+            };
             match convert::state(&record) {
                 TurnState::Running => {
                     tracing::warn!(turn, session = %record.session, "a turn was cut off; it is recorded as interrupted");
@@ -65,7 +69,11 @@ impl Runner {
     async fn open_turns(&self) -> Result<Vec<String>, Error> {
         let page = self.store.scan_all(Kind::Open.range(), MAX_OPEN).await;
         let page = page.map_err(creel_kit::idempotency::store_error)?;
-        Ok(page.entries.iter().filter_map(|entry| store::last_part(&entry.key)).collect())
+        Ok(page
+            .entries
+            .iter()
+            .filter_map(|entry| store::last_part(&entry.key))
+            .collect())
     }
 
     /// Removes inputs whose turn was never accepted, or has ended.

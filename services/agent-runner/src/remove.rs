@@ -29,14 +29,23 @@ impl Runner {
         slot: &Slot,
     ) -> Result<DeleteContextResponse, Error> {
         if !self.closing().insert(key.clone()) {
-            return Err(Error::new(Code::FailedPrecondition, "context_closing", "the session is being deleted"));
+            return Err(Error::new(
+                Code::FailedPrecondition,
+                "context_closing",
+                "the session is being deleted",
+            ));
         }
         let deleted = self.delete_closed(key, audit, slot).await;
         self.closing().remove(key);
         deleted
     }
 
-    async fn delete_closed(&self, key: &SessionKey, audit: Txn, slot: &Slot) -> Result<DeleteContextResponse, Error> {
+    async fn delete_closed(
+        &self,
+        key: &SessionKey,
+        audit: Txn,
+        slot: &Slot,
+    ) -> Result<DeleteContextResponse, Error> {
         if self.contexts.find(key).await?.is_none() {
             return Err(Error::not_found("session", &key.to_string()));
         }
@@ -56,7 +65,9 @@ impl Runner {
         }
         let removed = self
             .remove_context(key, audit, |record, txn| {
-                let response = DeleteContextResponse { entries: record.entries };
+                let response = DeleteContextResponse {
+                    entries: record.entries,
+                };
                 slot.record(txn, &response);
                 response
             })
@@ -77,14 +88,23 @@ impl Runner {
         answer: impl FnOnce(&ContextRecord, &mut Txn) -> T,
     ) -> Result<Option<T>, Error> {
         let mut locked = self.contexts.find(key).await?;
-        let Some(context) = locked.as_mut() else { return Ok(None) };
-        let removal = RemovalRecord { session: key.to_string(), folder: context.record.folder.clone() };
+        let Some(context) = locked.as_mut() else {
+            return Ok(None);
+        };
+        let removal = RemovalRecord {
+            session: key.to_string(),
+            folder: context.record.folder.clone(),
+        };
         txn.push_delete(store::context_key(key));
         txn.push_delete_range(Kind::Queued.range_of([&removal.folder]));
         store::put_removal(&mut txn, &removal);
         let answer = answer(&context.record, &mut txn);
         if !self.commit(&txn).await?.is_committed() {
-            return Err(Error::new(Code::Conflict, "request_raced", "the same request was answered meanwhile; ask again"));
+            return Err(Error::new(
+                Code::Conflict,
+                "request_raced",
+                "the same request was answered meanwhile; ask again",
+            ));
         }
         *locked = None;
         drop(locked);
@@ -112,7 +132,10 @@ impl Runner {
             self.commit(&txn).await?;
             rest = page.next;
         }
-        let folders = [self.contexts.folder(&removal.folder), self.dirs.events.join(&removal.folder)];
+        let folders = [
+            self.contexts.folder(&removal.folder),
+            self.dirs.events.join(&removal.folder),
+        ];
         blocking(move || folders.iter().try_for_each(|folder| remove_tree(folder))).await?;
         let mut txn = Txn::new();
         txn.push_delete(Kind::Removal.key([&removal.folder]));
@@ -125,7 +148,11 @@ impl Runner {
     /// What store and files said.
     pub(crate) async fn forget_turn(&self, folder: &str, number: u64) -> Result<(), Error> {
         let place = store::turn_of(folder, number);
-        let found = self.store.get(&place).await.map_err(creel_kit::idempotency::store_error)?;
+        let found = self
+            .store
+            .get(&place)
+            .await
+            .map_err(creel_kit::idempotency::store_error)?;
         let Some(entry) = found else { return Ok(()) };
         let turn = String::from_utf8_lossy(&entry.value).into_owned();
         let mut txn = Txn::new();

@@ -187,14 +187,21 @@ impl Runner {
         dirs.prepare()?;
         let agent = &parts.config.agent;
         let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-        let limits = Limits { running: size(agent.max_running_turns), waiting: size(agent.max_waiting_turns) };
+        let limits = Limits {
+            running: size(agent.max_running_turns),
+            waiting: size(agent.max_waiting_turns),
+        };
         let mut backends: BTreeSet<String> = parts.config.backends.keys().cloned().collect();
         backends.insert("echo".to_owned());
         let timeout_ms = i64::from(agent.turn_timeout_seconds) * 1_000;
         Ok(Self(Arc::new(Inner {
             contexts: Contexts::new(parts.store.clone(), &dirs.transcripts),
             figures: Figures::new(&parts.metrics),
-            settings: Settings { backend: agent.backend.clone(), backends, timeout_ms },
+            settings: Settings {
+                backend: agent.backend.clone(),
+                backends,
+                timeout_ms,
+            },
             store: parts.store,
             clock: parts.clock,
             outbox: parts.outbox,
@@ -261,7 +268,10 @@ impl Runner {
     /// An id that sorts by time.
     pub(crate) fn new_id(&self) -> String {
         let ms = self.clock.now_ms().max(0).unsigned_abs();
-        uuid::Builder::from_unix_timestamp_millis(ms, &rand::random()).into_uuid().simple().to_string()
+        uuid::Builder::from_unix_timestamp_millis(ms, &rand::random())
+            .into_uuid()
+            .simple()
+            .to_string()
     }
 
     /// Takes a turn in: durable when this answers. `None` when its slot was answered by another request
@@ -271,25 +281,49 @@ impl Runner {
     /// Which limit is reached, and what store and files said.
     pub(crate) async fn accept(&self, new: NewTurn) -> Result<Option<TurnRecord>, Error> {
         if self.drain.is_cancelled() {
-            return Err(Error::new(Code::Unavailable, "draining", "agent-runner is stopping").hint("try again"));
+            return Err(
+                Error::new(Code::Unavailable, "draining", "agent-runner is stopping").hint("try again"),
+            );
         }
-        let backend = if new.backend.is_empty() { self.settings.backend.clone() } else { new.backend.clone() };
+        let backend = if new.backend.is_empty() {
+            self.settings.backend.clone()
+        } else {
+            new.backend.clone()
+        };
         if !self.settings.backends.contains(&backend) {
             let known: Vec<_> = self.settings.backends.iter().map(String::as_str).collect();
             let message = format!("no backend `{}`", creel_wire::error::printable(&backend, 64));
             return Err(Error::invalid("backend", message).hint(format!("one of: {}", known.join(", "))));
         }
-        let timeout_ms = if new.timeout_ms > 0 { new.timeout_ms } else { self.settings.timeout_ms };
+        let timeout_ms = if new.timeout_ms > 0 {
+            new.timeout_ms
+        } else {
+            self.settings.timeout_ms
+        };
         let id = self.new_id();
         let now_ms = self.clock.now_ms();
         let mut locked = self.contexts.open(&new.key, &id, now_ms).await?;
         // `open` leaves a context in it.
-        let Some(context) = locked.as_mut() else { return Err(Error::internal("opening a context")) };
+        let Some(context) = locked.as_mut() else {
+            return Err(Error::internal("opening a context"));
+        };
         if self.closing().contains(&new.key) {
-            return Err(Error::new(Code::FailedPrecondition, "context_closing", "the session is being deleted"));
+            return Err(Error::new(
+                Code::FailedPrecondition,
+                "context_closing",
+                "the session is being deleted",
+            ));
         }
-        let ticket = Ticket { turn: id.clone(), context: new.key.to_string(), owner: new.owner.clone() };
-        let plan = course::Plan { key: new.key.clone(), backend: backend.clone(), timeout_ms };
+        let ticket = Ticket {
+            turn: id.clone(),
+            context: new.key.to_string(),
+            owner: new.owner.clone(),
+        };
+        let plan = course::Plan {
+            key: new.key.clone(),
+            backend: backend.clone(),
+            timeout_ms,
+        };
         // Known before it is in the queue: from then on anybody's dispatch may take it.
         let durable = self.insert_live(&id, plan, Progress::default());
         let behind = self.queue().admit(ticket).inspect_err(|_| {
@@ -311,14 +345,28 @@ impl Runner {
             owner: new.owner,
             folder: context.record.folder.clone(),
             queued_behind: behind,
-            run_id: new.work.as_ref().map(|work| work.run_id.clone()).unwrap_or_default(),
+            run_id: new
+                .work
+                .as_ref()
+                .map(|work| work.run_id.clone())
+                .unwrap_or_default(),
             attempt: new.work.as_ref().map_or(0, |work| work.attempt),
             ..TurnRecord::default()
         };
-        let extra = Extra { slot: new.slot, event: new.event, work: new.work };
+        let extra = Extra {
+            slot: new.slot,
+            event: new.event,
+            work: new.work,
+        };
         match self.accept_durably(context, record, extra).await {
             Ok(Some(record)) => {
-                self.show(&id, Progress { visible: 1, ended: false });
+                self.show(
+                    &id,
+                    Progress {
+                        visible: 1,
+                        ended: false,
+                    },
+                );
                 // The task may have gone only after a breakdown.
                 let _ = durable.send(record.clone());
                 Ok(Some(record))
@@ -354,8 +402,14 @@ impl Runner {
         }
         let long = record.text.len() > INLINE_TEXT;
         if long {
-            let (dirs, id, text) = (self.dirs.clone(), record.turn_id.clone(), std::mem::take(&mut record.text));
-            blocking(move || dirs.keep_input(&id, &text)).await.inspect_err(|_| context.cut(before))?;
+            let (dirs, id, text) = (
+                self.dirs.clone(),
+                record.turn_id.clone(),
+                std::mem::take(&mut record.text),
+            );
+            blocking(move || dirs.keep_input(&id, &text))
+                .await
+                .inspect_err(|_| context.cut(before))?;
             record.text_in_file = true;
         }
         next.turns = record.number;
@@ -363,7 +417,10 @@ impl Runner {
         store::put_context(&mut txn, &next);
         store::put_new_turn(&mut txn, &record);
         if let Some(work) = &extra.work {
-            let work = WorkRecord { turn_id: record.turn_id.clone(), ..work.clone() };
+            let work = WorkRecord {
+                turn_id: record.turn_id.clone(),
+                ..work.clone()
+            };
             store::put_work(&mut txn, &work);
         }
         if let Some(slot) = &extra.slot {
@@ -381,7 +438,10 @@ impl Runner {
         context.inbox = inbox;
         context.exists = true;
         if let Some(work) = extra.work {
-            self.works.put(WorkRecord { turn_id: record.turn_id.clone(), ..work });
+            self.works.put(WorkRecord {
+                turn_id: record.turn_id.clone(),
+                ..work
+            });
         }
         if let Err(error) = self.open_log(&record) {
             // It is durable; after the restart it runs.
@@ -406,7 +466,10 @@ impl Runner {
     pub(crate) fn dispatch(&self) {
         while !self.drain.is_cancelled() {
             let Some(ticket) = self.queue().next() else { return };
-            let taken = self.live().get_mut(&ticket.turn).and_then(|live| Some((live.plan.clone(), live.ready.take()?)));
+            let taken = self
+                .live()
+                .get_mut(&ticket.turn)
+                .and_then(|live| Some((live.plan.clone(), live.ready.take()?)));
             match taken {
                 Some((plan, ready)) => {
                     self.tasks.spawn(course::run(self.clone(), ticket, plan, ready));
@@ -425,33 +488,71 @@ impl Runner {
 
     /// Tells an open turn to end; `false` when there is no such open turn.
     pub(crate) async fn abort(&self, turn: &str, why: &str, order: Option<AbortOrder>) -> bool {
-        let found = self.live().get(turn).map(|live| (live.plan.clone(), live.control.clone()));
-        let Some((plan, control)) = found else { return false };
-        let abort = Control::Abort { why: why.to_owned(), order };
+        let found = self
+            .live()
+            .get(turn)
+            .map(|live| (live.plan.clone(), live.control.clone()));
+        let Some((plan, control)) = found else {
+            return false;
+        };
+        let abort = Control::Abort {
+            why: why.to_owned(),
+            order,
+        };
         if !self.queue().withdraw(turn, &plan.key.to_string()) {
             return control.send(abort).await.is_ok();
         }
         // It waited, so nobody else will end it.
         let ready = self.live().get_mut(turn).and_then(|live| live.ready.take());
         let Some(ready) = ready else { return false };
-        self.tasks.spawn(course::end_waiting(self.clone(), turn.to_owned(), plan, ready, abort));
+        self.tasks.spawn(course::end_waiting(
+            self.clone(),
+            turn.to_owned(),
+            plan,
+            ready,
+            abort,
+        ));
         true
     }
 
     /// Makes an open turn known; the sender tells its task that it is durable.
-    pub(crate) fn insert_live(&self, turn: &str, plan: course::Plan, at: Progress) -> oneshot::Sender<TurnRecord> {
+    pub(crate) fn insert_live(
+        &self,
+        turn: &str,
+        plan: course::Plan,
+        at: Progress,
+    ) -> oneshot::Sender<TurnRecord> {
         let (durable, ready) = oneshot::channel();
         let (control, controls) = mpsc::channel(8);
-        let ready = Some(course::Ready { durable: ready, control: controls });
-        let live = Live { plan, progress: watch::Sender::new(at), control, ready };
+        let ready = Some(course::Ready {
+            durable: ready,
+            control: controls,
+        });
+        let live = Live {
+            plan,
+            progress: watch::Sender::new(at),
+            control,
+            ready,
+        };
         self.live().insert(turn.to_owned(), live);
         durable
     }
 
     /// Takes a turn of an earlier process into the queue.
     pub(crate) fn restore(&self, record: TurnRecord, key: SessionKey) {
-        let plan = course::Plan { key, backend: record.backend.clone(), timeout_ms: record.timeout_ms };
-        let durable = self.insert_live(&record.turn_id, plan, Progress { visible: 1, ended: false });
+        let plan = course::Plan {
+            key,
+            backend: record.backend.clone(),
+            timeout_ms: record.timeout_ms,
+        };
+        let durable = self.insert_live(
+            &record.turn_id,
+            plan,
+            Progress {
+                visible: 1,
+                ended: false,
+            },
+        );
         let ticket = Ticket {
             turn: record.turn_id.clone(),
             context: record.session.clone(),

@@ -9,7 +9,9 @@ use std::{
 };
 
 use creel_kit::config::{Backend, Config, Wall};
-use creel_sandbox::{Cause, Command, Finished, Io, Limits, Profile, Refusal, Run, RunError, Spawner, Status, Walls};
+use creel_sandbox::{
+    Cause, Command, Finished, Io, Limits, Profile, Refusal, Run, RunError, Spawner, Status, Walls,
+};
 use tokio::net::unix::pipe;
 
 use crate::{
@@ -42,7 +44,10 @@ pub struct Starter {
 /// # Errors
 /// The system's, when the program can't be started.
 pub fn start_spawner(exe: &Path) -> io::Result<Starter> {
-    Ok(Starter { spawner: Spawner::start(exe)?, exe: exe.to_owned() })
+    Ok(Starter {
+        spawner: Spawner::start(exe)?,
+        exe: exe.to_owned(),
+    })
 }
 
 /// Launches workers in the sandbox.
@@ -60,13 +65,26 @@ impl Sandboxed {
     pub(crate) fn new(starter: Starter, config: &Config, root: &Path, home: Option<&Path>) -> Self {
         let floor = |wall| config.exec.floor.contains(&wall);
         let mut protected = vec![root.to_owned()];
-        for secret in [".ssh", ".gnupg", ".aws", ".kube", ".config", ".mozilla", ".local/share/keyrings"] {
+        for secret in [
+            ".ssh",
+            ".gnupg",
+            ".aws",
+            ".kube",
+            ".config",
+            ".mozilla",
+            ".local/share/keyrings",
+        ] {
             protected.extend(home.map(|home| home.join(secret)));
         }
         Self {
             starter,
             backends: config.backends.clone(),
-            walls: Walls { fs: floor(Wall::Fs), net: floor(Wall::Net), ipc: floor(Wall::Ipc), kill: floor(Wall::Kill) },
+            walls: Walls {
+                fs: floor(Wall::Fs),
+                net: floor(Wall::Net),
+                ipc: floor(Wall::Ipc),
+                kill: floor(Wall::Kill),
+            },
             memory_bytes: u64::from(config.agent.turn_memory_mib) << 20,
             protected,
         }
@@ -91,13 +109,19 @@ impl Sandboxed {
             ("LANG".into(), "C.UTF-8".into()),
         ];
         let argv: Vec<OsString> = match self.backends.get(&order.backend) {
-            Some(Backend::Command { argv, read, env: more }) => {
+            Some(Backend::Command {
+                argv,
+                read,
+                env: more,
+            }) => {
                 profile.read.extend(read.iter().cloned());
                 env.retain(|(name, _)| !more.contains_key(&*name.to_string_lossy()));
                 env.extend(more.iter().map(|(name, value)| (name.into(), value.into())));
                 let program = find_program(&argv[0])?;
                 profile.read.push(program.clone());
-                std::iter::once(program.into()).chain(argv[1..].iter().map(Into::into)).collect()
+                std::iter::once(program.into())
+                    .chain(argv[1..].iter().map(Into::into))
+                    .collect()
             }
             None => {
                 profile.read.push(self.starter.exe.clone());
@@ -106,7 +130,9 @@ impl Sandboxed {
         };
         let mut command = Command::new(argv, &places.cwd, profile);
         command.env = env;
-        command.stderr = Io::Capture { max_bytes: MAX_STDERR };
+        command.stderr = Io::Capture {
+            max_bytes: MAX_STDERR,
+        };
         // Our own timer speaks first; this one holds if this process stands still.
         command.timeout = Some(order.timeout + Duration::from_secs(10));
         Ok(command)
@@ -122,7 +148,10 @@ impl Launch for Sandboxed {
             let (from, stdout) = io::pipe()?;
             command.stdin = Io::Fd(stdin.into());
             command.stdout = Io::Fd(stdout.into());
-            Ok((pipe::Sender::from_owned_fd(to.into())?, pipe::Receiver::from_owned_fd(from.into())?))
+            Ok((
+                pipe::Sender::from_owned_fd(to.into())?,
+                pipe::Receiver::from_owned_fd(from.into())?,
+            ))
         };
         let (to, from) = { pipes }().map_err(|error| setup(&error.to_string()))?;
         let run = tokio::time::timeout(LAUNCH_TIME, self.starter.spawner.run(command))
@@ -130,8 +159,16 @@ impl Launch for Sandboxed {
             .map_err(|_| setup("the sandbox did not answer in time"))?
             .map_err(failure)?;
         let sandbox = run.enforced().level().to_string();
-        let process = Box::new(Running { run, backend: order.backend });
-        Ok(Launched { to: Box::new(to), from: Box::new(from), sandbox, process })
+        let process = Box::new(Running {
+            run,
+            backend: order.backend,
+        });
+        Ok(Launched {
+            to: Box::new(to),
+            from: Box::new(from),
+            sandbox,
+            process,
+        })
     }
 
     async fn lost(&self) {
@@ -145,10 +182,15 @@ fn find_program(name: &str) -> Result<PathBuf, Failure> {
     } else if name.contains('/') {
         None
     } else {
-        PATH.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
+        PATH.iter()
+            .map(|dir| Path::new(dir).join(name))
+            .find(|path| path.is_file())
     };
     found.ok_or_else(|| {
-        let message = format!("the backend's program `{}` is not there", creel_wire::error::printable(name, 200));
+        let message = format!(
+            "the backend's program `{}` is not there",
+            creel_wire::error::printable(name, 200)
+        );
         Failure::new(reason::BACKEND_MISSING, message)
             .hint("give an absolute path, or a name in /usr/bin or /bin, in [backends] of creel.toml")
     })
@@ -166,8 +208,11 @@ fn failure(error: RunError) -> Failure {
         }
         RunError::Profile(error) => {
             let message = creel_kit::idempotency::chain(&error);
-            Failure::new(reason::SANDBOX_PROFILE, format!("the sandbox profile is refused: {message}"))
-                .hint("change `read` of the backend in creel.toml")
+            Failure::new(
+                reason::SANDBOX_PROFILE,
+                format!("the sandbox profile is refused: {message}"),
+            )
+            .hint("change `read` of the backend in creel.toml")
         }
         error => setup(&creel_kit::idempotency::chain(&error)),
     }
@@ -197,9 +242,15 @@ impl Process for Running {
                     (Cause::Killed, Status::Signal(TERM)) => Gone::Silent,
                     (_, Status::Signal(signal)) => Gone::Signalled(signal),
                 };
-                Over { gone, memory_bytes: finished.exit.max_rss_bytes }
+                Over {
+                    gone,
+                    memory_bytes: finished.exit.max_rss_bytes,
+                }
             }
-            Err(_) => Over { gone: Gone::Unknown, memory_bytes: 0 },
+            Err(_) => Over {
+                gone: Gone::Unknown,
+                memory_bytes: 0,
+            },
         }
     }
 }

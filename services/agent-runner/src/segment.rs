@@ -36,7 +36,13 @@ impl LogFile {
     /// # Errors
     /// The system's.
     pub(crate) fn open(path: &Path, keep: u64, mut seen: impl FnMut(Vec<u8>)) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
         let file = Arc::new(file);
         let mut reader = Reader::new(Arc::clone(&file));
         let (mut bytes, mut entries) = (0, 0);
@@ -88,7 +94,10 @@ impl LogFile {
 fn frame(message: &impl Message) -> io::Result<Vec<u8>> {
     let length = message.encoded_len();
     if length > MAX_ENTRY {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the entry is too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the entry is too long",
+        ));
     }
     let mut frame = message.encode_length_delimited_to_vec();
     let sum = Sha256::digest(&frame[frame.len() - length..]);
@@ -109,7 +118,12 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) const fn new(file: Arc<File>) -> Self {
-        Self { file, offset: 0, buffer: Vec::new(), at: 0 }
+        Self {
+            file,
+            offset: 0,
+            buffer: Vec::new(),
+            at: 0,
+        }
     }
 
     /// Opens a file for reading.
@@ -155,7 +169,9 @@ impl Reader {
     fn fill(&mut self) -> io::Result<bool> {
         let held = self.buffer.len();
         self.buffer.resize(held + READ, 0);
-        let read = self.file.read_at(&mut self.buffer[held..], self.offset + held as u64);
+        let read = self
+            .file
+            .read_at(&mut self.buffer[held..], self.offset + held as u64);
         self.buffer.truncate(held + *read.as_ref().unwrap_or(&0));
         Ok(read? > 0)
     }
@@ -174,15 +190,25 @@ fn parse(bytes: &[u8]) -> Parsed {
     let mut head = &bytes[..bytes.len().min(MAX_PREFIX)];
     let whole = head.len();
     let Ok(length) = prost::decode_length_delimiter(&mut head) else {
-        return if whole < MAX_PREFIX { Parsed::Short } else { Parsed::Bad };
+        return if whole < MAX_PREFIX {
+            Parsed::Short
+        } else {
+            Parsed::Bad
+        };
     };
     if length > MAX_ENTRY {
         return Parsed::Bad;
     }
     let start = whole - head.len();
     let end = start + length;
-    let Some(sum) = bytes.get(end..end + CHECKSUM) else { return Parsed::Short };
-    if Sha256::digest(&bytes[start..end])[..CHECKSUM] == *sum { Parsed::Whole { start, end } } else { Parsed::Bad }
+    let Some(sum) = bytes.get(end..end + CHECKSUM) else {
+        return Parsed::Short;
+    };
+    if Sha256::digest(&bytes[start..end])[..CHECKSUM] == *sum {
+        Parsed::Whole { start, end }
+    } else {
+        Parsed::Bad
+    }
 }
 
 /// Makes the entries of a directory durable.

@@ -16,7 +16,11 @@ pub(crate) fn parse(field: &'static str, text: &str) -> Result<SessionKey, Error
 
 /// The key that a job names as its target: a key, or `main` for the owner's conversation.
 pub(crate) fn parse_target(text: &str) -> Result<SessionKey, Error> {
-    if text == "main" { Ok(SessionKey::main(DEFAULT_AGENT)) } else { parse("target", text) }
+    if text == "main" {
+        Ok(SessionKey::main(DEFAULT_AGENT))
+    } else {
+        parse("target", text)
+    }
 }
 
 /// How far a context is trusted. The owner's own conversation is; a linked person and a job (its owner
@@ -58,14 +62,17 @@ pub(crate) const fn kind(key: &SessionKey) -> &'static str {
 /// Whether a caller may start a turn in a session (the method was judged before). A run's context
 /// belongs to the scheduler's work alone; a sender never reaches the owner's conversation.
 pub(crate) fn may_start(caller: &Caller, key: &SessionKey) -> Result<(), Error> {
-    let refuse = |reason: &'static str, message: &str| Err(Error::new(Code::PermissionDenied, reason, message));
+    let refuse =
+        |reason: &'static str, message: &str| Err(Error::new(Code::PermissionDenied, reason, message));
     match (caller.principal(), key) {
-        (_, SessionKey::Run { .. }) => {
-            refuse("session_of_a_run", "the context of a job's run takes no other turns")
-        }
-        (Principal::Sender(_), SessionKey::Main { .. }) => {
-            refuse("session_not_for_sender", "a sender has no access to the main session")
-        }
+        (_, SessionKey::Run { .. }) => refuse(
+            "session_of_a_run",
+            "the context of a job's run takes no other turns",
+        ),
+        (Principal::Sender(_), SessionKey::Main { .. }) => refuse(
+            "session_not_for_sender",
+            "a sender has no access to the main session",
+        ),
         _ => Ok(()),
     }
 }
@@ -81,9 +88,20 @@ mod tests {
         vec![
             SessionKey::main(DEFAULT_AGENT),
             SessionKey::main("other"),
-            SessionKey::Person { agent: own("default"), person: own("p") },
-            SessionKey::Run { job: own("j"), run: own("r") },
-            SessionKey::Direct { agent: own("default"), channel: own("c"), account: own("a"), sender: own("s") },
+            SessionKey::Person {
+                agent: own("default"),
+                person: own("p"),
+            },
+            SessionKey::Run {
+                job: own("j"),
+                run: own("r"),
+            },
+            SessionKey::Direct {
+                agent: own("default"),
+                channel: own("c"),
+                account: own("a"),
+                sender: own("s"),
+            },
         ]
     }
 
@@ -97,7 +115,11 @@ mod tests {
 
     #[test]
     fn runs_and_the_main_session_are_closed_to_others() {
-        let operator = test_caller(Principal::Operator(DeviceId::of_public_key(&[1; 32])), Scopes::new(), None);
+        let operator = test_caller(
+            Principal::Operator(DeviceId::of_public_key(&[1; 32])),
+            Scopes::new(),
+            None,
+        );
         let sender = test_caller(Principal::Sender("x".into()), Scopes::new(), None);
         let reason = |caller, key| may_start(caller, key).err().map(|e| e.reason.to_string());
         let [main, _, person, run, dm] = <[_; 5]>::try_from(keys()).unwrap();
@@ -105,7 +127,10 @@ mod tests {
         assert_eq!(reason(&operator, &run).as_deref(), Some("session_of_a_run"));
         assert_eq!(reason(&sender, &main).as_deref(), Some("session_not_for_sender"));
         assert_eq!((reason(&sender, &dm), reason(&sender, &person)), (None, None));
-        assert_eq!((trust(&main), trust(&run), trust(&dm)), (Trust::Main, Trust::Trusted, Trust::Untrusted));
+        assert_eq!(
+            (trust(&main), trust(&run), trust(&dm)),
+            (Trust::Main, Trust::Trusted, Trust::Untrusted)
+        );
     }
 
     #[test]

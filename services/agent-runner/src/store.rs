@@ -59,7 +59,11 @@ pub(crate) async fn get<T: Message + Default>(store: &Store, key: &Key) -> Resul
 ///
 /// # Errors
 /// As [`get`], and when there are more than `max`.
-pub(crate) async fn all<T: Message + Default>(store: &Store, range: KeyRange, max: usize) -> Result<Vec<T>, Error> {
+pub(crate) async fn all<T: Message + Default>(
+    store: &Store,
+    range: KeyRange,
+    max: usize,
+) -> Result<Vec<T>, Error> {
     let page = store.scan_all(range, max).await.map_err(store_error)?;
     page.entries.iter().map(|entry| decode(&entry.value)).collect()
 }
@@ -68,7 +72,11 @@ pub(crate) async fn all<T: Message + Default>(store: &Store, range: KeyRange, ma
 ///
 /// # Errors
 /// As [`get`].
-pub(crate) async fn page(store: &Store, range: KeyRange, limit: usize) -> Result<creel_store::ScanPage, Error> {
+pub(crate) async fn page(
+    store: &Store,
+    range: KeyRange,
+    limit: usize,
+) -> Result<creel_store::ScanPage, Error> {
     store.scan(range, Page::first(limit)).await.map_err(store_error)
 }
 
@@ -97,13 +105,20 @@ pub(crate) fn put_context(txn: &mut Txn, record: &ContextRecord) {
 pub(crate) fn put_turn(txn: &mut Txn, record: &TurnRecord, open: bool) {
     txn.push_put(turn_key(&record.turn_id), record.encode_to_vec());
     let key = Kind::Open.key([&record.turn_id]);
-    if open { txn.push_put(key, Vec::new()) } else { txn.push_delete(key) }
+    if open {
+        txn.push_put(key, Vec::new())
+    } else {
+        txn.push_delete(key)
+    }
 }
 
 /// Puts a turn that is new, and its place among those of its context.
 pub(crate) fn put_new_turn(txn: &mut Txn, record: &TurnRecord) {
     put_turn(txn, record, true);
-    txn.push_put(turn_of(&record.folder, record.number), record.turn_id.clone().into_bytes());
+    txn.push_put(
+        turn_of(&record.folder, record.number),
+        record.turn_id.clone().into_bytes(),
+    );
 }
 
 /// Where a context's turn of that number is named.

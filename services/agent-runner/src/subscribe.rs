@@ -61,8 +61,14 @@ pub(crate) async fn events(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         result => result.map(Some),
     });
-    let reader = reader.await?.ok_or_else(|| Error::not_found("events of turn", turn))?;
-    let state = Following { reader: Some(reader), progress, page: VecDeque::new() };
+    let reader = reader
+        .await?
+        .ok_or_else(|| Error::not_found("events of turn", turn))?;
+    let state = Following {
+        reader: Some(reader),
+        progress,
+        page: VecDeque::new(),
+    };
     Ok(stream::unfold(state, |mut state| async move {
         match state.next().await {
             Ok(Some(event)) => Some((Ok(event), state)),
@@ -81,7 +87,9 @@ impl Following {
             if let Some(event) = self.page.pop_front() {
                 return Ok(Some(event));
             }
-            let Some(mut reader) = self.reader.take() else { return Ok(None) };
+            let Some(mut reader) = self.reader.take() else {
+                return Ok(None);
+            };
             let now = self.now();
             if reader.next_sequence() > now.visible {
                 if now.ended {
@@ -98,7 +106,11 @@ impl Following {
             .await?;
             if page.is_empty() && now.ended {
                 // The file holds less than was promised: it was damaged, or deleted and remade.
-                return Err(Error::new(Code::Unavailable, "events_missing", "the rest of the events can't be read"));
+                return Err(Error::new(
+                    Code::Unavailable,
+                    "events_missing",
+                    "the rest of the events can't be read",
+                ));
             }
             if page.is_empty() {
                 tokio::task::yield_now().await;
@@ -111,7 +123,10 @@ impl Following {
     fn now(&mut self) -> Progress {
         match &mut self.progress {
             Source::Open(follow) => *follow.borrow_and_update(),
-            Source::Ended(last) => Progress { visible: *last, ended: true },
+            Source::Ended(last) => Progress {
+                visible: *last,
+                ended: true,
+            },
         }
     }
 

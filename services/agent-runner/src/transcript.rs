@@ -48,7 +48,11 @@ impl Transcript {
             firsts.push(0);
         }
         let tail = Self::open_tail(dir, &firsts, committed)?;
-        Ok(Self { dir: dir.to_owned(), firsts, tail })
+        Ok(Self {
+            dir: dir.to_owned(),
+            firsts,
+            tail,
+        })
     }
 
     fn open_tail(dir: &Path, firsts: &[u64], len: u64) -> io::Result<LogFile> {
@@ -99,12 +103,19 @@ impl Transcript {
 
     /// What has to be synced for all entries to be durable.
     pub(crate) fn unsynced(&self) -> Unsynced {
-        Unsynced { file: self.tail.handle(), dir: (self.tail.entries() < 8).then(|| self.dir.clone()) }
+        Unsynced {
+            file: self.tail.handle(),
+            dir: (self.tail.entries() < 8).then(|| self.dir.clone()),
+        }
     }
 
     /// A view for reading elsewhere.
     pub(crate) fn view(&self) -> View {
-        View { dir: self.dir.clone(), firsts: self.firsts.clone(), len: self.len() }
+        View {
+            dir: self.dir.clone(),
+            firsts: self.firsts.clone(),
+            len: self.len(),
+        }
     }
 }
 
@@ -147,7 +158,10 @@ impl View {
     pub(crate) fn page(&self, from: u64, max: usize, max_bytes: usize) -> io::Result<Vec<TranscriptEntry>> {
         let mut entries = Vec::new();
         let mut bytes = 0;
-        let start = self.firsts.partition_point(|first| *first <= from).saturating_sub(1);
+        let start = self
+            .firsts
+            .partition_point(|first| *first <= from)
+            .saturating_sub(1);
         for first in &self.firsts[start..] {
             let mut reader = match Reader::open(&path_of(&self.dir, *first)) {
                 Ok(reader) => reader,
@@ -196,7 +210,10 @@ fn path_of(dir: &Path, first: u64) -> PathBuf {
 }
 
 fn index_of(name: &str) -> Option<u64> {
-    name.strip_suffix(".log").filter(|digits| digits.len() == 20)?.parse().ok()
+    name.strip_suffix(".log")
+        .filter(|digits| digits.len() == 20)?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -207,7 +224,10 @@ mod tests {
 
     fn entry(bytes: usize) -> TranscriptEntry {
         let text = "x".repeat(bytes);
-        TranscriptEntry { entry: Some(Entry::User(UserMessage { text })), ..Default::default() }
+        TranscriptEntry {
+            entry: Some(Entry::User(UserMessage { text })),
+            ..Default::default()
+        }
     }
 
     fn indexes(entries: &[TranscriptEntry]) -> Vec<u64> {
@@ -223,14 +243,25 @@ mod tests {
         }
         assert!(transcript.firsts.len() > 3);
         let view = transcript.view();
-        assert_eq!(indexes(&view.page(0, 500, usize::MAX).unwrap()), (0..25).collect::<Vec<_>>());
+        assert_eq!(
+            indexes(&view.page(0, 500, usize::MAX).unwrap()),
+            (0..25).collect::<Vec<_>>()
+        );
         assert_eq!(indexes(&view.page(7, 3, usize::MAX).unwrap()), [7, 8, 9]);
-        assert_eq!(view.page(7, 500, 300 << 10).unwrap().len(), 2, "a page is bounded in bytes");
+        assert_eq!(
+            view.page(7, 500, 300 << 10).unwrap().len(),
+            2,
+            "a page is bounded in bytes"
+        );
         assert_eq!(indexes(&view.tail(4, usize::MAX).unwrap()), [21, 22, 23, 24]);
         assert_eq!(indexes(&view.tail(4, 500 << 10).unwrap()), [23, 24]);
         assert!(view.page(25, 10, usize::MAX).unwrap().is_empty());
         transcript.append(entry(1)).unwrap();
-        assert_eq!(view.page(20, 500, usize::MAX).unwrap().len(), 5, "a view does not grow");
+        assert_eq!(
+            view.page(20, 500, usize::MAX).unwrap().len(),
+            5,
+            "a view does not grow"
+        );
     }
 
     #[test]
@@ -245,7 +276,10 @@ mod tests {
             let mut transcript = Transcript::open(dir.path(), committed).unwrap();
             assert_eq!(transcript.len(), committed);
             transcript.append(entry(1)).unwrap();
-            assert_eq!(indexes(&transcript.view().page(0, 500, usize::MAX).unwrap()), (0..=committed).collect::<Vec<_>>());
+            assert_eq!(
+                indexes(&transcript.view().page(0, 500, usize::MAX).unwrap()),
+                (0..=committed).collect::<Vec<_>>()
+            );
             transcript.cut(committed).unwrap();
             assert_eq!(transcript.len(), committed);
         }

@@ -68,7 +68,11 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason: Cow::Borrowed(reason), message: message.into(), hint: String::new() }
+        Self {
+            reason: Cow::Borrowed(reason),
+            message: message.into(),
+            hint: String::new(),
+        }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -77,7 +81,11 @@ impl Failure {
     }
 
     pub(crate) fn to_proto(&self) -> TurnError {
-        TurnError { reason: self.reason.to_string(), message: self.message.clone(), hint: self.hint.clone() }
+        TurnError {
+            reason: self.reason.to_string(),
+            message: self.message.clone(),
+            hint: self.hint.clone(),
+        }
     }
 }
 
@@ -94,7 +102,11 @@ impl Outcome {
     /// What the last event of a log says: for a turn whose end is in the log but not in the store.
     pub(crate) fn of_last(event: &Event) -> Option<Self> {
         match event {
-            Event::Final(last) => Some(Self { end: End::Succeeded, reply: last.text.clone(), failure: None }),
+            Event::Final(last) => Some(Self {
+                end: End::Succeeded,
+                reply: last.text.clone(),
+                failure: None,
+            }),
             Event::Error(error) => Some(Self {
                 end: match error.reason.as_str() {
                     reason::TIMEOUT => End::TimedOut,
@@ -155,7 +167,10 @@ pub(crate) enum Input {
     /// There is no worker.
     NotLaunched(Failure),
     /// The worker said something, in so many bytes.
-    Line { said: Result<Said, Malformed>, bytes: usize },
+    Line {
+        said: Result<Said, Malformed>,
+        bytes: usize,
+    },
     /// The worker is gone.
     Gone(Gone),
     /// Its time is over.
@@ -209,12 +224,21 @@ pub(crate) struct Turn {
 impl Turn {
     /// A turn that was just accepted, and its first event.
     pub(crate) fn accepted(queued_behind: u32) -> (Self, Event) {
-        (Self::found(Phase::Accepted, 1), Event::Accepted(Accepted { queued_behind }))
+        (
+            Self::found(Phase::Accepted, 1),
+            Event::Accepted(Accepted { queued_behind }),
+        )
     }
 
     /// A turn as the log shows it: so many events, none of them the last.
     pub(crate) const fn found(phase: Phase, sequence: u64) -> Self {
-        Self { phase, sequence, terminal: false, output_bytes: 0, calls: BTreeSet::new() }
+        Self {
+            phase,
+            sequence,
+            terminal: false,
+            output_bytes: 0,
+            calls: BTreeSet::new(),
+        }
     }
 
     #[cfg(test)]
@@ -243,12 +267,20 @@ impl Turn {
             }
             Input::Abort(why) => {
                 let why = creel_wire::error::printable(&why, 256);
-                let message = if why.is_empty() { "aborted".to_owned() } else { format!("aborted: {why}") };
+                let message = if why.is_empty() {
+                    "aborted".to_owned()
+                } else {
+                    format!("aborted: {why}")
+                };
                 self.fail(&mut out, End::Aborted, Failure::new(reason::ABORTED, message));
             }
             Input::Stopped => {
                 let message = "agent-runner stopped while the turn ran; it was not run again";
-                self.fail(&mut out, End::Interrupted, Failure::new(reason::INTERRUPTED, message));
+                self.fail(
+                    &mut out,
+                    End::Interrupted,
+                    Failure::new(reason::INTERRUPTED, message),
+                );
             }
         }
         debug_assert!(holds(self), "{self:?}");
@@ -269,18 +301,34 @@ impl Turn {
         self.output_bytes = self.output_bytes.saturating_add(bytes as u64).saturating_add(1);
         // Room is kept for the last event.
         if self.output_bytes > MAX_OUTPUT_BYTES || self.sequence + 3 > MAX_EVENTS {
-            let message = format!("the worker said more than {MAX_OUTPUT_BYTES} bytes or {MAX_EVENTS} events");
+            let message =
+                format!("the worker said more than {MAX_OUTPUT_BYTES} bytes or {MAX_EVENTS} events");
             return self.fail(out, End::Failed, Failure::new(reason::OUTPUT_LIMIT, message));
         }
-        let bad = |why: String| Failure::new(reason::BAD_OUTPUT, why).hint("WORKER-PROTOCOL.md says what a worker may write");
+        let bad = |why: String| {
+            Failure::new(reason::BAD_OUTPUT, why).hint("WORKER-PROTOCOL.md says what a worker may write")
+        };
         match said {
             Err(malformed) => self.fail(out, End::Failed, bad(malformed.to_string())),
             Ok(Said::Delta { text }) => self.emit(out, Event::Delta(TextDelta { text })),
-            Ok(Said::Usage { input_tokens, output_tokens }) => {
-                self.emit(out, Event::Usage(Usage { input_tokens, output_tokens }));
+            Ok(Said::Usage {
+                input_tokens,
+                output_tokens,
+            }) => {
+                self.emit(
+                    out,
+                    Event::Usage(Usage {
+                        input_tokens,
+                        output_tokens,
+                    }),
+                );
             }
             Ok(Said::ToolCall { id, .. }) if self.calls.contains(&id) => {
-                self.fail(out, End::Failed, bad("the id of a tool call was used before".to_owned()));
+                self.fail(
+                    out,
+                    End::Failed,
+                    bad("the id of a tool call was used before".to_owned()),
+                );
             }
             Ok(Said::ToolCall { .. }) if self.calls.len() >= MAX_CALLS => {
                 self.fail(out, End::Failed, bad(format!("more than {MAX_CALLS} tool calls")));
@@ -288,17 +336,41 @@ impl Turn {
             Ok(Said::ToolCall { id, tool, arguments }) => {
                 self.calls.insert(id.clone());
                 let arguments_json = arguments.to_string();
-                self.emit(out, Event::ToolCall(ToolCall { call_id: id.clone(), tool, arguments_json }));
+                self.emit(
+                    out,
+                    Event::ToolCall(ToolCall {
+                        call_id: id.clone(),
+                        tool,
+                        arguments_json,
+                    }),
+                );
                 // No service offers tools to turns, so there is one answer.
                 let reason = reason::TOOL_UNAVAILABLE.to_owned();
                 let (ok, content) = (false, String::new());
-                let result = ToolResult { call_id: id.clone(), ok, reason: reason.clone(), content: content.clone() };
+                let result = ToolResult {
+                    call_id: id.clone(),
+                    ok,
+                    reason: reason.clone(),
+                    content: content.clone(),
+                };
                 self.emit(out, Event::ToolResult(result));
-                out.push(Effect::Tell(Told::ToolResult { id, ok, reason, content }));
+                out.push(Effect::Tell(Told::ToolResult {
+                    id,
+                    ok,
+                    reason,
+                    content,
+                }));
             }
             Ok(Said::Final { text }) => {
                 self.emit(out, Event::Final(Final { text: text.clone() }));
-                self.end(out, Outcome { end: End::Succeeded, reply: text, failure: None });
+                self.end(
+                    out,
+                    Outcome {
+                        end: End::Succeeded,
+                        reply: text,
+                        failure: None,
+                    },
+                );
             }
             Ok(Said::Error { message }) => {
                 // The reason is ours: a backend can't pass its failure off as a timeout.
@@ -312,13 +384,18 @@ impl Turn {
         let exited = |message: String| (End::Failed, Failure::new(reason::BACKEND_EXITED, message));
         let lost = |message: String| (End::Lost, Failure::new(reason::WORKER_LOST, message));
         let (end, failure) = match gone {
-            Gone::Exited(code) => exited(format!("the backend exited with code {code} without a final event")),
+            Gone::Exited(code) => exited(format!(
+                "the backend exited with code {code} without a final event"
+            )),
             Gone::Silent => exited("the backend closed its output without a final event".to_owned()),
             Gone::Signalled(signal) => lost(format!("signal {signal} ended the worker")),
             Gone::Unknown => lost("the worker is gone".to_owned()),
             Gone::Memory => {
                 let hint = "raise agent.turn_memory_mib in creel.toml";
-                let failure = Failure::new(reason::MEMORY_LIMIT, "the worker used more memory than a turn may");
+                let failure = Failure::new(
+                    reason::MEMORY_LIMIT,
+                    "the worker used more memory than a turn may",
+                );
                 (End::Failed, failure.hint(hint))
             }
         };
@@ -327,7 +404,14 @@ impl Turn {
 
     fn fail(&mut self, out: &mut Vec<Effect>, end: End, failure: Failure) {
         self.emit(out, Event::Error(failure.to_proto()));
-        self.end(out, Outcome { end, reply: String::new(), failure: Some(failure) });
+        self.end(
+            out,
+            Outcome {
+                end,
+                reply: String::new(),
+                failure: Some(failure),
+            },
+        );
     }
 
     fn emit(&mut self, out: &mut Vec<Effect>, event: Event) {
@@ -345,7 +429,10 @@ impl Turn {
 /// The invariants of a turn.
 pub(crate) fn holds(turn: &Turn) -> bool {
     let ended = matches!(turn.phase, Phase::Ended(_));
-    turn.sequence >= 1 && turn.sequence <= MAX_EVENTS && turn.calls.len() <= MAX_CALLS && turn.terminal == ended
+    turn.sequence >= 1
+        && turn.sequence <= MAX_EVENTS
+        && turn.calls.len() <= MAX_CALLS
+        && turn.terminal == ended
 }
 
 #[cfg(test)]

@@ -77,17 +77,26 @@ proptest! {
 
 fn running() -> Turn {
     let (mut turn, _) = Turn::accepted(0);
-    turn.apply(Input::Started { backend: "b".into(), sandbox: "full".into() }).unwrap();
+    turn.apply(Input::Started {
+        backend: "b".into(),
+        sandbox: "full".into(),
+    })
+    .unwrap();
     turn
 }
 
 fn delta(bytes: usize) -> Input {
-    Input::Line { said: Ok(Said::Delta { text: String::new() }), bytes }
+    Input::Line {
+        said: Ok(Said::Delta { text: String::new() }),
+        bytes,
+    }
 }
 
 fn end_of(effects: &[Effect]) -> Option<(End, &str)> {
     match effects.last() {
-        Some(Effect::End(Outcome { end, failure, .. })) => Some((*end, failure.as_ref().map_or("", |f| &f.reason))),
+        Some(Effect::End(Outcome { end, failure, .. })) => {
+            Some((*end, failure.as_ref().map_or("", |f| &f.reason)))
+        }
         _ => None,
     }
 }
@@ -96,34 +105,60 @@ fn end_of(effects: &[Effect]) -> Option<(End, &str)> {
 fn output_is_bounded_in_bytes_and_events() {
     let mut turn = running();
     let most = usize::try_from(MAX_OUTPUT_BYTES).unwrap();
-    assert_eq!(end_of(&turn.apply(delta(most - 1)).unwrap()), None, "at the limit");
-    assert_eq!(end_of(&turn.apply(delta(0)).unwrap()), Some((End::Failed, reason::OUTPUT_LIMIT)));
+    assert_eq!(
+        end_of(&turn.apply(delta(most - 1)).unwrap()),
+        None,
+        "at the limit"
+    );
+    assert_eq!(
+        end_of(&turn.apply(delta(0)).unwrap()),
+        Some((End::Failed, reason::OUTPUT_LIMIT))
+    );
 
     let mut turn = Turn::found(Phase::Running, MAX_EVENTS - 3);
     assert_eq!(end_of(&turn.apply(delta(0)).unwrap()), None, "at the limit");
-    assert_eq!(end_of(&turn.apply(delta(0)).unwrap()), Some((End::Failed, reason::OUTPUT_LIMIT)));
+    assert_eq!(
+        end_of(&turn.apply(delta(0)).unwrap()),
+        Some((End::Failed, reason::OUTPUT_LIMIT))
+    );
 }
 
 #[test]
 fn tool_calls_are_bounded_unique_and_answered() {
     let call = |id: String| Input::Line {
-        said: Ok(Said::ToolCall { id, tool: "exec".into(), arguments: serde_json::Value::Null }),
+        said: Ok(Said::ToolCall {
+            id,
+            tool: "exec".into(),
+            arguments: serde_json::Value::Null,
+        }),
         bytes: 1,
     };
     let mut turn = running();
     for n in 0..MAX_CALLS {
         let effects = turn.apply(call(n.to_string())).unwrap();
-        let [Effect::Emit(_, Event::ToolCall(_)), Effect::Emit(_, Event::ToolResult(result)), Effect::Tell(told)] =
-            effects.as_slice()
+        let [
+            Effect::Emit(_, Event::ToolCall(_)),
+            Effect::Emit(_, Event::ToolResult(result)),
+            Effect::Tell(told),
+        ] = effects.as_slice()
         else {
             panic!("{effects:?}")
         };
-        assert_eq!((result.ok, result.reason.as_str()), (false, reason::TOOL_UNAVAILABLE));
+        assert_eq!(
+            (result.ok, result.reason.as_str()),
+            (false, reason::TOOL_UNAVAILABLE)
+        );
         assert!(matches!(told, Told::ToolResult { id, .. } if *id == n.to_string()));
     }
     let mut again = turn.clone();
-    assert_eq!(end_of(&again.apply(call("0".into())).unwrap()), Some((End::Failed, reason::BAD_OUTPUT)));
-    assert_eq!(end_of(&turn.apply(call("x".into())).unwrap()), Some((End::Failed, reason::BAD_OUTPUT)));
+    assert_eq!(
+        end_of(&again.apply(call("0".into())).unwrap()),
+        Some((End::Failed, reason::BAD_OUTPUT))
+    );
+    assert_eq!(
+        end_of(&turn.apply(call("x".into())).unwrap()),
+        Some((End::Failed, reason::BAD_OUTPUT))
+    );
 }
 
 #[test]
@@ -135,15 +170,22 @@ fn each_way_to_go_has_its_own_end() {
         (Gone::Unknown, End::Lost, reason::WORKER_LOST),
         (Gone::Memory, End::Failed, reason::MEMORY_LIMIT),
     ] {
-        assert_eq!(end_of(&running().apply(Input::Gone(gone)).unwrap()), Some((end, why)));
+        assert_eq!(
+            end_of(&running().apply(Input::Gone(gone)).unwrap()),
+            Some((end, why))
+        );
     }
 }
 
 #[test]
 fn a_backend_cannot_choose_our_reasons() {
-    let said = Ok(Said::Error { message: "aborted\u{1b}[2J".into() });
+    let said = Ok(Said::Error {
+        message: "aborted\u{1b}[2J".into(),
+    });
     let effects = running().apply(Input::Line { said, bytes: 1 }).unwrap();
     assert_eq!(end_of(&effects), Some((End::Failed, reason::BACKEND_ERROR)));
-    let Some(Effect::End(outcome)) = effects.last() else { panic!() };
+    let Some(Effect::End(outcome)) = effects.last() else {
+        panic!()
+    };
     assert!(!outcome.failure.as_ref().unwrap().message.contains('\u{1b}'));
 }

@@ -7,8 +7,9 @@ use std::{collections::BTreeSet, time::Duration};
 use creel_proto::{
     agent::v1::WorkRecord,
     scheduler::v1::{
-        DeliveryStatus, RunState, SchedulerMessage, WorkFinished, WorkHeartbeat, WorkKind, WorkRef, WorkStarted,
-        WorkerHello, WorkerMessage, scheduler_message, work_service_client::WorkServiceClient, worker_message,
+        DeliveryStatus, RunState, SchedulerMessage, WorkFinished, WorkHeartbeat, WorkKind, WorkRef,
+        WorkStarted, WorkerHello, WorkerMessage, scheduler_message, work_service_client::WorkServiceClient,
+        worker_message,
     },
     time::duration_ms,
 };
@@ -62,7 +63,11 @@ async fn stream(runner: &Runner, instance: &str, channel: Channel) -> Result<(),
     loop {
         for message in said.due(&runner.works.all()) {
             if send.send(message).await.is_err() {
-                return if welcomed { Ok(()) } else { Err(tonic::Status::unavailable("the stream is gone")) };
+                return if welcomed {
+                    Ok(())
+                } else {
+                    Err(tonic::Status::unavailable("the stream is gone"))
+                };
             }
         }
         tokio::select! {
@@ -141,7 +146,10 @@ impl Said {
         self.finished.retain(|name| names.contains(name));
         for record in held {
             if !record.turn_id.is_empty() && self.started.insert(name(record)) {
-                let started = WorkStarted { r#ref: Some(reference(record)), session: record.session.clone() };
+                let started = WorkStarted {
+                    r#ref: Some(reference(record)),
+                    session: record.session.clone(),
+                };
                 due.push(message(worker_message::Message::Started(started)));
             }
             if is_over(record) && self.finished.insert(name(record)) {
@@ -161,11 +169,16 @@ fn name(record: &WorkRecord) -> (String, u32) {
 }
 
 fn reference(record: &WorkRecord) -> WorkRef {
-    WorkRef { run_id: record.run_id.clone(), attempt: record.attempt }
+    WorkRef {
+        run_id: record.run_id.clone(),
+        attempt: record.attempt,
+    }
 }
 
 const fn message(message: worker_message::Message) -> WorkerMessage {
-    WorkerMessage { message: Some(message) }
+    WorkerMessage {
+        message: Some(message),
+    }
 }
 
 fn hello(instance: &str, held: &[WorkRecord]) -> WorkerMessage {
@@ -180,13 +193,19 @@ fn hello(instance: &str, held: &[WorkRecord]) -> WorkerMessage {
 fn finished(record: &WorkRecord) -> WorkFinished {
     WorkFinished {
         r#ref: Some(reference(record)),
-        outcome: RunState::try_from(record.outcome).unwrap_or(RunState::Failed).into(),
+        outcome: RunState::try_from(record.outcome)
+            .unwrap_or(RunState::Failed)
+            .into(),
         reason: record.reason.clone(),
         error: record.error.clone(),
         summary: record.summary.clone(),
         session: record.session.clone(),
         delivery: Some(DeliveryStatus {
-            state: if record.delivery_state.is_empty() { "none".to_owned() } else { record.delivery_state.clone() },
+            state: if record.delivery_state.is_empty() {
+                "none".to_owned()
+            } else {
+                record.delivery_state.clone()
+            },
             to: record.deliver_to.clone(),
             error: record.delivery_error.clone(),
         }),
@@ -234,14 +253,25 @@ mod tests {
         let over = record("a", RunState::Succeeded, "delivered");
         assert_eq!(kinds(&said.due(&[over.clone()])), ["finished"]);
         assert!(said.due(&[over.clone()]).is_empty());
-        assert_eq!(kinds(&Said::default().due(&[over.clone()])), ["started", "finished"], "another stream");
+        assert_eq!(
+            kinds(&Said::default().due(&[over.clone()])),
+            ["started", "finished"],
+            "another stream"
+        );
         let again = WorkRecord { attempt: 2, ..over };
-        assert_eq!(kinds(&said.due(&[again])), ["started", "finished"], "another attempt");
+        assert_eq!(
+            kinds(&said.due(&[again])),
+            ["started", "finished"],
+            "another attempt"
+        );
     }
 
     #[test]
     fn a_run_that_was_refused_is_only_finished() {
-        let refused = WorkRecord { turn_id: String::new(), ..record("a", RunState::Failed, "") };
+        let refused = WorkRecord {
+            turn_id: String::new(),
+            ..record("a", RunState::Failed, "")
+        };
         let due = Said::default().due(&[refused]);
         assert_eq!(kinds(&due), ["finished"]);
     }

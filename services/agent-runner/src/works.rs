@@ -38,7 +38,10 @@ pub(crate) struct Works {
 
 impl Default for Works {
     fn default() -> Self {
-        Self { held: Mutex::default(), changed: watch::Sender::new(0) }
+        Self {
+            held: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
     }
 }
 
@@ -54,7 +57,10 @@ impl Works {
     /// Keeps the newest state of a run; an older attempt never replaces a newer one.
     pub(crate) fn put(&self, record: WorkRecord) {
         let mut held = self.held();
-        if held.get(&record.run_id).is_none_or(|known| known.attempt <= record.attempt) {
+        if held
+            .get(&record.run_id)
+            .is_none_or(|known| known.attempt <= record.attempt)
+        {
             held.insert(record.run_id.clone(), record);
         }
         drop(held);
@@ -76,7 +82,9 @@ impl Works {
         if turn.run_id.is_empty() {
             return None;
         }
-        let known = self.get(&turn.run_id).filter(|known| known.attempt == turn.attempt && known.outcome == 0)?;
+        let known = self
+            .get(&turn.run_id)
+            .filter(|known| known.attempt == turn.attempt && known.outcome == 0)?;
         Some(with_outcome(known, outcome))
     }
 
@@ -123,10 +131,21 @@ fn checked(work: &Work, record: &mut WorkRecord, now_ms: i64) -> Result<Job, Err
     let target = || session::parse_target(&work.target);
     let text_of = |text: &str| match text.len() {
         1..=MAX_TEXT => Ok(text.to_owned()),
-        _ => Err(Error::invalid("payload", format!("a job's text has 1 to {MAX_TEXT} bytes"))),
+        _ => Err(Error::invalid(
+            "payload",
+            format!("a job's text has 1 to {MAX_TEXT} bytes"),
+        )),
     };
-    let limit = work.timeout.as_ref().map_or(0, creel_proto::time::duration_ms).max(0);
-    let owner = if work.owner.is_empty() { format!("job/{}", work.job_id) } else { work.owner.clone() };
+    let limit = work
+        .timeout
+        .as_ref()
+        .map_or(0, creel_proto::time::duration_ms)
+        .max(0);
+    let owner = if work.owner.is_empty() {
+        format!("job/{}", work.job_id)
+    } else {
+        work.owner.clone()
+    };
     match work.payload.as_ref().and_then(|payload| payload.kind.as_ref()) {
         Some(Payload::SystemEvent(payload)) => {
             let key = target()?;
@@ -148,27 +167,52 @@ fn checked(work: &Work, record: &mut WorkRecord, now_ms: i64) -> Result<Job, Err
                 count: 1,
             };
             let (text, backend) = (String::new(), String::new());
-            Ok(Job { record: record.clone(), key, text, backend, timeout_ms: limit, owner, event: Some(event) })
+            Ok(Job {
+                record: record.clone(),
+                key,
+                text,
+                backend,
+                timeout_ms: limit,
+                owner,
+                event: Some(event),
+            })
         }
         Some(Payload::AgentTurn(payload)) => {
             record.kind = WorkKind::AgentTurn.into();
-            let key = SessionKey::Run { job: record.job_id.clone(), run: record.run_id.clone() };
+            let key = SessionKey::Run {
+                job: record.job_id.clone(),
+                run: record.run_id.clone(),
+            };
             // One that could not be read back is none.
-            SessionKey::parse(&key.to_string()).map_err(|error| Error::invalid("job_id", error.to_string()))?;
+            SessionKey::parse(&key.to_string())
+                .map_err(|error| Error::invalid("job_id", error.to_string()))?;
             record.session = key.to_string();
             deliver_to(record, work.delivery.as_ref(), &work.target)?;
-            let own = payload.timeout.as_ref().map_or(0, creel_proto::time::duration_ms).max(0);
+            let own = payload
+                .timeout
+                .as_ref()
+                .map_or(0, creel_proto::time::duration_ms)
+                .max(0);
             let timeout_ms = match (own, limit) {
                 (0, limit) => limit,
                 (own, 0) => own,
                 (own, limit) => own.min(limit),
             };
             let (text, backend) = (text_of(&payload.message)?, payload.backend.clone());
-            Ok(Job { record: record.clone(), key, text, backend, timeout_ms, owner, event: None })
+            Ok(Job {
+                record: record.clone(),
+                key,
+                text,
+                backend,
+                timeout_ms,
+                owner,
+                event: None,
+            })
         }
-        Some(Payload::Command(_) | Payload::Audit(_)) | None => {
-            Err(Error::invalid("payload", "agent-runner takes events and turns only"))
-        }
+        Some(Payload::Command(_) | Payload::Audit(_)) | None => Err(Error::invalid(
+            "payload",
+            "agent-runner takes events and turns only",
+        )),
     }
 }
 
@@ -188,7 +232,10 @@ fn deliver_to(record: &mut WorkRecord, delivery: Option<&Delivery>, target: &str
     };
     let key = session::parse_target(to)?;
     if session::is_ephemeral(&key) {
-        return Err(Error::invalid("delivery", "the context of a run takes no summaries"));
+        return Err(Error::invalid(
+            "delivery",
+            "the context of a run takes no summaries",
+        ));
     }
     record.deliver_to = key.to_string();
     record.delivery_state = "pending".to_owned();
@@ -245,7 +292,12 @@ pub(crate) fn summary(record: &WorkRecord, now_ms: i64) -> QueuedEventRecord {
                 Ok(RunState::Cancelled) => "was cancelled",
                 _ => "failed",
             };
-            format!("{} {how}: {}: {}", printable(&record.job_name, 128), record.reason, record.error)
+            format!(
+                "{} {how}: {}: {}",
+                printable(&record.job_name, 128),
+                record.reason,
+                record.error
+            )
         }
     };
     QueuedEventRecord {

@@ -1,6 +1,6 @@
 use creel_proto::scheduler::v1::{
-    AgentTurnPayload, AuditPayload, NoDelivery, Payload as PayloadMessage, SessionDelivery, SystemEventPayload,
-    WebhookDelivery, WorkRef,
+    AgentTurnPayload, AuditPayload, NoDelivery, Payload as PayloadMessage, SessionDelivery,
+    SystemEventPayload, WebhookDelivery, WorkRef,
 };
 
 use super::*;
@@ -8,7 +8,10 @@ use crate::turn::Failure;
 
 pub(crate) fn work(run: &str, attempt: u32, payload: Payload) -> Work {
     Work {
-        r#ref: Some(WorkRef { run_id: run.to_owned(), attempt }),
+        r#ref: Some(WorkRef {
+            run_id: run.to_owned(),
+            attempt,
+        }),
         job_id: "j1".into(),
         job_name: "briefing".into(),
         payload: Some(PayloadMessage { kind: Some(payload) }),
@@ -19,22 +22,42 @@ pub(crate) fn work(run: &str, attempt: u32, payload: Payload) -> Work {
 }
 
 fn turn(message: &str) -> Payload {
-    Payload::AgentTurn(AgentTurnPayload { message: message.into(), ..Default::default() })
+    Payload::AgentTurn(AgentTurnPayload {
+        message: message.into(),
+        ..Default::default()
+    })
 }
 
 #[test]
 fn a_turn_is_isolated_and_an_event_goes_to_its_target() {
     let job = read(&work("r1", 1, turn("hello")), 5).unwrap();
-    assert_eq!((job.key.to_string().as_str(), job.text.as_str()), ("cron:j1:run:r1", "hello"));
-    assert_eq!((job.record.deliver_to.as_str(), job.record.delivery_state.as_str()), ("agent:default:main", "pending"));
+    assert_eq!(
+        (job.key.to_string().as_str(), job.text.as_str()),
+        ("cron:j1:run:r1", "hello")
+    );
+    assert_eq!(
+        (job.record.deliver_to.as_str(), job.record.delivery_state.as_str()),
+        ("agent:default:main", "pending")
+    );
     assert_eq!(job.event, None);
 
-    let job = read(&work("r1", 1, Payload::SystemEvent(SystemEventPayload { text: "tick".into() })), 5).unwrap();
+    let job = read(
+        &work(
+            "r1",
+            1,
+            Payload::SystemEvent(SystemEventPayload { text: "tick".into() }),
+        ),
+        5,
+    )
+    .unwrap();
     let event = job.event.unwrap();
     assert_eq!((job.key, job.text.as_str()), (SessionKey::main("default"), ""));
     assert_eq!((event.topic.as_str(), event.text.as_str()), ("job event", "tick"));
     let from = event.provenance.unwrap();
-    assert_eq!((from.job_id.as_str(), from.job_name.as_str(), from.run_id.as_str()), ("j1", "briefing", "r1"));
+    assert_eq!(
+        (from.job_id.as_str(), from.job_name.as_str(), from.run_id.as_str()),
+        ("j1", "briefing", "r1")
+    );
 }
 
 #[test]
@@ -54,7 +77,10 @@ fn what_cannot_be_right_is_refused_with_its_record() {
     assert_eq!(refuse(&work("r1", 1, turn(&"x".repeat(MAX_TEXT + 1)))), "payload");
     assert!(read(&work("r1", 1, turn(&"x".repeat(MAX_TEXT))), 5).is_ok());
     assert_eq!(refuse(&with(|work| work.target = "nobody".into())), "target");
-    assert_eq!(refuse(&with(|work| work.target = "cron:a:run:b".into())), "delivery");
+    assert_eq!(
+        refuse(&with(|work| work.target = "cron:a:run:b".into())),
+        "delivery"
+    );
     assert_eq!(refuse(&with(|work| work.job_id = String::new())), "job_id");
 }
 
@@ -69,8 +95,18 @@ fn delivery_says_where_the_summary_goes() {
     let own = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     assert_eq!(state(To::None(NoDelivery {})), own("none", ""));
     assert_eq!(state(To::Webhook(WebhookDelivery::default())), own("failed", ""));
-    assert_eq!(state(To::Session(SessionDelivery { session: "main".into() })), own("pending", "agent:default:main"));
-    assert_eq!(state(To::Session(SessionDelivery { session: "agent:x:main".into() })), own("pending", "agent:x:main"));
+    assert_eq!(
+        state(To::Session(SessionDelivery {
+            session: "main".into()
+        })),
+        own("pending", "agent:default:main")
+    );
+    assert_eq!(
+        state(To::Session(SessionDelivery {
+            session: "agent:x:main".into()
+        })),
+        own("pending", "agent:x:main")
+    );
 }
 
 #[test]
@@ -85,14 +121,30 @@ fn the_shorter_time_holds() {
         work.timeout = (limit > 0).then(|| creel_proto::time::duration(limit));
         read(&work, 5).unwrap().timeout_ms
     };
-    assert_eq!([timeout(0, 0), timeout(5, 0), timeout(0, 7), timeout(5, 7), timeout(9, 7)], [0, 5, 7, 5, 7]);
+    assert_eq!(
+        [
+            timeout(0, 0),
+            timeout(5, 0),
+            timeout(0, 7),
+            timeout(5, 7),
+            timeout(9, 7)
+        ],
+        [0, 5, 7, 5, 7]
+    );
 }
 
 #[test]
 fn summaries_are_short_and_say_how_it_failed() {
     let record = read(&work("r1", 2, turn("hello")), 5).unwrap().record;
     let reply = "é".repeat(MAX_SUMMARY);
-    let done = with_outcome(record.clone(), &Outcome { end: End::Succeeded, reply, failure: None });
+    let done = with_outcome(
+        record.clone(),
+        &Outcome {
+            end: End::Succeeded,
+            reply,
+            failure: None,
+        },
+    );
     assert_eq!(done.outcome, i32::from(RunState::Succeeded));
     let event = summary(&done, 9);
     assert!(event.text.len() <= MAX_SUMMARY && event.text.starts_with("éé"));
@@ -104,7 +156,14 @@ fn summaries_are_short_and_say_how_it_failed() {
         (End::Interrupted, RunState::Failed),
     ] {
         let failure = Some(Failure::new("why", "it broke"));
-        let failed = with_outcome(record.clone(), &Outcome { end, reply: String::new(), failure });
+        let failed = with_outcome(
+            record.clone(),
+            &Outcome {
+                end,
+                reply: String::new(),
+                failure,
+            },
+        );
         assert_eq!(failed.outcome, i32::from(state));
         assert!(summary(&failed, 9).text.ends_with("why: it broke"));
     }
@@ -113,12 +172,24 @@ fn summaries_are_short_and_say_how_it_failed() {
 #[test]
 fn an_older_attempt_never_comes_back() {
     let works = Works::default();
-    let record = |attempt| WorkRecord { run_id: "r".into(), attempt, ..Default::default() };
+    let record = |attempt| WorkRecord {
+        run_id: "r".into(),
+        attempt,
+        ..Default::default()
+    };
     works.put(record(2));
     works.put(record(1));
     assert_eq!(works.get("r").unwrap().attempt, 2);
-    let turn = |attempt| TurnRecord { run_id: "r".into(), attempt, ..Default::default() };
-    let outcome = Outcome { end: End::Succeeded, reply: "x".into(), failure: None };
+    let turn = |attempt| TurnRecord {
+        run_id: "r".into(),
+        attempt,
+        ..Default::default()
+    };
+    let outcome = Outcome {
+        end: End::Succeeded,
+        reply: "x".into(),
+        failure: None,
+    };
     assert!(works.ended(&turn(1), &outcome).is_none(), "fenced off");
     works.put(works.ended(&turn(2), &outcome).unwrap());
     assert!(works.ended(&turn(2), &outcome).is_none(), "one outcome");

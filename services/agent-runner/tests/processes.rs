@@ -4,11 +4,15 @@ mod common;
 
 use common::{House, MAIN, ask, kinds};
 use creel_proto::agent::v1::{
-    AbortTurnRequest, TurnState, transcript_entry::Entry, turn_event::Event, turn_service_server::TurnService as _,
+    AbortTurnRequest, TurnState, transcript_entry::Entry, turn_event::Event,
+    turn_service_server::TurnService as _,
 };
 
 fn reason(turn: &creel_proto::agent::v1::Turn) -> (&str, TurnState) {
-    (turn.error.as_ref().map_or("", |error| error.reason.as_str()), turn.state())
+    (
+        turn.error.as_ref().map_or("", |error| error.reason.as_str()),
+        turn.state(),
+    )
 }
 
 fn example(name: &str) -> String {
@@ -19,11 +23,18 @@ fn example(name: &str) -> String {
 async fn echo_answers_in_a_sandbox_with_numbered_events_and_a_transcript() {
     let house = House::with("").await;
     let turn = house.run(MAIN, "hello", "").await;
-    assert_eq!((turn.state(), turn.reply.as_str()), (TurnState::Succeeded, "echo: hello"), "{turn:?}");
+    assert_eq!(
+        (turn.state(), turn.reply.as_str()),
+        (TurnState::Succeeded, "echo: hello"),
+        "{turn:?}"
+    );
     assert_ne!(turn.sandbox, "none");
     let events = house.events(&turn.turn_id, 0).await;
     assert_eq!(kinds(&events), ["accepted", "started", "delta", "usage", "final"]);
-    assert_eq!(events.iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert_eq!(
+        events.iter().map(|event| event.sequence).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5]
+    );
     assert_eq!(turn.last_sequence, 5);
     let entries = house.transcript(MAIN).await;
     let texts: Vec<_> = entries
@@ -37,14 +48,24 @@ async fn echo_answers_in_a_sandbox_with_numbered_events_and_a_transcript() {
         .collect();
     assert_eq!(texts, ["user hello", "assistant echo: hello", "ended Succeeded"]);
     let metrics = house.metrics.encode().unwrap();
-    assert!(metrics.contains(r#"creel_turns_total{service="agent-runner",backend="echo",outcome="succeeded"} 1"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"creel_turns_total{service="agent-runner",backend="echo",outcome="succeeded"} 1"#),
+        "{metrics}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn echo_makes_the_tool_calls_it_is_asked_for_and_reports_what_came_of_them() {
     let house = House::with("").await;
-    let turn = house.run(MAIN, "run: ls\nfetch: https://example.org/", "echo").await;
-    assert!(turn.reply.ends_with("exec: not done (tool_unavailable)\nweb_fetch: not done (tool_unavailable)"), "{}", turn.reply);
+    let turn = house
+        .run(MAIN, "run: ls\nfetch: https://example.org/", "echo")
+        .await;
+    assert!(
+        turn.reply
+            .ends_with("exec: not done (tool_unavailable)\nweb_fetch: not done (tool_unavailable)"),
+        "{}",
+        turn.reply
+    );
     let events = house.events(&turn.turn_id, 0).await;
     let calls: Vec<_> = events
         .iter()
@@ -54,21 +75,31 @@ async fn echo_makes_the_tool_calls_it_is_asked_for_and_reports_what_came_of_them
             _ => None,
         })
         .collect();
-    assert_eq!(calls, [
-        r#"exec {"command":"ls"}"#,
-        "false tool_unavailable",
-        r#"web_fetch {"url":"https://example.org/"}"#,
-        "false tool_unavailable",
-    ]);
+    assert_eq!(
+        calls,
+        [
+            r#"exec {"command":"ls"}"#,
+            "false tool_unavailable",
+            r#"web_fetch {"url":"https://example.org/"}"#,
+            "false tool_unavailable",
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_example_is_a_backend() {
     let house = House::with_program("python3", &example("agent.py"), "").await;
     let turn = house.run(MAIN, "run: abc", "x").await;
-    assert_eq!((turn.state(), turn.reply.as_str()), (TurnState::Succeeded, "cba :nur / tool_unavailable"), "{turn:?}");
+    assert_eq!(
+        (turn.state(), turn.reply.as_str()),
+        (TurnState::Succeeded, "cba :nur / tool_unavailable"),
+        "{turn:?}"
+    );
     let events = house.events(&turn.turn_id, 3).await;
-    assert_eq!(kinds(&events), ["delta", "delta", "tool_call", "tool_result", "usage", "final"]);
+    assert_eq!(
+        kinds(&events),
+        ["delta", "delta", "tool_call", "tool_result", "usage", "final"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,12 +130,23 @@ async fn each_way_to_die_is_an_outcome_of_that_turn() {
         ("exit 3", TurnState::Failed, "backend_exited"),
         ("read -r line; kill -KILL $$", TurnState::Lost, "worker_lost"),
         ("exec >&-; sleep 1000", TurnState::Failed, "backend_exited"),
-        ("trap '' TERM; exec >&-; while :; do sleep 1000; done", TurnState::Failed, "backend_exited"),
+        (
+            "trap '' TERM; exec >&-; while :; do sleep 1000; done",
+            TurnState::Failed,
+            "backend_exited",
+        ),
         ("echo hello", TurnState::Failed, "bad_worker_output"),
-        (r#"echo '{"type":"error","message":"no"}'"#, TurnState::Failed, "backend_error"),
+        (
+            r#"echo '{"type":"error","message":"no"}'"#,
+            TurnState::Failed,
+            "backend_error",
+        ),
         ("cat /dev/zero", TurnState::Failed, "bad_worker_output"),
-        (r#"yes '{"type":"delta","text":"flood flood flood flood flood flood flood flood flood flood flood flood flood flood flood flood flood"}'"#,
-            TurnState::Failed, "output_limit"),
+        (
+            r#"yes '{"type":"delta","text":"flood flood flood flood flood flood flood flood flood flood flood flood flood flood flood flood flood"}'"#,
+            TurnState::Failed,
+            "output_limit",
+        ),
     ] {
         let house = House::with_program("sh", program, "").await;
         let turn = house.run(MAIN, "x", "x").await;
@@ -128,14 +170,30 @@ async fn a_backend_that_is_not_there_fails_its_turns_with_the_way_out() {
 async fn an_aborted_turn_ends_at_once_and_its_audit_record_is_committed() {
     let house = House::with_program("sh", "read -r line; sleep 1000", "").await;
     let turn = house.start(MAIN, "x", "x").await;
-    let request = AbortTurnRequest { session: MAIN.into(), reason: "enough".into(), ..Default::default() };
+    let request = AbortTurnRequest {
+        session: MAIN.into(),
+        reason: "enough".into(),
+        ..Default::default()
+    };
     let aborted = house.turns.abort(ask(request)).await.unwrap().into_inner();
-    assert_eq!((aborted.turn_id.as_str(), reason(&aborted)), (turn.turn_id.as_str(), ("aborted", TurnState::Aborted)));
-    assert_eq!(kinds(&house.events(&turn.turn_id, 1).await).last(), Some(&"error"));
-    let again = AbortTurnRequest { turn_id: turn.turn_id.clone(), ..Default::default() };
+    assert_eq!(
+        (aborted.turn_id.as_str(), reason(&aborted)),
+        (turn.turn_id.as_str(), ("aborted", TurnState::Aborted))
+    );
+    assert_eq!(
+        kinds(&house.events(&turn.turn_id, 1).await).last(),
+        Some(&"error")
+    );
+    let again = AbortTurnRequest {
+        turn_id: turn.turn_id.clone(),
+        ..Default::default()
+    };
     let refused = house.turns.abort(ask(again)).await.unwrap_err();
     assert_eq!(creel_wire::Error::of_status(&refused).reason, "turn_ended");
-    let waiting = house.store.scan(creel_kit::idempotency::FrameKind::Outbox.range(), creel_store::Page::first(10));
+    let waiting = house.store.scan(
+        creel_kit::idempotency::FrameKind::Outbox.range(),
+        creel_store::Page::first(10),
+    );
     let records = waiting.await.unwrap().entries;
     assert_eq!(records.len(), 1);
     assert!(String::from_utf8_lossy(&records[0].value).contains("turn.aborted"));
@@ -147,10 +205,18 @@ async fn a_hundred_turns_at_once_all_succeed() {
     let house = House::with("[agent]\nmax_running_turns = 16\n").await;
     let mut turns = Vec::new();
     for n in 0..100 {
-        turns.push(house.start(&format!("agent:a{n}:main"), &format!("hello {n}"), "echo").await.turn_id);
+        turns.push(
+            house
+                .start(&format!("agent:a{n}:main"), &format!("hello {n}"), "echo")
+                .await
+                .turn_id,
+        );
     }
     for (n, turn) in turns.iter().enumerate() {
         let turn = house.wait(turn).await;
-        assert_eq!((turn.state(), turn.reply), (TurnState::Succeeded, format!("echo: hello {n}")));
+        assert_eq!(
+            (turn.state(), turn.reply),
+            (TurnState::Succeeded, format!("echo: hello {n}"))
+        );
     }
 }

@@ -47,11 +47,19 @@ print(json.dumps({"type": "final", "text": "\n".join(out)}), flush=True)
 async fn a_program_sees_its_workspace_and_nothing_else() {
     let house = House::with_program("python3", PROBE, "").await;
     let root = house.profile.root().to_owned();
-    let secret = house.profile.state(creel_wire::ServiceName::Identity).join("key.pem");
+    let secret = house
+        .profile
+        .state(creel_wire::ServiceName::Identity)
+        .join("key.pem");
     std::fs::write(&secret, "secret").unwrap();
     // Another context's files.
     house.run("agent:other:main", "hello", "echo").await;
-    let other = std::fs::read_dir(house.profile.workspace()).unwrap().next().unwrap().unwrap().path();
+    let other = std::fs::read_dir(house.profile.workspace())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let socket = root.join("run/identity.sock");
     let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -67,9 +75,16 @@ async fn a_program_sees_its_workspace_and_nothing_else() {
     for line in &lines[2..] {
         assert!(line.ends_with(" refused"), "{line}");
     }
-    assert!(house.profile.workspace().join("main/mine").exists(), "its files stay in its workspace");
+    assert!(
+        house.profile.workspace().join("main/mine").exists(),
+        "its files stay in its workspace"
+    );
     house.quiet().await;
-    assert_eq!(std::fs::read_dir(root.join("run/turns")).unwrap().count(), 0, "its temporary files don't");
+    assert_eq!(
+        std::fs::read_dir(root.join("run/turns")).unwrap().count(),
+        0,
+        "its temporary files don't"
+    );
 }
 
 /// Leaves the session and the process group, twice over, and sleeps.
@@ -98,7 +113,10 @@ async fn nothing_outlives_its_turn() {
     assert_eq!(turn.state(), TurnState::Succeeded, "{turn:?}");
     let pid: i32 = turn.reply.parse().unwrap();
     house.quiet().await;
-    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "process {pid} lives");
+    assert!(
+        !std::path::Path::new(&format!("/proc/{pid}")).exists(),
+        "process {pid} lives"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

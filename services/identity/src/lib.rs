@@ -21,7 +21,7 @@ mod store;
 use std::sync::Arc;
 
 use creel_kit::{
-    Built, Deps,
+    Built, Deps, Profile,
     service::{CertificateSource, Lock, Spec},
 };
 use creel_proto::identity::v1::{
@@ -36,14 +36,14 @@ use tonic::service::Routes;
 ///
 /// # Errors
 /// When the process can't examine itself.
-pub fn spec() -> anyhow::Result<Spec> {
+pub fn spec(profile: &Profile) -> anyhow::Result<Spec> {
     Ok(Spec {
         name: ServiceName::Identity,
         certificate: CertificateSource::Own(|parts| Box::pin(own::certificate(parts))),
         judge_local: Some(local::judge()?),
         threads: 0,
         lock: Lock {
-            write: vec![],
+            write: vec![profile.public()],
             ..Lock::default()
         },
         build: Box::new(|deps| Box::pin(build(deps))),

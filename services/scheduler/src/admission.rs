@@ -119,11 +119,27 @@ pub struct Decision {
 #[must_use]
 pub fn decide(guards: Guards, now_ms: i64, view: &View<'_>) -> Decision {
     let walk = Walk::of(guards, now_ms, view);
-    let mut plan = Plan { steps: Vec::new(), cursor_ms: view.cursor_ms, replace: false, admits: 0, now_ms, view };
+    let mut plan = Plan {
+        steps: Vec::new(),
+        cursor_ms: view.cursor_ms,
+        replace: false,
+        admits: 0,
+        now_ms,
+        view,
+    };
     let missed = walk.due.partition_point(|at| now_ms - at.fire_ms > view.grace_ms);
     if missed > 0 && now_ms < view.catch_up_from_ms {
-        let cursor_ms = if guards.on(Guard::Cursor) { view.cursor_ms } else { now_ms };
-        return Decision { steps: Vec::new(), replace: false, cursor_ms, wake_ms: Some(view.catch_up_from_ms) };
+        let cursor_ms = if guards.on(Guard::Cursor) {
+            view.cursor_ms
+        } else {
+            now_ms
+        };
+        return Decision {
+            steps: Vec::new(),
+            replace: false,
+            cursor_ms,
+            wake_ms: Some(view.catch_up_from_ms),
+        };
     }
     let done = match view.hold {
         Some(reason) => plan.skip(&walk.due, reason),
@@ -140,15 +156,27 @@ pub fn decide(guards: Guards, now_ms: i64, view: &View<'_>) -> Decision {
     } else {
         walk.next_fire_ms
     };
-    let Plan { steps, replace, cursor_ms, .. } = plan;
-    Decision { steps, replace, cursor_ms, wake_ms }
+    let Plan {
+        steps,
+        replace,
+        cursor_ms,
+        ..
+    } = plan;
+    Decision {
+        steps,
+        replace,
+        cursor_ms,
+        wake_ms,
+    }
 }
 
 /// The instant a job is due next after what is decided, for showing.
 #[must_use]
 pub fn next_ms(schedule: &Schedule, after_ms: i64) -> Option<i64> {
     let after = Timestamp::from_millisecond(after_ms).ok()?;
-    schedule.next(after).map(|occurrence| occurrence.nominal.as_millisecond())
+    schedule
+        .next(after)
+        .map(|occurrence| occurrence.nominal.as_millisecond())
 }
 
 /// Whether the schedule counts from the end of runs.
@@ -172,14 +200,26 @@ struct Walk {
 
 impl Walk {
     fn of(guards: Guards, now_ms: i64, view: &View<'_>) -> Self {
-        let mut walk = Self { due: Vec::new(), next_fire_ms: None, cut: false };
+        let mut walk = Self {
+            due: Vec::new(),
+            next_fire_ms: None,
+            cut: false,
+        };
         let fixed_delay = is_fixed_delay(view.schedule) && view.hold.is_none();
         if fixed_delay && view.active > 0 {
             return walk;
         }
         // Never from the clock: it may have been set back.
-        let start = if guards.on(Guard::Slot) { view.cursor_ms } else { view.cursor_ms.min(now_ms - 1) };
-        let mut at = if fixed_delay { start.max(view.finished_ms) } else { start };
+        let start = if guards.on(Guard::Slot) {
+            view.cursor_ms
+        } else {
+            view.cursor_ms.min(now_ms - 1)
+        };
+        let mut at = if fixed_delay {
+            start.max(view.finished_ms)
+        } else {
+            start
+        };
         while let Some(nominal_ms) = next_ms(view.schedule, at) {
             let fire_ms = nominal_ms + jitter(view, nominal_ms);
             if fire_ms > now_ms {
@@ -221,17 +261,29 @@ struct Plan<'a> {
 impl Plan<'_> {
     /// Skips all; true since nothing is left.
     fn skip(&mut self, due: &[Due], reason: SkipReason) -> bool {
-        let (Some(first), Some(last)) = (due.first(), due.last()) else { return true };
+        let (Some(first), Some(last)) = (due.first(), due.last()) else {
+            return true;
+        };
         self.cursor_ms = last.nominal_ms;
         let more = due.len() as u64;
-        if let Some(Step::Skip { last_ms, count, reason: before, .. }) = self.steps.last_mut()
+        if let Some(Step::Skip {
+            last_ms,
+            count,
+            reason: before,
+            ..
+        }) = self.steps.last_mut()
             && *before == reason
         {
             *last_ms = last.nominal_ms;
             *count += more;
         } else {
             let (first_ms, last_ms) = (first.nominal_ms, last.nominal_ms);
-            self.steps.push(Step::Skip { first_ms, last_ms, count: more, reason });
+            self.steps.push(Step::Skip {
+                first_ms,
+                last_ms,
+                count: more,
+                reason,
+            });
         }
         true
     }
@@ -295,7 +347,10 @@ impl Plan<'_> {
                 };
             if admitted {
                 self.replace |= overlap == Overlap::Replace && !queued && active > 0;
-                self.steps.push(Step::Admit { nominal_ms: at.nominal_ms, late });
+                self.steps.push(Step::Admit {
+                    nominal_ms: at.nominal_ms,
+                    late,
+                });
                 self.cursor_ms = at.nominal_ms;
                 self.admits += 1;
             } else {
@@ -308,11 +363,22 @@ impl Plan<'_> {
     /// Occurrences that a clock change took, between the old cursor and the new one.
     fn note_swallowed(&mut self) {
         let instant = |ms| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MIN);
-        let swallowed = self.view.schedule.skips(instant(self.view.cursor_ms), instant(self.cursor_ms));
-        let steps = swallowed.iter().filter(|skip| skip.reason.is_recorded()).map(|skip| {
-            let at = skip.at.as_millisecond();
-            Step::Skip { first_ms: at, last_ms: at, count: skip.count, reason: SkipReason::Dst }
-        });
+        let swallowed = self
+            .view
+            .schedule
+            .skips(instant(self.view.cursor_ms), instant(self.cursor_ms));
+        let steps = swallowed
+            .iter()
+            .filter(|skip| skip.reason.is_recorded())
+            .map(|skip| {
+                let at = skip.at.as_millisecond();
+                Step::Skip {
+                    first_ms: at,
+                    last_ms: at,
+                    count: skip.count,
+                    reason: SkipReason::Dst,
+                }
+            });
         // A job crosses few changes; the bound keeps a transaction small whatever happened.
         self.steps.extend(steps.take(8));
     }
@@ -348,7 +414,14 @@ mod tests {
     impl Case {
         fn new(schedule: Schedule) -> Self {
             let policy = Policy::default();
-            Self { schedule, policy, cursor_ms: 0, active: 0, waiting: 0, hold: None }
+            Self {
+                schedule,
+                policy,
+                cursor_ms: 0,
+                active: 0,
+                waiting: 0,
+                hold: None,
+            }
         }
 
         fn at(&self, now_ms: i64) -> Decision {
@@ -369,12 +442,20 @@ mod tests {
     }
 
     fn admit(minute: i64, late: bool) -> Step {
-        Step::Admit { nominal_ms: minute * MINUTE, late }
+        Step::Admit {
+            nominal_ms: minute * MINUTE,
+            late,
+        }
     }
 
     fn skip(first: i64, last: i64, reason: SkipReason) -> Step {
         let count = u64::try_from(last - first + 1).unwrap();
-        Step::Skip { first_ms: first * MINUTE, last_ms: last * MINUTE, count, reason }
+        Step::Skip {
+            first_ms: first * MINUTE,
+            last_ms: last * MINUTE,
+            count,
+            reason,
+        }
     }
 
     #[test]
@@ -383,7 +464,10 @@ mod tests {
         assert_eq!(decision.steps, [admit(1, false)]);
         assert_eq!((decision.cursor_ms, decision.wake_ms), (MINUTE, Some(2 * MINUTE)));
         let early = Case::new(minutely()).at(MINUTE - 1);
-        assert_eq!((early.steps.len(), early.cursor_ms, early.wake_ms), (0, 0, Some(MINUTE)));
+        assert_eq!(
+            (early.steps.len(), early.cursor_ms, early.wake_ms),
+            (0, 0, Some(MINUTE))
+        );
     }
 
     #[test]
@@ -399,20 +483,54 @@ mod tests {
         let now = 5 * HOUR + 30 * MINUTE;
         assert_eq!(
             steps(CatchUp::Last, now),
-            [Step::Skip { first_ms: HOUR, last_ms: 4 * HOUR, count: 4, reason: Coalesced }, admit(300, true)]
+            [
+                Step::Skip {
+                    first_ms: HOUR,
+                    last_ms: 4 * HOUR,
+                    count: 4,
+                    reason: Coalesced
+                },
+                admit(300, true)
+            ]
         );
-        let all = Step::Skip { first_ms: HOUR, last_ms: 5 * HOUR, count: 5, reason: Window };
+        let all = Step::Skip {
+            first_ms: HOUR,
+            last_ms: 5 * HOUR,
+            count: 5,
+            reason: Window,
+        };
         assert_eq!(steps(CatchUp::Skip, now), [all]);
-        let first = Step::Skip { first_ms: HOUR, last_ms: 3 * HOUR, count: 3, reason: Coalesced };
-        assert_eq!(steps(CatchUp::All { max: 2 }, now), [first, admit(240, true), admit(300, true)]);
+        let first = Step::Skip {
+            first_ms: HOUR,
+            last_ms: 3 * HOUR,
+            count: 3,
+            reason: Coalesced,
+        };
+        assert_eq!(
+            steps(CatchUp::All { max: 2 }, now),
+            [first, admit(240, true), admit(300, true)]
+        );
         // It is 05:00:30: not a miss, and it makes up for the others.
         let now = 5 * HOUR + MINUTE / 2;
-        let before = Step::Skip { first_ms: HOUR, last_ms: 4 * HOUR, count: 4, reason: Coalesced };
+        let before = Step::Skip {
+            first_ms: HOUR,
+            last_ms: 4 * HOUR,
+            count: 4,
+            reason: Coalesced,
+        };
         assert_eq!(steps(CatchUp::Last, now), [before, admit(300, false)]);
         assert_eq!(steps(CatchUp::Skip, now).last(), Some(&admit(300, false)));
         // A day later the first ones are beyond the window.
         let decision = hourly().at(26 * HOUR + 30 * MINUTE);
-        assert_eq!(decision.steps[0], Step::Skip { first_ms: HOUR, last_ms: 2 * HOUR, count: 2, reason: Window });
+        assert_eq!(
+            decision.steps[0],
+            Step::Skip {
+                first_ms: HOUR,
+                last_ms: 2 * HOUR,
+                count: 2,
+                reason: Window
+            }
+        );
         assert_eq!(decision.cursor_ms, 26 * HOUR);
     }
 
@@ -420,10 +538,21 @@ mod tests {
     fn one_shots_run_late_unless_a_window_says_otherwise() {
         let mut case = Case::new(schedule(r#"{"kind":"at","atMs":1000}"#));
         let year = 366 * 24 * HOUR;
-        assert_eq!(case.at(year).steps, [Step::Admit { nominal_ms: 1_000, late: true }]);
+        assert_eq!(
+            case.at(year).steps,
+            [Step::Admit {
+                nominal_ms: 1_000,
+                late: true
+            }]
+        );
         assert_eq!(case.at(year).wake_ms, None);
         case.policy.window_ms = Some(HOUR);
-        let skipped = Step::Skip { first_ms: 1_000, last_ms: 1_000, count: 1, reason: SkipReason::Window };
+        let skipped = Step::Skip {
+            first_ms: 1_000,
+            last_ms: 1_000,
+            count: 1,
+            reason: SkipReason::Window,
+        };
         assert_eq!(case.at(year).steps, [skipped]);
     }
 
@@ -437,7 +566,10 @@ mod tests {
         (case.active, case.waiting) = (2, 1);
         assert_eq!(case.at(MINUTE).steps, [skip(1, 1, SkipReason::Overlap)]);
         case.policy.overlap = Overlap::Allow { max: 3 };
-        assert_eq!(case.at(2 * MINUTE).steps, [admit(1, false), skip(2, 2, SkipReason::Overlap)]);
+        assert_eq!(
+            case.at(2 * MINUTE).steps,
+            [admit(1, false), skip(2, 2, SkipReason::Overlap)]
+        );
         case.policy.overlap = Overlap::Replace;
         let decision = case.at(2 * MINUTE);
         assert_eq!(decision.steps, [skip(1, 1, SkipReason::Overlap), admit(2, false)]);
@@ -450,7 +582,10 @@ mod tests {
         case.hold = Some(SkipReason::Paused);
         let decision = case.at(10 * MINUTE);
         assert_eq!(decision.steps, [skip(1, 10, SkipReason::Paused)]);
-        assert_eq!((decision.cursor_ms, decision.wake_ms), (10 * MINUTE, Some(11 * MINUTE)));
+        assert_eq!(
+            (decision.cursor_ms, decision.wake_ms),
+            (10 * MINUTE, Some(11 * MINUTE))
+        );
     }
 
     #[test]
@@ -502,7 +637,13 @@ mod tests {
         };
         assert_eq!(decide(Guards::all(), 2 * MINUTE, &view).wake_ms, Some(150_000));
         let decision = decide(Guards::all(), 150_000, &view);
-        assert_eq!(decision.steps, [Step::Admit { nominal_ms: 150_000, late: false }]);
+        assert_eq!(
+            decision.steps,
+            [Step::Admit {
+                nominal_ms: 150_000,
+                late: false
+            }]
+        );
         assert_eq!(decision.wake_ms, None, "the run's end decides");
         let running = View { active: 1, ..view };
         assert_eq!(decide(Guards::all(), 500_000, &running).steps, []);
@@ -513,7 +654,10 @@ mod tests {
         let mut case = Case::new(minutely());
         case.policy.jitter_ms = HOUR;
         let fire = case.at(0).wake_ms.unwrap();
-        assert!((MINUTE..2 * MINUTE).contains(&fire), "capped below the next instant: {fire}");
+        assert!(
+            (MINUTE..2 * MINUTE).contains(&fire),
+            "capped below the next instant: {fire}"
+        );
         assert_eq!(case.at(fire - 1).steps, []);
         assert_eq!(case.at(fire).steps, [admit(1, false)]);
     }
@@ -534,7 +678,10 @@ mod tests {
             catch_up_from_ms: HOUR,
         };
         let decision = decide(Guards::all(), 10 * MINUTE, &view);
-        assert_eq!((decision.steps.len(), decision.cursor_ms, decision.wake_ms), (0, 0, Some(HOUR)));
+        assert_eq!(
+            (decision.steps.len(), decision.cursor_ms, decision.wake_ms),
+            (0, 0, Some(HOUR))
+        );
         assert_eq!(decide(Guards::all(), HOUR, &view).cursor_ms, HOUR);
     }
 
@@ -547,7 +694,12 @@ mod tests {
         case.cursor_ms = at("2026-03-28T12:00:00Z");
         let decision = case.at(at("2026-03-30T00:30:00Z"));
         let seam = at("2026-03-29T01:00:00Z");
-        let swallowed = Step::Skip { first_ms: seam, last_ms: seam, count: 1, reason: SkipReason::Dst };
+        let swallowed = Step::Skip {
+            first_ms: seam,
+            last_ms: seam,
+            count: 1,
+            reason: SkipReason::Dst,
+        };
         assert!(decision.steps.contains(&swallowed), "{:?}", decision.steps);
     }
 }

@@ -27,13 +27,19 @@ impl Watch {
         let last = self.last.replace(now).unwrap_or(now);
         let jumped = (now.wall_ms - last.wall_ms) - (now.boot_ms - last.boot_ms);
         if jumped >= JUMP_MS {
-            tracing::warn!(ahead_ms = jumped, "the clock jumped ahead: nothing fires for a minute, in case it is set back");
+            tracing::warn!(
+                ahead_ms = jumped,
+                "the clock jumped ahead: nothing fires for a minute, in case it is set back"
+            );
             self.held_until_ms = Some(now.boot_ms + hold_ms);
         } else if jumped <= -JUMP_MS && self.held_until_ms.is_some() {
             tracing::info!("the clock was set back");
             self.held_until_ms = None;
         }
-        let left = self.held_until_ms.map(|until| until - now.boot_ms).filter(|left| *left > 0);
+        let left = self
+            .held_until_ms
+            .map(|until| until - now.boot_ms)
+            .filter(|left| *left > 0);
         if left.is_none() {
             self.held_until_ms = None;
         }
@@ -55,13 +61,21 @@ mod tests {
     fn a_jump_is_held_for_a_minute_and_a_sleep_is_not() {
         let mut watch = Watch::default();
         assert_eq!(watch.look(at(1_000_000, 0), HOLD), None);
-        assert_eq!(watch.look(at(1_000_000 + 9 * JUMP_MS, 9 * JUMP_MS), HOLD), None, "suspended for nine hours");
+        assert_eq!(
+            watch.look(at(1_000_000 + 9 * JUMP_MS, 9 * JUMP_MS), HOLD),
+            None,
+            "suspended for nine hours"
+        );
         let (wall, boot) = (1_000_000 + 9 * JUMP_MS, 9 * JUMP_MS);
         assert_eq!(watch.look(at(wall + JUMP_MS - 1, boot), HOLD), None);
         let wall = wall + 366 * 24 * JUMP_MS;
         assert_eq!(watch.look(at(wall, boot), HOLD), Some(HOLD));
         assert_eq!(watch.look(at(wall + 59_999, boot + 59_999), HOLD), Some(1));
-        assert_eq!(watch.look(at(wall + HOLD, boot + HOLD), HOLD), None, "it stays: believed");
+        assert_eq!(
+            watch.look(at(wall + HOLD, boot + HOLD), HOLD),
+            None,
+            "it stays: believed"
+        );
     }
 
     #[test]

@@ -46,18 +46,25 @@ pub(crate) async fn prepare(store: &Store, minter: &dyn Minter, attempt: Attempt
     match timeout(MINT_TIME, minter.mint(subject)).await {
         Ok(Ok(assertion)) => work(record, attempt, assertion),
         Ok(Err(error)) => Prepared::Refused(error),
-        Err(_) => Prepared::Refused(MintError::Unavailable("identity did not answer in time".to_owned())),
+        Err(_) => Prepared::Refused(MintError::Unavailable(
+            "identity did not answer in time".to_owned(),
+        )),
     }
 }
 
 fn work(record: JobRecord, attempt: Attempt, assertion: Vec<u8>) -> Prepared {
-    let Some(spec) = record.spec else { return Prepared::NoJob };
+    let Some(spec) = record.spec else {
+        return Prepared::NoJob;
+    };
     let limit_ms = match spec.payload.as_ref().and_then(|payload| payload.kind.as_ref()) {
         Some(payload::Kind::AgentTurn(turn)) => turn.timeout.as_ref().map(duration_ms),
         _ => None,
     };
     let work = Work {
-        r#ref: Some(WorkRef { run_id: attempt.run.to_string(), attempt: attempt.attempt }),
+        r#ref: Some(WorkRef {
+            run_id: attempt.run.to_string(),
+            attempt: attempt.attempt,
+        }),
         job_id: record.job_id,
         job_name: spec.name.clone(),
         nominal_at: Some(timestamp(attempt.nominal_ms)),

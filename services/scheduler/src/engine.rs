@@ -102,7 +102,18 @@ impl Engine {
         let (prunes, pruned) = mpsc::channel(MAX_PRUNES);
         let streams = Streams::default();
         let handle = Handle::new(sender, runs.clone(), streams.clone());
-        (Self { parts, started: Instant::now(), commands, runs, streams, prunes }, handle, pruned)
+        (
+            Self {
+                parts,
+                started: Instant::now(),
+                commands,
+                runs,
+                streams,
+                prunes,
+            },
+            handle,
+            pruned,
+        )
     }
 
     /// Runs until the drain.
@@ -149,23 +160,37 @@ impl Engine {
         if looping {
             tracing::warn!("the third start within five minutes: missed runs are made up for in a minute");
         }
-        Ok(if looping { now_ms + self.parts.config.hold_ms } else { i64::MIN })
+        Ok(if looping {
+            now_ms + self.parts.config.hold_ms
+        } else {
+            i64::MIN
+        })
     }
 
     fn now(&self) -> Now {
         let mono = self.started.elapsed().as_millis();
-        Now { wall_ms: self.parts.clock.now_ms(), mono_ms: i64::try_from(mono).unwrap_or(i64::MAX) }
+        Now {
+            wall_ms: self.parts.clock.now_ms(),
+            mono_ms: i64::try_from(mono).unwrap_or(i64::MAX),
+        }
     }
 
     async fn drive(&mut self, mut ledger: Ledger, catch_up_from_ms: i64, drain: &CancellationToken) -> Stop {
         ledger.open(self.now(), catch_up_from_ms);
         let mut watch = Watch::default();
-        let mut turn =
-            Turn { ledger, in_flight: FuturesOrdered::new(), preparing: JoinSet::new(), waiting: VecDeque::new() };
+        let mut turn = Turn {
+            ledger,
+            in_flight: FuturesOrdered::new(),
+            preparing: JoinSet::new(),
+            waiting: VecDeque::new(),
+        };
         tracing::info!("the jobs are loaded");
         loop {
             let now = self.now();
-            let look = Look { wall_ms: now.wall_ms, boot_ms: (self.parts.boot_ms)() };
+            let look = Look {
+                wall_ms: now.wall_ms,
+                boot_ms: (self.parts.boot_ms)(),
+            };
             let held_ms = watch.look(look, self.parts.config.hold_ms);
             let room = turn.in_flight.len() < MAX_IN_FLIGHT;
             if room {
@@ -173,7 +198,11 @@ impl Engine {
                 self.commit(&mut turn, Vec::new());
             }
             let most_ms = self.parts.config.max_step_ms;
-            let wait_ms = if room { turn.ledger.wait_ms(now, held_ms, most_ms) } else { most_ms };
+            let wait_ms = if room {
+                turn.ledger.wait_ms(now, held_ms, most_ms)
+            } else {
+                most_ms
+            };
             let wait = Duration::from_millis(wait_ms.max(0).unsigned_abs());
             tokio::select! {
                 biased;
@@ -197,7 +226,9 @@ impl Engine {
         let mut replies = Vec::new();
         replies.extend(first(&mut turn.ledger, self.now()));
         for _ in 1..MAX_BATCH {
-            let Ok(command) = self.commands.try_recv() else { break };
+            let Ok(command) = self.commands.try_recv() else {
+                break;
+            };
             replies.extend(command(&mut turn.ledger, self.now()));
         }
         self.commit(turn, replies);
@@ -220,12 +251,24 @@ impl Engine {
         }
         let count = commits.len();
         for (place, Commit { txn, effects }) in commits.into_iter().enumerate() {
-            let replies = if place + 1 == count { std::mem::take(&mut replies) } else { Vec::new() };
+            let replies = if place + 1 == count {
+                std::mem::take(&mut replies)
+            } else {
+                Vec::new()
+            };
             let store = self.parts.store.clone();
             turn.in_flight.push_back(Box::pin(async move {
                 let nothing = txn.then.is_empty();
-                let result = if nothing { Ok(Outcome::Committed { rev: 0 }) } else { store.commit(txn).await };
-                Done { result, effects, replies }
+                let result = if nothing {
+                    Ok(Outcome::Committed { rev: 0 })
+                } else {
+                    store.commit(txn).await
+                };
+                Done {
+                    result,
+                    effects,
+                    replies,
+                }
             }));
         }
     }
@@ -235,7 +278,9 @@ impl Engine {
         match done.result {
             Ok(Outcome::Committed { .. }) => {}
             Ok(Outcome::Conflict { .. }) => {
-                return Some(Stop::Store("another writer changed what only this service writes".to_owned()));
+                return Some(Stop::Store(
+                    "another writer changed what only this service writes".to_owned(),
+                ));
             }
             Err(error) => return Some(Stop::Store(creel_kit::idempotency::chain(&error))),
         }
@@ -255,7 +300,12 @@ impl Engine {
             Effect::Prepare(run_id, attempt) => {
                 if let Some(run) = turn.ledger.persisted(run_id, attempt) {
                     let (job, nominal_ms) = (run.job, run.nominal_ms);
-                    turn.waiting.push_back(Attempt { job, run: run_id, attempt, nominal_ms });
+                    turn.waiting.push_back(Attempt {
+                        job,
+                        run: run_id,
+                        attempt,
+                        nominal_ms,
+                    });
                 }
             }
             Effect::Send(stream, message) => self.streams.send(stream, *message),
@@ -275,7 +325,11 @@ impl Engine {
         {
             let (store, minter) = (self.parts.store.clone(), Arc::clone(&self.parts.minter));
             turn.preparing.spawn(async move {
-                (attempt.run, attempt.attempt, prepare(&store, minter.as_ref(), attempt).await)
+                (
+                    attempt.run,
+                    attempt.attempt,
+                    prepare(&store, minter.as_ref(), attempt).await,
+                )
             });
         }
     }

@@ -48,8 +48,11 @@ struct ReasonLabels {
 impl Figures {
     /// Registers them.
     pub(crate) fn new(metrics: &Metrics) -> Self {
-        let make: fn() -> Histogram =
-            || Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0]);
+        let make: fn() -> Histogram = || {
+            Histogram::new([
+                0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
+            ])
+        };
         let inner = Inner {
             names: Mutex::default(),
             runs: Family::default(),
@@ -60,10 +63,22 @@ impl Figures {
         };
         metrics.register(|registry| {
             registry.register("job_runs", "Ended runs by job and outcome", inner.runs.clone());
-            registry.register("job_skipped", "Skipped occurrences by job and reason", inner.skipped.clone());
+            registry.register(
+                "job_skipped",
+                "Skipped occurrences by job and reason",
+                inner.skipped.clone(),
+            );
             let help = "End of the last run that succeeded";
-            registry.register("job_last_success_timestamp_seconds", help, inner.last_success.clone());
-            registry.register("job_next_run_timestamp_seconds", "When the job is due next", inner.next_run.clone());
+            registry.register(
+                "job_last_success_timestamp_seconds",
+                help,
+                inner.last_success.clone(),
+            );
+            registry.register(
+                "job_next_run_timestamp_seconds",
+                "When the job is due next",
+                inner.next_run.clone(),
+            );
             let help = "From the instant a run is for to when it was given to a worker";
             registry.register("job_lateness_seconds", help, inner.lateness.clone());
         });
@@ -73,18 +88,30 @@ impl Figures {
     pub(crate) fn run_ended(&self, job: &str, outcome: &'static str, now_ms: i64, success: bool) {
         let job = self.label(job);
         if success {
-            self.0.last_success.get_or_create(&JobLabels { job: job.clone() }).set(now_ms / 1_000);
+            self.0
+                .last_success
+                .get_or_create(&JobLabels { job: job.clone() })
+                .set(now_ms / 1_000);
         }
         self.0.runs.get_or_create(&OutcomeLabels { job, outcome }).inc();
     }
 
     pub(crate) fn skipped(&self, job: &str, reason: &'static str, count: u64) {
-        self.0.skipped.get_or_create(&ReasonLabels { job: self.label(job), reason }).inc_by(count);
+        self.0
+            .skipped
+            .get_or_create(&ReasonLabels {
+                job: self.label(job),
+                reason,
+            })
+            .inc_by(count);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of lateness fit")]
     pub(crate) fn lateness(&self, job: &str, ms: i64) {
-        self.0.lateness.get_or_create(&JobLabels { job: self.label(job) }).observe(ms.max(0) as f64 / 1_000.0);
+        self.0
+            .lateness
+            .get_or_create(&JobLabels { job: self.label(job) })
+            .observe(ms.max(0) as f64 / 1_000.0);
     }
 
     /// Asks for the instant only if the job has a label of its own.
@@ -109,7 +136,11 @@ impl Figures {
     fn label(&self, job: &str) -> String {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         let known = names.contains(job) || (names.len() < MAX_NAMES && names.insert(job.to_owned()));
-        if known { job.to_owned() } else { "_other".to_owned() }
+        if known {
+            job.to_owned()
+        } else {
+            "_other".to_owned()
+        }
     }
 }
 

@@ -49,7 +49,10 @@ impl Api {
             return Err(Error::invalid("job", "a job's name or id is needed").hint("creel cron list"));
         }
         let (owner, wanted) = (person(caller)?.to_owned(), job.to_owned());
-        let found = self.engine.ask(move |ledger, now| ledger.find(&owner, &wanted, now)).await?;
+        let found = self
+            .engine
+            .ask(move |ledger, now| ledger.find(&owner, &wanted, now))
+            .await?;
         found.ok_or_else(|| Error::not_found("job", job).field("job").hint("creel cron list"))
     }
 
@@ -57,11 +60,17 @@ impl Api {
     async fn record(&self, view: &View) -> Result<JobRecord, Error> {
         // What was just changed may still be on its way.
         self.engine.settle().await?;
-        let record = store::job(&self.store, view.id).await.map_err(creel_kit::idempotency::store_error)?;
+        let record = store::job(&self.store, view.id)
+            .await
+            .map_err(creel_kit::idempotency::store_error)?;
         record.ok_or_else(|| {
             let name = printable(&view.name, 128);
-            Error::new(Code::FailedPrecondition, "invalid_record", format!("the record of `{name}` can't be read"))
-                .hint("creel cron rm NAME, then creel cron add NAME …")
+            Error::new(
+                Code::FailedPrecondition,
+                "invalid_record",
+                format!("the record of `{name}` can't be read"),
+            )
+            .hint("creel cron rm NAME, then creel cron add NAME …")
         })
     }
 }
@@ -69,7 +78,11 @@ impl Api {
 /// Whom a call's jobs belong to.
 fn person(caller: &Caller) -> Result<&str, Error> {
     match caller.person() {
-        "" => Err(Error::new(Code::PermissionDenied, "no_person", "jobs belong to people, and this caller acts for none")),
+        "" => Err(Error::new(
+            Code::PermissionDenied,
+            "no_person",
+            "jobs belong to people, and this caller acts for none",
+        )),
         person => Ok(person),
     }
 }
@@ -78,9 +91,16 @@ fn person(caller: &Caller) -> Result<&str, Error> {
 fn target(caller: &Caller, view: &View, if_match: &str) -> Result<Target, Error> {
     let if_match = match if_match {
         "" => None,
-        text => Some(text.parse().map_err(|_| Error::invalid("if_match", "not an etag of a job"))?),
+        text => Some(
+            text.parse()
+                .map_err(|_| Error::invalid("if_match", "not an etag of a job"))?,
+        ),
     };
-    Ok(Target { job: view.id, principal: caller.principal().to_string(), if_match })
+    Ok(Target {
+        job: view.id,
+        principal: caller.principal().to_string(),
+        if_match,
+    })
 }
 
 /// A job as it is shown.
@@ -97,7 +117,9 @@ fn shown(record: Option<&JobRecord>, view: &View) -> Job {
         updated_at: record.and_then(|record| timestamp_opt(record.updated_at_unix_ms)),
         next_run_at: view.next_run_ms.map(timestamp),
         last_run_at: last.map(|last| timestamp(last.at_ms)),
-        last_status: last.map(|last| state_name(last.state).to_owned()).unwrap_or_default(),
+        last_status: last
+            .map(|last| state_name(last.state).to_owned())
+            .unwrap_or_default(),
         last_duration: last.map(|last| duration(last.duration_ms())),
         last_error: last.map(|last| last.error.clone()).unwrap_or_default(),
         consecutive_failures: view.state.failures,
@@ -110,7 +132,10 @@ fn page_size(asked: i32, default: usize) -> Result<usize, Error> {
     match usize::try_from(asked) {
         Ok(0) => Ok(default),
         Ok(size) if size <= 500 => Ok(size),
-        _ => Err(Error::invalid("page_size", format!("{asked} is not between 0 and 500"))),
+        _ => Err(Error::invalid(
+            "page_size",
+            format!("{asked} is not between 0 and 500"),
+        )),
     }
 }
 
@@ -133,17 +158,28 @@ impl Busy {
             return Ok(None);
         }
         let key = format!("{}\n{method}\n{request_id}", caller.principal());
-        if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+        if self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key.clone())
+        {
             return Ok(Some(Turn(self.clone(), key)));
         }
         let message = "the same request is being worked on";
-        Err(Error::new(Code::Unavailable, "in_progress", message).field("request_id").hint("repeat it in a moment"))
+        Err(Error::new(Code::Unavailable, "in_progress", message)
+            .field("request_id")
+            .hint("repeat it in a moment"))
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.0
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.1);
     }
 }
 

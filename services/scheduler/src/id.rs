@@ -24,7 +24,8 @@ impl JobId {
     /// A time-ordered id of Unix milliseconds and ten random bytes.
     #[must_use]
     pub fn new(unix_ms: i64, random: &[u8; 10]) -> Self {
-        let uuid = uuid::Builder::from_unix_timestamp_millis(unix_ms.max(0).unsigned_abs(), random).into_uuid();
+        let uuid =
+            uuid::Builder::from_unix_timestamp_millis(unix_ms.max(0).unsigned_abs(), random).into_uuid();
         Self(uuid.as_u128())
     }
 
@@ -37,7 +38,10 @@ impl JobId {
     /// The id of a key part.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(|bytes| Self(u128::from_be_bytes(bytes)))
+        bytes
+            .try_into()
+            .ok()
+            .map(|bytes| Self(u128::from_be_bytes(bytes)))
     }
 }
 
@@ -56,7 +60,9 @@ impl fmt::Debug for JobId {
 impl FromStr for JobId {
     type Err = NotAnId;
     fn from_str(text: &str) -> Result<Self, NotAnId> {
-        Uuid::parse_str(text).map(|uuid| Self(uuid.as_u128())).map_err(|_| NotAnId)
+        Uuid::parse_str(text)
+            .map(|uuid| Self(uuid.as_u128()))
+            .map_err(|_| NotAnId)
     }
 }
 
@@ -105,7 +111,10 @@ impl RunId {
     /// The id of a key part.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(|bytes| Self(u128::from_be_bytes(bytes)))
+        bytes
+            .try_into()
+            .ok()
+            .map(|bytes| Self(u128::from_be_bytes(bytes)))
     }
 }
 
@@ -139,14 +148,38 @@ mod tests {
     #[test]
     fn every_part_of_an_occurrence_is_in_its_id() {
         let job = JobId::new(1_000, &[7; 10]);
-        let base = Occurrence { job, incarnation: 1, kind: RunKind::Scheduled, request: None, nominal_ms: 60_000 };
+        let base = Occurrence {
+            job,
+            incarnation: 1,
+            kind: RunKind::Scheduled,
+            request: None,
+            nominal_ms: 60_000,
+        };
         let others = [
-            Occurrence { job: JobId::new(1_000, &[8; 10]), ..base },
-            Occurrence { incarnation: 2, ..base },
-            Occurrence { kind: RunKind::Manual, ..base },
-            Occurrence { request: Some(""), ..base },
-            Occurrence { request: Some("a"), ..base },
-            Occurrence { nominal_ms: 60_001, ..base },
+            Occurrence {
+                job: JobId::new(1_000, &[8; 10]),
+                ..base
+            },
+            Occurrence {
+                incarnation: 2,
+                ..base
+            },
+            Occurrence {
+                kind: RunKind::Manual,
+                ..base
+            },
+            Occurrence {
+                request: Some(""),
+                ..base
+            },
+            Occurrence {
+                request: Some("a"),
+                ..base
+            },
+            Occurrence {
+                nominal_ms: 60_001,
+                ..base
+            },
         ];
         let mut ids: Vec<_> = others.iter().chain([&base]).map(|one| RunId::of(*one)).collect();
         ids.sort();
@@ -160,12 +193,22 @@ mod tests {
         let job = JobId::new(1_764_000_000_000, &[9; 10]);
         assert_eq!(job.to_string().parse(), Ok(job));
         assert_eq!(JobId::of_bytes(&job.bytes()), Some(job));
-        let occurrence =
-            Occurrence { job, incarnation: 1, kind: RunKind::Scheduled, request: None, nominal_ms: 0 };
+        let occurrence = Occurrence {
+            job,
+            incarnation: 1,
+            kind: RunKind::Scheduled,
+            request: None,
+            nominal_ms: 0,
+        };
         let run = RunId::of(occurrence);
         assert_eq!(run.to_string().parse(), Ok(run));
         assert_eq!(run.to_string().len(), 32);
-        for bad in ["", "xyz", "ABCDEFABCDEFABCDEFABCDEFABCDEFAB", "+0000000000000000000000000000000"] {
+        for bad in [
+            "",
+            "xyz",
+            "ABCDEFABCDEFABCDEFABCDEFABCDEFAB",
+            "+0000000000000000000000000000000",
+        ] {
             assert_eq!(bad.parse::<RunId>(), Err(NotAnId), "{bad}");
         }
     }

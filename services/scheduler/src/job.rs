@@ -105,7 +105,10 @@ impl Job {
     pub(crate) fn load(record: &JobRecord, state: Option<&JobStateRecord>, zones: &Zones) -> Self {
         let (name, plan) = match &record.spec {
             Some(spec) => {
-                let origin = Origin { zones, anchor_ms: record.anchor_unix_ms };
+                let origin = Origin {
+                    zones,
+                    anchor_ms: record.anchor_unix_ms,
+                };
                 let plan = match Spec::check(spec, origin) {
                     Ok(spec) => Plan::Sound(Box::new(Sound::from(&spec))),
                     Err(error) => Plan::Broken(error.message),
@@ -114,7 +117,11 @@ impl Job {
             }
             None => (String::new(), Plan::Broken("its record has no spec".to_owned())),
         };
-        let plan = if state.is_some() { plan } else { Plan::Broken("its state record is missing".to_owned()) };
+        let plan = if state.is_some() {
+            plan
+        } else {
+            Plan::Broken("its state record is missing".to_owned())
+        };
         Self {
             incarnation: record.incarnation,
             owner: record.owner.as_str().into(),
@@ -169,7 +176,11 @@ impl Job {
         }
         let finished = if fixed_delay { self.finished_ms() } else { i64::MIN };
         let one_shot = matches!(sound.schedule, Schedule::At(_));
-        let after = self.state.cursor_ms.max(finished).max(if one_shot || fixed_delay { i64::MIN } else { now_ms });
+        let after = self
+            .state
+            .cursor_ms
+            .max(finished)
+            .max(if one_shot || fixed_delay { i64::MIN } else { now_ms });
         crate::admission::next_ms(&sound.schedule, after)
     }
 
@@ -185,7 +196,10 @@ impl Job {
         }
         if let Some(quarantine) = state.quarantine {
             let until = Timestamp::from_millisecond(quarantine.until_ms).unwrap_or_default();
-            return (Phase::Quarantined, format!("{} failures in a row; one try at {until}", state.failures));
+            return (
+                Phase::Quarantined,
+                format!("{} failures in a row; one try at {until}", state.failures),
+            );
         }
         if let Some(reason) = &state.pause {
             return (Phase::Paused, reason.clone());
@@ -210,7 +224,10 @@ impl Job {
         let state = &mut self.state;
         state.active.retain(|one| one.run != at.run);
         let (quarantine_after, one_shot) = match &self.plan {
-            Plan::Sound(sound) => (sound.policy.quarantine_after, matches!(sound.schedule, Schedule::At(_))),
+            Plan::Sound(sound) => (
+                sound.policy.quarantine_after,
+                matches!(sound.schedule, Schedule::At(_)),
+            ),
             Plan::Broken(_) => (u32::MAX, true),
         };
         match last.state {
@@ -245,7 +262,12 @@ impl Job {
 
 impl Last {
     pub(crate) fn new(at_ms: i64, finished_ms: i64, state: RunState, error: &str) -> Self {
-        Self { at_ms, finished_ms, state, error: error.chars().take(MAX_ERROR_CHARS).collect() }
+        Self {
+            at_ms,
+            finished_ms,
+            state,
+            error: error.chars().take(MAX_ERROR_CHARS).collect(),
+        }
     }
 
     pub(crate) const fn duration_ms(&self) -> i64 {
@@ -317,7 +339,10 @@ mod tests {
         let sound = Sound {
             schedule: Schedule::Every(schedule),
             kind: WorkKind::AgentTurn,
-            policy: Policy { quarantine_after, ..Policy::default() },
+            policy: Policy {
+                quarantine_after,
+                ..Policy::default()
+            },
             disabled: false,
             delete_after_run: false,
         };
@@ -327,7 +352,10 @@ mod tests {
     }
 
     fn end(job: &mut Job, kind: RunKind, state: RunState, at_ms: i64) {
-        let at = RunRef { admitted_ms: at_ms, run: format!("{at_ms:032x}").parse().unwrap() };
+        let at = RunRef {
+            admitted_ms: at_ms,
+            run: format!("{at_ms:032x}").parse().unwrap(),
+        };
         job.ended(at, kind, Last::new(at_ms, at_ms, state, ""));
     }
 
@@ -339,16 +367,44 @@ mod tests {
         end(&mut job, RunKind::Scheduled, RunState::Cancelled, 2);
         assert_eq!(job.hold(), None);
         end(&mut job, RunKind::Scheduled, RunState::Stuck, 3);
-        assert_eq!(job.state.quarantine, Some(Quarantine { until_ms: 3 + HOUR, level: 0 }));
-        assert_eq!((job.hold(), job.phase().0), (Some(SkipReason::Quarantined), Phase::Quarantined));
+        assert_eq!(
+            job.state.quarantine,
+            Some(Quarantine {
+                until_ms: 3 + HOUR,
+                level: 0
+            })
+        );
+        assert_eq!(
+            (job.hold(), job.phase().0),
+            (Some(SkipReason::Quarantined), Phase::Quarantined)
+        );
         end(&mut job, RunKind::Manual, RunState::Failed, 4);
-        assert_eq!(job.state.quarantine.map(|q| q.level), Some(0), "only a probe makes it longer");
+        assert_eq!(
+            job.state.quarantine.map(|q| q.level),
+            Some(0),
+            "only a probe makes it longer"
+        );
         end(&mut job, RunKind::Probe, RunState::TimedOut, 5);
-        assert_eq!(job.state.quarantine, Some(Quarantine { until_ms: 5 + 2 * HOUR, level: 1 }));
+        assert_eq!(
+            job.state.quarantine,
+            Some(Quarantine {
+                until_ms: 5 + 2 * HOUR,
+                level: 1
+            })
+        );
         end(&mut job, RunKind::Probe, RunState::Cancelled, 6);
-        assert_eq!(job.state.quarantine, Some(Quarantine { until_ms: 6 + 2 * HOUR, level: 1 }));
+        assert_eq!(
+            job.state.quarantine,
+            Some(Quarantine {
+                until_ms: 6 + 2 * HOUR,
+                level: 1
+            })
+        );
         end(&mut job, RunKind::Probe, RunState::Succeeded, 7);
-        assert_eq!((job.state.quarantine, job.state.failures, job.phase().0), (None, 0, Phase::Succeeded));
+        assert_eq!(
+            (job.state.quarantine, job.state.failures, job.phase().0),
+            (None, 0, Phase::Succeeded)
+        );
     }
 
     #[test]
@@ -357,14 +413,21 @@ mod tests {
         end(&mut job, RunKind::Scheduled, RunState::Failed, 1);
         end(&mut job, RunKind::Manual, RunState::Succeeded, 2);
         job.state.pause = Some("because".to_owned());
-        job.state.active.push(RunRef { admitted_ms: 9, run: "000000000000000000000000000000aa".parse().unwrap() });
+        job.state.active.push(RunRef {
+            admitted_ms: 9,
+            run: "000000000000000000000000000000aa".parse().unwrap(),
+        });
         job.state.cursor_ms = 77;
         assert_eq!(State::of_record(&job.state.record()), job.state);
     }
 
     #[test]
     fn records_that_make_no_sense_make_broken_jobs() {
-        let record = JobRecord { job_id: "x".into(), owner: "owner".into(), ..JobRecord::default() };
+        let record = JobRecord {
+            job_id: "x".into(),
+            owner: "owner".into(),
+            ..JobRecord::default()
+        };
         let job = Job::load(&record, Some(&JobStateRecord::default()), &Zones::bundled());
         assert!(job.sound().is_none());
         assert_eq!(job.phase().0, Phase::Quarantined);

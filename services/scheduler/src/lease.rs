@@ -81,7 +81,12 @@ pub enum Expiry {
 
 impl Default for Lease {
     fn default() -> Self {
-        Self { attempt: 1, durable: 0, state: State::Free, accepted: Vec::new() }
+        Self {
+            attempt: 1,
+            durable: 0,
+            state: State::Free,
+            accepted: Vec::new(),
+        }
     }
 }
 
@@ -89,7 +94,14 @@ impl Lease {
     /// As read from the store: `held` if its record says that a worker has it. The worker has a whole lease to
     /// come back, and `left_ms` of its timeout.
     #[must_use]
-    pub fn restored(attempt: u32, accepted: Vec<u32>, held: bool, left_ms: i64, now_ms: i64, times: Times) -> Self {
+    pub fn restored(
+        attempt: u32,
+        accepted: Vec<u32>,
+        held: bool,
+        left_ms: i64,
+        now_ms: i64,
+        times: Times,
+    ) -> Self {
         let state = if held {
             State::Held(Held {
                 stream: None,
@@ -104,7 +116,12 @@ impl Lease {
         };
         let attempt = attempt.max(1);
         let durable = if held { attempt } else { attempt - 1 };
-        Self { attempt, durable, state, accepted }
+        Self {
+            attempt,
+            durable,
+            state,
+            accepted,
+        }
     }
 
     /// The attempt, from 1: the fence.
@@ -179,9 +196,13 @@ impl Lease {
             return Err(Guard::FenceDurable);
         }
         match &mut self.state {
-            State::Held(Held { stream: Some(stream), sent, until_ms, deadline_ms, .. })
-                if self.attempt == attempt && !*sent =>
-            {
+            State::Held(Held {
+                stream: Some(stream),
+                sent,
+                until_ms,
+                deadline_ms,
+                ..
+            }) if self.attempt == attempt && !*sent => {
                 *sent = true;
                 *until_ms = now_ms + times.lease_ms;
                 *deadline_ms = now_ms.saturating_add(timeout_ms);
@@ -263,7 +284,9 @@ impl Lease {
     /// Asks the worker to stop. `None`: no worker has it. `Some(None)`: it has not left the house or its worker
     /// is away.
     pub fn cancel(&mut self, now_ms: i64, times: Times) -> Option<Option<u64>> {
-        let State::Held(held) = &mut self.state else { return None };
+        let State::Held(held) = &mut self.state else {
+            return None;
+        };
         if held.answer_by_ms.is_none() {
             held.answer_by_ms = Some(now_ms + times.cancel_ms);
         }
@@ -273,7 +296,9 @@ impl Lease {
     /// When [`Self::expired`] has something to say at the earliest.
     #[must_use]
     pub fn next_ms(&self) -> Option<i64> {
-        let held = self.held().filter(|held| held.sent || held.answer_by_ms.is_some())?;
+        let held = self
+            .held()
+            .filter(|held| held.sent || held.answer_by_ms.is_some())?;
         let asked = held.answer_by_ms.unwrap_or(held.deadline_ms);
         Some(held.until_ms.min(asked))
     }
@@ -298,7 +323,10 @@ impl Lease {
 mod tests {
     use super::*;
 
-    const TIMES: Times = Times { lease_ms: 30, cancel_ms: 10 };
+    const TIMES: Times = Times {
+        lease_ms: 30,
+        cancel_ms: 10,
+    };
     const ALL: Guards = Guards::all();
 
     fn running() -> Lease {
@@ -330,7 +358,10 @@ mod tests {
         assert!(lease.renew(7, 1, false, 90, TIMES));
         assert_eq!(lease.expired(ALL, 100), Some(Expiry::TimedOut));
         assert_eq!(lease.cancel(100, TIMES), Some(Some(7)));
-        assert_eq!((lease.expired(ALL, 109), lease.expired(ALL, 110)), (None, Some(Expiry::Unanswered)));
+        assert_eq!(
+            (lease.expired(ALL, 109), lease.expired(ALL, 110)),
+            (None, Some(Expiry::Unanswered))
+        );
     }
 
     #[test]
@@ -364,10 +395,17 @@ mod tests {
         let mut lease = Lease::restored(2, vec![1], true, 60, 1_000, TIMES);
         assert!(lease.moved(2, Some(4)) && !lease.moved(1, Some(4)));
         assert!(lease.renew(4, 2, true, 1_020, TIMES));
-        assert_eq!((lease.expired(ALL, 1_049), lease.expired(ALL, 1_050)), (None, Some(Expiry::Lost)));
+        assert_eq!(
+            (lease.expired(ALL, 1_049), lease.expired(ALL, 1_050)),
+            (None, Some(Expiry::Lost))
+        );
         assert_eq!(lease.finish(ALL, 1), Verdict::Repeated { accepted: true });
         let mut free = Lease::restored(2, vec![1], false, 60, 1_000, TIMES);
         assert!(free.take(1));
-        assert_eq!(free.send(ALL, 2, 0, 9, TIMES), Err(Guard::FenceDurable), "the record says pending");
+        assert_eq!(
+            free.send(ALL, 2, 0, 9, TIMES),
+            Err(Guard::FenceDurable),
+            "the record says pending"
+        );
     }
 }

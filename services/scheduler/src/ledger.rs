@@ -117,7 +117,10 @@ impl Ledger {
             return;
         }
         let Some(sound) = job.sound() else { return };
-        let times = Times { lease_ms: self.config.lease_ms, cancel_ms: self.config.cancel_ms };
+        let times = Times {
+            lease_ms: self.config.lease_ms,
+            cancel_ms: self.config.cancel_ms,
+        };
         let Some(run) = Run::load(record, id, sound.kind, sound.policy.timeout_ms, now, times) else {
             return tracing::error!(job = %id, run = record.run_id, "this run's record is invalid: it is left out");
         };
@@ -147,22 +150,37 @@ impl Ledger {
         };
         let delayed = self.delayed.first().map(|(at, _)| at - now.wall_ms);
         let expiry = self.expiries.first().map(|(at, _)| at - now.mono_ms);
-        let mint = self.ready.values().any(|runs| !runs.is_empty()).then(|| self.mint.wait_ms(now.mono_ms)).flatten();
+        let mint = self
+            .ready
+            .values()
+            .any(|runs| !runs.is_empty())
+            .then(|| self.mint.wait_ms(now.mono_ms))
+            .flatten();
         let waits = [due, delayed, expiry, mint];
-        waits.into_iter().flatten().min().unwrap_or(most_ms).clamp(0, most_ms)
+        waits
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(most_ms)
+            .clamp(0, most_ms)
     }
 
     fn times(&self) -> Times {
-        Times { lease_ms: self.config.lease_ms, cancel_ms: self.config.cancel_ms }
+        Times {
+            lease_ms: self.config.lease_ms,
+            cancel_ms: self.config.cancel_ms,
+        }
     }
 
     fn index(&mut self, id: JobId, job: &Job) {
-        self.names.insert((Arc::clone(&job.owner), Arc::clone(&job.name)), id);
+        self.names
+            .insert((Arc::clone(&job.owner), Arc::clone(&job.name)), id);
         *self.owners.entry(Arc::clone(&job.owner)).or_insert(0) += 1;
     }
 
     fn unindex(&mut self, job: &Job) {
-        self.names.remove(&(Arc::clone(&job.owner), Arc::clone(&job.name)));
+        self.names
+            .remove(&(Arc::clone(&job.owner), Arc::clone(&job.name)));
         if let Some(count) = self.owners.get_mut(&job.owner) {
             *count -= 1;
             if *count == 0 {
@@ -188,7 +206,9 @@ impl Ledger {
 
     /// Keeps a run's place among the leases.
     fn watch(&mut self, run_id: RunId) {
-        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let Some(run) = self.runs.get_mut(&run_id) else {
+            return;
+        };
         let next = run.lease.next_ms().filter(|_| run.end.is_none());
         if run.expiry_ms == next {
             return;
@@ -204,7 +224,9 @@ impl Ledger {
 
     /// Takes a run out of wherever it waits.
     fn unqueue(&mut self, run_id: RunId) {
-        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let Some(run) = self.runs.get_mut(&run_id) else {
+            return;
+        };
         match run.place {
             Place::None => {}
             Place::Delayed => {
@@ -225,7 +247,9 @@ impl Ledger {
         let Some(sound) = job.sound() else { return };
         let at_once = sound.policy.overlap.at_once();
         let runs = || job.state.active.iter().filter_map(|at| self.runs.get(&at.run));
-        let taken = runs().filter(|run| !run.lease.is_free() || run.place == Place::Ready).count();
+        let taken = runs()
+            .filter(|run| !run.lease.is_free() || run.place == Place::Ready)
+            .count();
         let mut free: Vec<_> = runs()
             .filter(|run| run.lease.is_free() && run.place == Place::None)
             .map(|run| (run.nominal_ms, run.id()))
@@ -233,14 +257,19 @@ impl Ledger {
         free.sort_unstable();
         let mut room = at_once.saturating_sub(taken);
         for (nominal_ms, run_id) in free {
-            let Some(run) = self.runs.get_mut(&run_id) else { continue };
+            let Some(run) = self.runs.get_mut(&run_id) else {
+                continue;
+            };
             if run.not_before_ms > now.wall_ms {
                 run.place = Place::Delayed;
                 self.delayed.insert((run.not_before_ms, run_id));
             } else if room > 0 {
                 room -= 1;
                 run.place = Place::Ready;
-                self.ready.entry(run.work as i32).or_default().insert((nominal_ms, run_id));
+                self.ready
+                    .entry(run.work as i32)
+                    .or_default()
+                    .insert((nominal_ms, run_id));
             }
         }
     }
@@ -248,7 +277,9 @@ impl Ledger {
     /// Ends a run. Its job's health follows, and what waited for its end.
     fn end(&mut self, run_id: RunId, mut end: crate::run::End, now: Now) {
         self.unqueue(run_id);
-        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let Some(run) = self.runs.get_mut(&run_id) else {
+            return;
+        };
         if run.end.is_some() {
             return;
         }
@@ -259,15 +290,27 @@ impl Ledger {
         }
         run.lease.end();
         end.finished_ms = now.wall_ms.max(run.at.admitted_ms);
-        let began_ms = if run.started_ms == 0 { run.at.admitted_ms } else { run.started_ms };
+        let began_ms = if run.started_ms == 0 {
+            run.at.admitted_ms
+        } else {
+            run.started_ms
+        };
         let (id, at, kind) = (run.job, run.at, run.kind);
         let job = self.jobs.get_mut(&id);
-        let expected_ms = job.as_ref().and_then(|job| job.sound()).and_then(|sound| sound.policy.expected_ms);
+        let expected_ms = job
+            .as_ref()
+            .and_then(|job| job.sound())
+            .and_then(|sound| sound.policy.expected_ms);
         end.slow = run.started_ms != 0 && expected_ms.is_some_and(|most| end.finished_ms - began_ms > most);
         let state = end.state;
         let last = crate::job::Last::new(began_ms, end.finished_ms, state, &end.error);
         run.end = Some(Box::new(end));
-        self.figures.run_ended(&run.job_name, state_name(state), now.wall_ms, state == RunState::Succeeded);
+        self.figures.run_ended(
+            &run.job_name,
+            state_name(state),
+            now.wall_ms,
+            state == RunState::Succeeded,
+        );
         self.watch(run_id);
         self.changes.run(id, run_id);
         self.changes.effect(Effect::Forget(run_id));

@@ -20,8 +20,8 @@ mod grpc;
 pub mod guard;
 mod id;
 mod job;
-mod ledger;
 pub mod lease;
+mod ledger;
 mod mint;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
@@ -136,7 +136,14 @@ pub fn assemble(deps: Deps, config: Config, minter: Arc<dyn Minter>) -> Built {
     let routes = Routes::new(JobServiceServer::new(api.clone()))
         .add_service(RunServiceServer::new(api))
         .add_service(WorkServiceServer::new(work));
-    let pruner = Pruner { store: deps.store, clock: deps.clock, engine: handle, config, jobs, rest: None };
+    let pruner = Pruner {
+        store: deps.store,
+        clock: deps.clock,
+        engine: handle,
+        config,
+        jobs,
+        rest: None,
+    };
     let drain = deps.drain;
     let run = Box::pin(async move {
         let pruning = tokio::spawn(pruner.run(drain.clone()));

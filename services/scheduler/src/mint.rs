@@ -50,7 +50,9 @@ impl IdentityMinter {
 #[tonic::async_trait]
 impl Minter for IdentityMinter {
     async fn mint(&self, subject: JobSubject) -> Result<Vec<u8>, MintError> {
-        let request = MintRequest { subject: Some(Subject::Job(subject)) };
+        let request = MintRequest {
+            subject: Some(Subject::Job(subject)),
+        };
         let mut client = self.0.clone();
         match client.mint(request).await {
             Ok(response) => Ok(response.into_inner().assertion),
@@ -62,9 +64,14 @@ impl Minter for IdentityMinter {
 /// Only a decision of identity ends a run; whatever may pass is waited for.
 fn refusal(error: &Error) -> MintError {
     match error.code {
-        Code::FailedPrecondition | Code::PermissionDenied if error.reason == OWNER_REVOKED => MintError::OwnerRevoked,
+        Code::FailedPrecondition | Code::PermissionDenied if error.reason == OWNER_REVOKED => {
+            MintError::OwnerRevoked
+        }
         Code::FailedPrecondition | Code::PermissionDenied | Code::InvalidArgument | Code::NotFound => {
-            MintError::Refused { reason: error.reason.to_string(), message: error.message.clone() }
+            MintError::Refused {
+                reason: error.reason.to_string(),
+                message: error.message.clone(),
+            }
         }
         _ => MintError::Unavailable(error.message.clone()),
     }
@@ -78,9 +85,20 @@ mod tests {
     fn only_decisions_are_final() {
         let of = |code, reason: &'static str| refusal(&Error::new(code, reason, "m"));
         assert_eq!(of(Code::PermissionDenied, OWNER_REVOKED), MintError::OwnerRevoked);
-        assert_eq!(of(Code::FailedPrecondition, OWNER_REVOKED), MintError::OwnerRevoked);
-        assert!(matches!(of(Code::PermissionDenied, "presenter"), MintError::Refused { .. }));
-        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Internal, Code::Unauthenticated] {
+        assert_eq!(
+            of(Code::FailedPrecondition, OWNER_REVOKED),
+            MintError::OwnerRevoked
+        );
+        assert!(matches!(
+            of(Code::PermissionDenied, "presenter"),
+            MintError::Refused { .. }
+        ));
+        for code in [
+            Code::Unavailable,
+            Code::DeadlineExceeded,
+            Code::Internal,
+            Code::Unauthenticated,
+        ] {
             assert_eq!(of(code, OWNER_REVOKED), MintError::Unavailable("m".into()));
         }
     }

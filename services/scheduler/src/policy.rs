@@ -111,7 +111,11 @@ impl Default for Policy {
             jitter_ms: 0,
             timeout_ms: HOUR,
             expected_ms: None,
-            retry: Retry { attempts: 1, backoff_ms: 30_000, max_backoff_ms: HOUR },
+            retry: Retry {
+                attempts: 1,
+                backoff_ms: 30_000,
+                max_backoff_ms: HOUR,
+            },
             on_stuck: OnStuck::Fail,
             quarantine_after: 5,
             keep_runs: 200,
@@ -124,7 +128,9 @@ impl Retry {
     /// The wait before the attempt after `attempt`: full jitter on a doubling backoff. `random` is uniform.
     #[must_use]
     pub fn wait_ms(&self, attempt: u32, random: u64) -> i64 {
-        let doubled = self.backoff_ms.saturating_mul(1_i64 << attempt.saturating_sub(1).min(32));
+        let doubled = self
+            .backoff_ms
+            .saturating_mul(1_i64 << attempt.saturating_sub(1).min(32));
         let most = doubled.min(self.max_backoff_ms).max(0).unsigned_abs();
         i64::try_from(random % (most + 1)).unwrap_or(i64::MAX)
     }
@@ -157,7 +163,11 @@ mod tests {
 
     #[test]
     fn the_ladder_doubles_to_its_cap_and_jitter_is_full() {
-        let retry = Retry { attempts: 9, backoff_ms: 1_000, max_backoff_ms: 5_000 };
+        let retry = Retry {
+            attempts: 9,
+            backoff_ms: 1_000,
+            max_backoff_ms: 5_000,
+        };
         assert_eq!(retry.wait_ms(1, 0), 0);
         assert_eq!(retry.wait_ms(1, 1_000), 1_000);
         assert_eq!(retry.wait_ms(1, 1_001), 0);
@@ -168,7 +178,10 @@ mod tests {
 
     #[test]
     fn quarantine_grows_to_a_day() {
-        assert_eq!([0, 1, 4, 5, 99].map(quarantine_ms), [HOUR, 2 * HOUR, 16 * HOUR, DAY, DAY]);
+        assert_eq!(
+            [0, 1, 4, 5, 99].map(quarantine_ms),
+            [HOUR, 2 * HOUR, 16 * HOUR, DAY, DAY]
+        );
     }
 
     #[test]

@@ -54,11 +54,22 @@ impl Pruner {
 
     /// Removes the runs of a job that are too many.
     pub(crate) async fn job(&mut self, job: JobId) -> Result<(), Error> {
-        let Some(retention) = self.retention(job).await else { return Ok(()) };
+        let Some(retention) = self.retention(job).await else {
+            return Ok(());
+        };
         let (mut kept, mut surplus) = (0, Vec::new());
         let mut range = Some(Kind::RunByJob.range_of([job.bytes()]));
         while let Some(rest) = range {
-            let page = self.store.scan(rest, Page { limit: 1_000, reverse: true }).await?;
+            let page = self
+                .store
+                .scan(
+                    rest,
+                    Page {
+                        limit: 1_000,
+                        reverse: true,
+                    },
+                )
+                .await?;
             for at in page.entries.iter().filter_map(|entry| RunRef::of_key(&entry.key)) {
                 kept += 1;
                 if kept > retention.keep_runs && !retention.keeps(at.run) {
@@ -81,13 +92,17 @@ impl Pruner {
             let (Some(at), Ok(record)) = (RunRef::of_key(&entry.key), RunRecord::decode(entry.value)) else {
                 continue;
             };
-            let Ok(job) = record.job_id.parse::<JobId>() else { continue };
+            let Ok(job) = record.job_id.parse::<JobId>() else {
+                continue;
+            };
             let age_ms = now_ms - record.finished_at_unix_ms;
             if !has_ended(&record) || age_ms < MIN_KEEP_MS {
                 continue;
             }
             // Of a deleted job: its tombstone's matter.
-            let Some(retention) = self.retention(job).await else { continue };
+            let Some(retention) = self.retention(job).await else {
+                continue;
+            };
             if age_ms > retention.keep_ms && !retention.keeps(at.run) {
                 self.remove(job, &[at]).await?;
             }
@@ -104,13 +119,21 @@ impl Pruner {
                 let mut range = Some(Kind::RunByJob.range_of([job.bytes()]));
                 while let Some(rest) = range {
                     let page = self.store.scan(rest, Page::first(PER_TXN)).await?;
-                    let runs: Vec<_> = page.entries.iter().filter_map(|entry| RunRef::of_key(&entry.key)).collect();
+                    let runs: Vec<_> = page
+                        .entries
+                        .iter()
+                        .filter_map(|entry| RunRef::of_key(&entry.key))
+                        .collect();
                     self.remove(job, &runs).await?;
                     range = page.next;
                 }
             }
             if let Ok(tombstone) = TombstoneRecord::decode(entry.value) {
-                tracing::info!(job = tombstone.job_id, name = tombstone.name, "a deleted job is forgotten");
+                tracing::info!(
+                    job = tombstone.job_id,
+                    name = tombstone.name,
+                    "a deleted job is forgotten"
+                );
             }
             self.store.commit(Txn::new().delete(entry.key)).await?;
         }
@@ -118,13 +141,19 @@ impl Pruner {
     }
 
     async fn retention(&self, job: JobId) -> Option<Retention> {
-        self.engine.ask(move |ledger, _| ledger.retention(job)).await.ok().flatten()
+        self.engine
+            .ask(move |ledger, _| ledger.retention(job))
+            .await
+            .ok()
+            .flatten()
     }
 
     async fn remove(&self, job: JobId, runs: &[RunRef]) -> Result<(), Error> {
         for some in runs.chunks(PER_TXN) {
             let mut txn = Txn::new();
-            some.iter().flat_map(|at| delete_run(*at, job)).for_each(|op: Op| txn.push_then(op));
+            some.iter()
+                .flat_map(|at| delete_run(*at, job))
+                .for_each(|op: Op| txn.push_then(op));
             self.store.commit(txn).await?;
         }
         Ok(())

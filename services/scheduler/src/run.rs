@@ -69,7 +69,12 @@ pub(crate) struct End {
 
 impl End {
     pub(crate) fn new(state: RunState, reason: &str, error: &str) -> Self {
-        Self { state, reason: reason.to_owned(), error: error.to_owned(), ..Self::default() }
+        Self {
+            state,
+            reason: reason.to_owned(),
+            error: error.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// What a worker says about the end, cut to its bounds.
@@ -132,7 +137,11 @@ impl Run {
             skipped_until_unix_ms: 0,
             owner: self.owner.to_string(),
             not_before_unix_ms: self.not_before_ms,
-            instance: self.lease.held().map(|_| self.instance.to_string()).unwrap_or_default(),
+            instance: self
+                .lease
+                .held()
+                .map(|_| self.instance.to_string())
+                .unwrap_or_default(),
             interruptions: self.interruptions,
             accepted_attempts: self.lease.accepted().to_vec(),
             cancel_reason: self.cancel.clone().unwrap_or_default(),
@@ -141,7 +150,14 @@ impl Run {
     }
 
     /// A run of its record; `None` for one that has ended or names nothing.
-    pub(crate) fn load(record: &RunRecord, job: JobId, work: WorkKind, timeout_ms: i64, now: Now, times: Times) -> Option<Self> {
+    pub(crate) fn load(
+        record: &RunRecord,
+        job: JobId,
+        work: WorkKind,
+        timeout_ms: i64,
+        now: Now,
+        times: Times,
+    ) -> Option<Self> {
         let state = RunState::try_from(record.state).ok()?;
         let held = match state {
             RunState::Pending => false,
@@ -149,7 +165,10 @@ impl Run {
             _ => return None,
         };
         let run: RunId = record.run_id.parse().ok()?;
-        let used_ms = now.wall_ms.saturating_sub(record.started_at_unix_ms).clamp(0, timeout_ms);
+        let used_ms = now
+            .wall_ms
+            .saturating_sub(record.started_at_unix_ms)
+            .clamp(0, timeout_ms);
         let mut lease = Lease::restored(
             record.attempt,
             record.accepted_attempts.clone(),
@@ -158,12 +177,17 @@ impl Run {
             now.mono_ms,
             times,
         );
-        let cancel = Some(&record.cancel_reason).filter(|reason| !reason.is_empty()).cloned();
+        let cancel = Some(&record.cancel_reason)
+            .filter(|reason| !reason.is_empty())
+            .cloned();
         if cancel.is_some() {
             lease.cancel(now.mono_ms, times);
         }
         Some(Self {
-            at: RunRef { admitted_ms: record.admitted_at_unix_ms, run },
+            at: RunRef {
+                admitted_ms: record.admitted_at_unix_ms,
+                run,
+            },
             job,
             incarnation: record.incarnation,
             owner: record.owner.as_str().into(),

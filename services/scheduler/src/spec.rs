@@ -50,7 +50,13 @@ impl Spec {
         session(&spec.target, "spec.target")?;
         delivery(spec.delivery.as_ref())?;
         let policy = policy(spec.policy.as_ref())?;
-        Ok(Self { schedule, kind, policy, warnings, proto: spec.clone() })
+        Ok(Self {
+            schedule,
+            kind,
+            policy,
+            warnings,
+            proto: spec.clone(),
+        })
     }
 }
 
@@ -61,7 +67,8 @@ pub(crate) fn session(text: &str, field: &str) -> Result<SessionKey, Error> {
     }
     match SessionKey::parse(text) {
         Ok(SessionKey::Run { .. }) => {
-            Err(Error::invalid(field, "a run's session ends with the run").hint("use `main` or a chat's session"))
+            Err(Error::invalid(field, "a run's session ends with the run")
+                .hint("use `main` or a chat's session"))
         }
         Ok(key) => Ok(key),
         Err(error) => Err(Error::invalid(field, error.to_string())
@@ -74,7 +81,11 @@ pub(crate) fn resolved_delivery(spec: &proto::JobSpec) -> proto::Delivery {
     let to = match spec.delivery.as_ref().and_then(|delivery| delivery.to.as_ref()) {
         Some(delivery::To::Session(to)) => session_delivery(&to.session),
         Some(other) => other.clone(),
-        None if matches!(spec.payload.as_ref().map(|p| &p.kind), Some(Some(payload::Kind::SystemEvent(_)))) => {
+        None if matches!(
+            spec.payload.as_ref().map(|p| &p.kind),
+            Some(Some(payload::Kind::SystemEvent(_)))
+        ) =>
+        {
             delivery::To::None(proto::NoDelivery {})
         }
         None => session_delivery(&spec.target),
@@ -91,7 +102,10 @@ fn session_delivery(text: &str) -> delivery::To {
 fn name(name: &str) -> Result<(), Error> {
     let chars = name.chars().count();
     if chars == 0 || chars > MAX_NAME_CHARS {
-        return Err(Error::invalid("spec.name", format!("a name has 1 to {MAX_NAME_CHARS} characters, not {chars}")));
+        return Err(Error::invalid(
+            "spec.name",
+            format!("a name has 1 to {MAX_NAME_CHARS} characters, not {chars}"),
+        ));
     }
     if name.trim() != name || printable(name, MAX_NAME_CHARS) != name {
         let message = "a name has no control characters, and no blanks around it";
@@ -112,7 +126,12 @@ fn payload(payload: Option<&proto::Payload>) -> Result<proto::WorkKind, Error> {
                 return Err(too_long("spec.payload.agent_turn.backend", 128));
             }
             if let Some(timeout) = &turn.timeout {
-                between("spec.payload.agent_turn.timeout", duration_ms(timeout), SECOND, 7 * DAY)?;
+                between(
+                    "spec.payload.agent_turn.timeout",
+                    duration_ms(timeout),
+                    SECOND,
+                    7 * DAY,
+                )?;
             }
             Ok(proto::WorkKind::AgentTurn)
         }
@@ -127,7 +146,11 @@ fn text(text: &str, field: &str) -> Result<(), Error> {
     if text.is_empty() {
         return Err(Error::invalid(field, "the text is empty"));
     }
-    if text.len() > MAX_TEXT_BYTES { Err(too_long(field, MAX_TEXT_BYTES)) } else { Ok(()) }
+    if text.len() > MAX_TEXT_BYTES {
+        Err(too_long(field, MAX_TEXT_BYTES))
+    } else {
+        Ok(())
+    }
 }
 
 fn delivery(delivery: Option<&proto::Delivery>) -> Result<(), Error> {
@@ -139,13 +162,22 @@ fn delivery(delivery: Option<&proto::Delivery>) -> Result<(), Error> {
 }
 
 fn unavailable(field: &str, what: &str) -> Error {
-    Error::new(Code::Unimplemented, "not_available_yet", format!("{what} of jobs are not available yet"))
-        .field(field)
-        .hint("use an agent turn (--message TEXT) or a system event (--event TEXT)")
+    Error::new(
+        Code::Unimplemented,
+        "not_available_yet",
+        format!("{what} of jobs are not available yet"),
+    )
+    .field(field)
+    .hint("use an agent turn (--message TEXT) or a system event (--event TEXT)")
 }
 
 fn too_long(field: &str, bytes: usize) -> Error {
-    Error::new(Code::InvalidArgument, "too_long", format!("longer than {bytes} bytes")).field(field)
+    Error::new(
+        Code::InvalidArgument,
+        "too_long",
+        format!("longer than {bytes} bytes"),
+    )
+    .field(field)
 }
 
 fn between(field: &str, ms: i64, least: i64, most: i64) -> Result<i64, Error> {
@@ -161,7 +193,9 @@ fn policy(policy: Option<&proto::Policy>) -> Result<Policy, Error> {
     let Some(policy) = policy else { return Ok(default) };
     let ms = |field: &str, value: &Option<prost_types::Duration>, least, most| {
         let value = value.as_ref().map(duration_ms);
-        value.map(|value| between(&format!("spec.policy.{field}"), value, least, most)).transpose()
+        value
+            .map(|value| between(&format!("spec.policy.{field}"), value, least, most))
+            .transpose()
     };
     let catch_up = policy.catch_up.unwrap_or_default();
     let retry = policy.retry.unwrap_or_default();
@@ -201,7 +235,9 @@ fn catch_up_mode(catch_up: &proto::CatchUp) -> Result<CatchUp, Error> {
     Ok(match catch_up.mode() {
         proto::CatchUpMode::Last => CatchUp::Last,
         proto::CatchUpMode::Skip => CatchUp::Skip,
-        proto::CatchUpMode::All => CatchUp::All { max: if max == 0 { MAX_CATCH_UP } else { max } },
+        proto::CatchUpMode::All => CatchUp::All {
+            max: if max == 0 { MAX_CATCH_UP } else { max },
+        },
         proto::CatchUpMode::Unspecified => known("catch_up.mode", catch_up.mode, CatchUp::Last)?,
     })
 }
@@ -226,7 +262,10 @@ fn known<T>(field: &str, value: i32, default: T) -> Result<T, Error> {
     if value == 0 {
         return Ok(default);
     }
-    Err(Error::invalid(format!("spec.policy.{field}"), format!("{value} is not known here")))
+    Err(Error::invalid(
+        format!("spec.policy.{field}"),
+        format!("{value} is not known here"),
+    ))
 }
 
 fn at_most(field: &str, value: u32, most: u32) -> Result<u32, Error> {

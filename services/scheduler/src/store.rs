@@ -37,11 +37,17 @@ pub(crate) struct RunRef {
 
 impl RunRef {
     pub(crate) fn record(self) -> RunRefRecord {
-        RunRefRecord { admitted_at_unix_ms: self.admitted_ms, run_id: self.run.bytes().to_vec() }
+        RunRefRecord {
+            admitted_at_unix_ms: self.admitted_ms,
+            run_id: self.run.bytes().to_vec(),
+        }
     }
 
     pub(crate) fn of_record(record: &RunRefRecord) -> Option<Self> {
-        Some(Self { admitted_ms: record.admitted_at_unix_ms, run: RunId::of_bytes(&record.run_id)? })
+        Some(Self {
+            admitted_ms: record.admitted_at_unix_ms,
+            run: RunId::of_bytes(&record.run_id)?,
+        })
     }
 
     pub(crate) fn key(self) -> Key {
@@ -59,9 +65,14 @@ impl RunRef {
     /// The run of a key of [`Kind::Run`] or [`Kind::RunByJob`].
     pub(crate) fn of_key(key: &Key) -> Option<Self> {
         let parts = parts(key)?;
-        let [.., admitted, run] = parts.as_slice() else { return None };
+        let [.., admitted, run] = parts.as_slice() else {
+            return None;
+        };
         let admitted_ms = i64::try_from(from_be(admitted)?).ok()?;
-        Some(Self { admitted_ms, run: RunId::of_bytes(run)? })
+        Some(Self {
+            admitted_ms,
+            run: RunId::of_bytes(run)?,
+        })
     }
 }
 
@@ -77,7 +88,11 @@ pub(crate) fn put_run(at: RunRef, job: JobId, record: &RunRecord, new: bool) -> 
 
 /// The changes that forget a run.
 pub(crate) fn delete_run(at: RunRef, job: JobId) -> [Op; 3] {
-    [Op::Delete(at.key()), Op::Delete(at.by_id()), Op::Delete(at.by_job(job))]
+    [
+        Op::Delete(at.key()),
+        Op::Delete(at.by_id()),
+        Op::Delete(at.by_job(job)),
+    ]
 }
 
 pub(crate) fn job_key(job: JobId) -> Key {
@@ -99,7 +114,11 @@ pub(crate) fn put_state(job: JobId, record: &JobStateRecord) -> Op {
 /// The changes that delete a job; its runs stay until the tombstone goes.
 pub(crate) fn delete_job(job: JobId, tombstone: &TombstoneRecord) -> [Op; 3] {
     let key = Kind::Tombstone.key([time(tombstone.deleted_at_unix_ms).as_slice(), &job.bytes()]);
-    [Op::Delete(job_key(job)), Op::Delete(state_key(job)), Op::Put(key, tombstone.encode_to_vec().into())]
+    [
+        Op::Delete(job_key(job)),
+        Op::Delete(state_key(job)),
+        Op::Put(key, tombstone.encode_to_vec().into()),
+    ]
 }
 
 /// The job of a key of [`Kind::Job`], [`Kind::State`] or [`Kind::Tombstone`].
@@ -114,7 +133,8 @@ fn time(unix_ms: i64) -> [u8; 8] {
 
 /// Tombstones and runs up to an instant.
 pub(crate) fn up_to(kind: Kind, unix_ms: i64) -> KeyRange {
-    kind.range().ending_at(kind.key([time(unix_ms.saturating_add(1))]))
+    kind.range()
+        .ending_at(kind.key([time(unix_ms.saturating_add(1))]))
 }
 
 /// The record of a job, if it is there and can be read.
@@ -125,8 +145,12 @@ pub(crate) async fn job(store: &Store, job: JobId) -> Result<Option<JobRecord>, 
 
 /// The record of a run, by its id.
 pub(crate) async fn run(store: &Store, run: RunId) -> Result<Option<RunRecord>, Error> {
-    let Some(entry) = store.get(&Kind::RunById.key([run.bytes()])).await? else { return Ok(None) };
-    let Some(admitted_ms) = from_be(&entry.value).and_then(|at| i64::try_from(at).ok()) else { return Ok(None) };
+    let Some(entry) = store.get(&Kind::RunById.key([run.bytes()])).await? else {
+        return Ok(None);
+    };
+    let Some(admitted_ms) = from_be(&entry.value).and_then(|at| i64::try_from(at).ok()) else {
+        return Ok(None);
+    };
     run_at(store, RunRef { admitted_ms, run }).await
 }
 
@@ -140,12 +164,18 @@ pub(crate) async fn run_at(store: &Store, at: RunRef) -> Result<Option<RunRecord
 pub(crate) async fn note_start(store: &Store, now_ms: i64) -> Result<Vec<i64>, Error> {
     let key = Kind::Starts.key::<&[u8]>([]);
     let entry = store.get(&key).await?;
-    let record = entry.and_then(|entry| StartsRecord::decode(entry.value).ok()).unwrap_or_default();
+    let record = entry
+        .and_then(|entry| StartsRecord::decode(entry.value).ok())
+        .unwrap_or_default();
     let mut starts = record.started_at_unix_ms;
     starts.push(now_ms);
     let starts = starts.split_off(starts.len().saturating_sub(3));
-    let record = StartsRecord { started_at_unix_ms: starts.clone() };
-    store.commit(creel_store::Txn::new().put(key, record.encode_to_vec())).await?;
+    let record = StartsRecord {
+        started_at_unix_ms: starts.clone(),
+    };
+    store
+        .commit(creel_store::Txn::new().put(key, record.encode_to_vec()))
+        .await?;
     Ok(starts)
 }
 
@@ -171,9 +201,18 @@ mod tests {
 
     #[test]
     fn runs_sort_by_admission_and_are_found_again() {
-        let (job, run) = (JobId::new(1, &[0; 10]), "000000000000000000000000000000ff".parse().unwrap());
-        let early = RunRef { admitted_ms: 255, run };
-        let late = RunRef { admitted_ms: 256, run };
+        let (job, run) = (
+            JobId::new(1, &[0; 10]),
+            "000000000000000000000000000000ff".parse().unwrap(),
+        );
+        let early = RunRef {
+            admitted_ms: 255,
+            run,
+        };
+        let late = RunRef {
+            admitted_ms: 256,
+            run,
+        };
         assert!(early.key() < late.key() && early.by_job(job) < late.by_job(job));
         assert_eq!(RunRef::of_key(&late.key()), Some(late));
         assert_eq!(RunRef::of_key(&late.by_job(job)), Some(late));

@@ -45,7 +45,10 @@ pub(crate) struct WorkApi {
 impl WorkService for WorkApi {
     type AttachStream = ReceiverStream<Result<SchedulerMessage, Status>>;
 
-    async fn attach(&self, request: Request<Streaming<WorkerMessage>>) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(
+        &self,
+        request: Request<Streaming<WorkerMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
         let (caller, incoming) = authz::split(request)?;
         let kinds = kinds_of(caller.principal())?;
         Ok(Response::new(ReceiverStream::new(self.open(kinds, incoming))))
@@ -81,15 +84,26 @@ impl WorkApi {
     ) -> Result<(), Error> {
         let mut incoming = pin!(incoming);
         let hello = match timeout(HELLO_TIME, incoming.next()).await {
-            Ok(Some(Ok(WorkerMessage { message: Some(Message::Hello(hello)) }))) => read_hello(&hello, kinds)?,
+            Ok(Some(Ok(WorkerMessage {
+                message: Some(Message::Hello(hello)),
+            }))) => read_hello(&hello, kinds)?,
             Ok(Some(Ok(_))) => return Err(Error::invalid("message", "the first message is hello")),
             Ok(Some(Err(_)) | None) => return Ok(()),
-            Err(_) => return Err(Error::new(Code::DeadlineExceeded, "no_hello", "no hello within 10 s")),
+            Err(_) => {
+                return Err(Error::new(
+                    Code::DeadlineExceeded,
+                    "no_hello",
+                    "no hello within 10 s",
+                ));
+            }
         };
         let (stream, closed) = self.engine.open_stream(sender.clone());
         tracing::info!(stream, kinds = ?hello.kinds, holding = hello.holding.len(), "a worker is attached");
         let welcome = self.welcome();
-        let attached = self.engine.ask(move |ledger, now| ledger.attach_worker(stream, hello, welcome, now)).await;
+        let attached = self
+            .engine
+            .ask(move |ledger, now| ledger.attach_worker(stream, hello, welcome, now))
+            .await;
         let read = match attached {
             Ok(()) => tokio::select! {
                 read = self.read(stream, incoming) => read,
@@ -101,7 +115,11 @@ impl WorkApi {
         };
         self.engine.close_stream(stream);
         // While the engine stops nobody needs to know.
-        drop(self.engine.ask(move |ledger, now| ledger.detach_worker(stream, now)).await);
+        drop(
+            self.engine
+                .ask(move |ledger, now| ledger.detach_worker(stream, now))
+                .await,
+        );
         tracing::info!(stream, "a worker's stream has ended");
         read
     }
@@ -122,7 +140,9 @@ impl WorkApi {
                 }
                 Some(Message::Heartbeat(heartbeat)) => {
                     let refs = read_refs(&heartbeat.refs)?;
-                    self.engine.ask(move |ledger, now| ledger.heartbeat(stream, &refs, now)).await?;
+                    self.engine
+                        .ask(move |ledger, now| ledger.heartbeat(stream, &refs, now))
+                        .await?;
                 }
                 Some(Message::Finished(finished)) => self.finished(stream, finished).await?,
                 Some(Message::Hello(_)) => return Err(Error::invalid("message", "hello comes once")),
@@ -134,10 +154,15 @@ impl WorkApi {
 
     async fn finished(&self, stream: u64, finished: WorkFinished) -> Result<(), Error> {
         let (run, attempt) = read_ref(finished.r#ref.as_ref())?;
-        let known = self.engine.ask(move |ledger, now| ledger.work_finished(stream, run, &finished, now)).await?;
+        let known = self
+            .engine
+            .ask(move |ledger, now| ledger.work_finished(stream, run, &finished, now))
+            .await?;
         if !known {
             // It ended before; the stored record has the answer.
-            let record = store::run(&self.store, run).await.map_err(creel_kit::idempotency::store_error)?;
+            let record = store::run(&self.store, run)
+                .await
+                .map_err(creel_kit::idempotency::store_error)?;
             let accepted = record.is_some_and(|record| record.accepted_attempts.contains(&attempt));
             self.engine.send(stream, ack_message(run, attempt, accepted));
         }
@@ -149,7 +174,9 @@ impl WorkApi {
             heartbeat: Some(duration(self.config.heartbeat_ms)),
             lease: Some(duration(self.config.lease_ms)),
         };
-        SchedulerMessage { message: Some(scheduler_message::Message::Welcome(welcome)) }
+        SchedulerMessage {
+            message: Some(scheduler_message::Message::Welcome(welcome)),
+        }
     }
 }
 
@@ -159,12 +186,19 @@ fn kinds_of(principal: &Principal) -> Result<&'static [WorkKind], Error> {
         Principal::Service(ServiceName::AgentRunner) => Ok(&[WorkKind::SystemEvent, WorkKind::AgentTurn]),
         Principal::Service(ServiceName::ExecApprover) => Ok(&[WorkKind::Command]),
         Principal::Service(ServiceName::Auditor) => Ok(&[WorkKind::Audit]),
-        _ => Err(Error::new(Code::PermissionDenied, "not_a_worker", "only workers attach")),
+        _ => Err(Error::new(
+            Code::PermissionDenied,
+            "not_a_worker",
+            "only workers attach",
+        )),
     }
 }
 
 fn read_hello(hello: &WorkerHello, allowed: &[WorkKind]) -> Result<Hello, Error> {
-    let foreign = hello.kinds.iter().find(|kind| !allowed.iter().any(|one| *one as i32 == **kind));
+    let foreign = hello
+        .kinds
+        .iter()
+        .find(|kind| !allowed.iter().any(|one| *one as i32 == **kind));
     if let Some(kind) = foreign {
         let message = format!("kind {kind} is not for this service");
         return Err(Error::new(Code::PermissionDenied, "kind_not_allowed", message).field("hello.kinds"));
@@ -176,7 +210,10 @@ fn read_hello(hello: &WorkerHello, allowed: &[WorkKind]) -> Result<Hello, Error>
         return Err(Error::invalid("hello.capacity", format!("1 to {MAX_CAPACITY}")));
     }
     if hello.instance.is_empty() || hello.instance.len() > MAX_INSTANCE_BYTES {
-        return Err(Error::invalid("hello.instance", format!("1 to {MAX_INSTANCE_BYTES} bytes, random per process")));
+        return Err(Error::invalid(
+            "hello.instance",
+            format!("1 to {MAX_INSTANCE_BYTES} bytes, random per process"),
+        ));
     }
     Ok(Hello {
         kinds: hello.kinds.iter().copied().collect(),
@@ -195,6 +232,9 @@ fn read_refs(refs: &[WorkRef]) -> Result<Vec<(RunId, u32)>, Error> {
 
 fn read_ref(r#ref: Option<&WorkRef>) -> Result<(RunId, u32), Error> {
     let r#ref = r#ref.ok_or_else(|| Error::invalid("ref", "missing"))?;
-    let run = r#ref.run_id.parse().map_err(|_| Error::invalid("ref.run_id", "32 hex digits"))?;
+    let run = r#ref
+        .run_id
+        .parse()
+        .map_err(|_| Error::invalid("ref.run_id", "32 hex digits"))?;
     Ok((run, r#ref.attempt))
 }

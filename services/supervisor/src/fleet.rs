@@ -160,7 +160,9 @@ impl Fleet {
         if self.draining {
             return self.failed.clone();
         }
-        self.names().filter(|name| self.phase(*name) == Phase::Failed).collect()
+        self.names()
+            .filter(|name| self.phase(*name) == Phase::Failed)
+            .collect()
     }
 
     /// How the whole stands.

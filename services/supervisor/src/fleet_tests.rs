@@ -220,7 +220,11 @@ fn a_service_given_up_leaves_the_rest_alone_and_is_remembered() {
     assert_eq!(fleet.outlook(), Outlook::Crippled);
     assert!(fleet.machine(ServiceName::Gateway).unwrap().phase().is_ready());
     fleet.drain(at(200));
-    assert_eq!(fleet.failed(), [ServiceName::Scheduler], "the exit status tells it even after the drain");
+    assert_eq!(
+        fleet.failed(),
+        [ServiceName::Scheduler],
+        "the exit status tells it even after the drain"
+    );
 }
 
 #[test]

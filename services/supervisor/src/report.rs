@@ -126,7 +126,13 @@ impl Report {
         };
         let rows = self.rows.iter().cloned().chain([own]);
         // Nobody looks at figures of a stack that comes or goes, and they take time.
-        let memory = |row: &ChildStatus| if self.settled && !self.draining { memory_of(row.pid) } else { None };
+        let memory = |row: &ChildStatus| {
+            if self.settled && !self.draining {
+                memory_of(row.pid)
+            } else {
+                None
+            }
+        };
         let rows = rows.map(|row| (row.clone(), memory(&row))).collect();
         self.view.show(rows);
     }

@@ -26,10 +26,22 @@ pub(crate) struct Service {
 
 /// All of them, in the order of their start. They are drained in the opposite order.
 pub(crate) const SERVICES: [Service; 4] = [
-    Service { name: ServiceName::Identity, need: None },
-    Service { name: ServiceName::Scheduler, need: Some(ServiceName::Identity) },
-    Service { name: ServiceName::AgentRunner, need: Some(ServiceName::Identity) },
-    Service { name: ServiceName::Gateway, need: Some(ServiceName::Identity) },
+    Service {
+        name: ServiceName::Identity,
+        need: None,
+    },
+    Service {
+        name: ServiceName::Scheduler,
+        need: Some(ServiceName::Identity),
+    },
+    Service {
+        name: ServiceName::AgentRunner,
+        need: Some(ServiceName::Identity),
+    },
+    Service {
+        name: ServiceName::Gateway,
+        need: Some(ServiceName::Identity),
+    },
 ];
 
 /// Runs one to its end, in this process.
@@ -45,7 +57,7 @@ pub(crate) fn run(profile: Profile, name: ServiceName) -> ExitCode {
         Err(error) => return fail(EXIT_CONFIG, &chain(&error)),
     };
     let spec = match name {
-        ServiceName::Identity => creel_identity::spec(),
+        ServiceName::Identity => creel_identity::spec(&profile),
         ServiceName::Gateway => creel_gateway::spec(&profile),
         ServiceName::Scheduler => Ok(scheduler()),
         ServiceName::AgentRunner => agent_runner(&profile, &config),
@@ -76,7 +88,10 @@ fn agent_runner(profile: &Profile, config: &Config) -> anyhow::Result<Spec> {
         certificate: CertificateSource::Enrolled,
         judge_local: None,
         threads: 2,
-        lock: Lock { has_spawner: true, ..creel_agent_runner::lock(profile, config) },
+        lock: Lock {
+            has_spawner: true,
+            ..creel_agent_runner::lock(profile, config)
+        },
         build: Box::new(|deps| Box::pin(creel_agent_runner::build(deps, starter))),
     })
 }

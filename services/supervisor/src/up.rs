@@ -170,7 +170,11 @@ async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     let logs = profile.logs();
-    stack.report().view().note(&format!("stopped; failed before: {} (see {})", failed.join(", "), logs.display()));
+    stack.report().view().note(&format!(
+        "stopped; failed before: {} (see {})",
+        failed.join(", "),
+        logs.display()
+    ));
     Ok(ExitCode::FAILURE)
 }
 

@@ -4,8 +4,9 @@
 use std::{fs, path::Path, sync::Arc};
 
 use creel_proto::identity::v1::{
-    Device, EpochEvent, GetDeviceRequest, IssueCertificateRequest, IssueCertificateResponse, ListDevicesRequest,
-    ListDevicesResponse, RenameDeviceRequest, RenewCertificateRequest, RevokeDeviceRequest, WatchEpochsRequest,
+    Device, EpochEvent, GetDeviceRequest, IssueCertificateRequest, IssueCertificateResponse,
+    ListDevicesRequest, ListDevicesResponse, RenameDeviceRequest, RenewCertificateRequest,
+    RevokeDeviceRequest, WatchEpochsRequest,
     device_service_server::{DeviceService, DeviceServiceServer},
 };
 use creel_wire::{
@@ -30,19 +31,28 @@ pub(crate) async fn serve(dir: &Path, port: u16) -> anyhow::Result<()> {
         root,
         assertion_keys: vec![],
     };
-    let credentials = Credentials::from_pem(&fs::read(dir.join("server.pem"))?, &fs::read(dir.join("server.key"))?)?;
+    let credentials = Credentials::from_pem(
+        &fs::read(dir.join("server.pem"))?,
+        &fs::read(dir.join("server.key"))?,
+    )?;
     let tls = edge_server(&trust, &credentials)?;
     let device = Device {
         device_id: "a".repeat(64),
         name: "bench".into(),
         person: "owner".into(),
-        scopes: vec!["operator.read".into(), "operator.write".into(), "operator.pairing".into()],
+        scopes: vec![
+            "operator.read".into(),
+            "operator.write".into(),
+            "operator.pairing".into(),
+        ],
         origin: "certificate".into(),
         approved_by: "b".repeat(64),
         etag: "1".into(),
         ..Device::default()
     };
-    let router = Routes::new(DeviceServiceServer::new(Echo(device))).prepare().into_axum_router();
+    let router = Routes::new(DeviceServiceServer::new(Echo(device)))
+        .prepare()
+        .into_axum_router();
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let acceptor = Acceptor {
         limits: Limits::default(),
@@ -73,7 +83,10 @@ impl DeviceService for Echo {
         Ok(Response::new(self.0.clone()))
     }
 
-    async fn list_devices(&self, _: Request<ListDevicesRequest>) -> Result<Response<ListDevicesResponse>, Status> {
+    async fn list_devices(
+        &self,
+        _: Request<ListDevicesRequest>,
+    ) -> Result<Response<ListDevicesResponse>, Status> {
         not_here()
     }
 
@@ -101,7 +114,10 @@ impl DeviceService for Echo {
 
     type WatchEpochsStream = futures_util::stream::Empty<Result<EpochEvent, Status>>;
 
-    async fn watch_epochs(&self, _: Request<WatchEpochsRequest>) -> Result<Response<Self::WatchEpochsStream>, Status> {
+    async fn watch_epochs(
+        &self,
+        _: Request<WatchEpochsRequest>,
+    ) -> Result<Response<Self::WatchEpochsStream>, Status> {
         not_here()
     }
 }

@@ -30,7 +30,8 @@ pub(crate) struct Figure {
 /// A channel of its own connection, with the certificate in `dir` (`ca.pem cert.pem key.pem`).
 pub(crate) fn edge_channel(address: &str, dir: &Path) -> anyhow::Result<Channel> {
     let root = CertificateDer::from_pem_slice(&fs::read(dir.join("ca.pem"))?)?;
-    let credentials = Credentials::from_pem(&fs::read(dir.join("cert.pem"))?, &fs::read(dir.join("key.pem"))?)?;
+    let credentials =
+        Credentials::from_pem(&fs::read(dir.join("cert.pem"))?, &fs::read(dir.join("key.pem"))?)?;
     let config = edge_client(&root, Some(&credentials))?;
     let target = Target::Tcp(address.to_owned());
     Ok(Dialler::new(target, "localhost", Arc::new(move || Arc::clone(&config)))?.channel())
@@ -80,6 +81,10 @@ pub(crate) async fn run(
 }
 
 async fn call(channel: &Channel, device: &str) -> anyhow::Result<()> {
-    DeviceServiceClient::new(channel.clone()).get_device(GetDeviceRequest { device: device.to_owned() }).await?;
+    DeviceServiceClient::new(channel.clone())
+        .get_device(GetDeviceRequest {
+            device: device.to_owned(),
+        })
+        .await?;
     Ok(())
 }

@@ -2,8 +2,15 @@
 //!
 //! It is no test: nothing here passes or fails. Every figure is the median of several rounds of one run,
 //! peers interleaved; only ratios within a run mean something on a machine that is shared.
-#![expect(clippy::disallowed_methods, reason = "a bench starts processes, dials and reads the clock")]
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is its purpose")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a bench starts processes, dials and reads the clock"
+)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "its output is its purpose"
+)]
 #![allow(missing_docs, reason = "a program, not a library")]
 
 mod echo;
@@ -55,17 +62,26 @@ pub(crate) struct Row {
 
 impl Row {
     pub(crate) fn new(what: impl Into<String>, value: impl Into<String>, beside: impl Into<String>) -> Self {
-        Self { what: what.into(), value: value.into(), beside: beside.into() }
+        Self {
+            what: what.into(),
+            value: value.into(),
+            beside: beside.into(),
+        }
     }
 }
 
 fn main() -> anyhow::Result<()> {
     creel_wire::install_crypto();
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     if let Some(Command::Echo { dir, port }) = args.command {
         // As many threads as the gateway has, so that neither gets more of the machine.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
         return runtime.block_on(echo::serve(&dir, port));
     }
     let mut rows = Vec::new();
@@ -75,7 +91,12 @@ fn main() -> anyhow::Result<()> {
     rows.push(stack.status_time(args.rounds * 4)?);
     rows.extend(stack.idle(Duration::from_secs(args.idle))?);
     rows.extend(runtime.block_on(turns::measure(&stack))?);
-    rows.extend(peers::measure(&runtime, &stack, args.rounds, Duration::from_secs(args.seconds))?);
+    rows.extend(peers::measure(
+        &runtime,
+        &stack,
+        args.rounds,
+        Duration::from_secs(args.seconds),
+    )?);
     stack.stop()?;
     let table = table(&rows);
     println!("{table}");
@@ -104,7 +125,12 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
 /// The value below which so many percent lie.
 pub(crate) fn percentile(values: &mut [f64], percent: f64) -> f64 {
     values.sort_by(f64::total_cmp);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index"
+    )]
     let at = ((values.len().saturating_sub(1)) as f64 * percent / 100.0).round() as usize;
     values.get(at).copied().unwrap_or(f64::NAN)
 }

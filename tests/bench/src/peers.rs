@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -26,7 +28,9 @@ struct Peer(Child);
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = i32::try_from(self.0.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
             // nginx ends its workers on TERM.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -35,11 +39,25 @@ impl Drop for Peer {
     }
 }
 
-pub(crate) fn measure(runtime: &Runtime, stack: &Stack, rounds: usize, time: Duration) -> anyhow::Result<Vec<Row>> {
-    let dir = tempfile::Builder::new().prefix("creel-bench-peer-").tempdir_in("/tmp")?;
+pub(crate) fn measure(
+    runtime: &Runtime,
+    stack: &Stack,
+    rounds: usize,
+    time: Duration,
+) -> anyhow::Result<Vec<Row>> {
+    let dir = tempfile::Builder::new()
+        .prefix("creel-bench-peer-")
+        .tempdir_in("/tmp")?;
     certificates(dir.path())?;
     let own = std::env::current_exe()?;
-    let _echo = Peer(Command::new(own).arg("echo").arg(dir.path()).arg(ECHO.to_string()).spawn().context("echo")?);
+    let _echo = Peer(
+        Command::new(own)
+            .arg("echo")
+            .arg(dir.path())
+            .arg(ECHO.to_string())
+            .spawn()
+            .context("echo")?,
+    );
     let nginx = nginx::start(dir.path(), NGINX, ECHO)?.map(Peer);
     let edge = stack.edge()?.address;
     let ours = stack.dir.path().join("bench-cert");
@@ -58,7 +76,8 @@ pub(crate) fn measure(runtime: &Runtime, stack: &Stack, rounds: usize, time: Dur
                 proxy.push(on(format!("127.0.0.1:{NGINX}"), dir.path())?);
             }
         }
-        let label = format!("unary RPC through the edge, {connections} connection(s) × {in_flight} in flight");
+        let label =
+            format!("unary RPC through the edge, {connections} connection(s) × {in_flight} in flight");
         let (creel, echo) = (middle(&creel), middle(&echo));
         let ratio = creel.per_second / echo.per_second * 100.0;
         let mut beside = format!(
@@ -86,21 +105,34 @@ fn settle(runtime: &Runtime, address: &str, dir: &Path, device: &str) -> anyhow:
         }
         std::thread::sleep(Duration::from_millis(25));
     }
-    Err(last.unwrap_or_else(|| anyhow::anyhow!("no answer")).context(format!("{address} does not answer")))
+    Err(last
+        .unwrap_or_else(|| anyhow::anyhow!("no answer"))
+        .context(format!("{address} does not answer")))
 }
 
 fn middle(figures: &[Figure]) -> Figure {
     let of = |part: fn(&Figure) -> f64| median(&mut figures.iter().map(part).collect::<Vec<_>>());
-    Figure { per_second: of(|f| f.per_second), p50_ms: of(|f| f.p50_ms), p99_ms: of(|f| f.p99_ms) }
+    Figure {
+        per_second: of(|f| f.per_second),
+        p50_ms: of(|f| f.p50_ms),
+        p99_ms: of(|f| f.p99_ms),
+    }
 }
 
 fn show(figure: Figure) -> String {
-    format!("{:.0}/s, p50 {:.2} ms, p99 {:.2} ms", figure.per_second, figure.p50_ms, figure.p99_ms)
+    format!(
+        "{:.0}/s, p50 {:.2} ms, p99 {:.2} ms",
+        figure.per_second, figure.p50_ms, figure.p99_ms
+    )
 }
 
 fn device_id(stack: &Stack) -> anyhow::Result<String> {
     let devices: serde_json::Value = serde_json::from_str(&stack.creel(&["devices", "list", "--json"])?)?;
-    let found = devices.as_array().into_iter().flatten().find(|device| device["name"] == "bench");
+    let found = devices
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|device| device["name"] == "bench");
     let id = found.and_then(|device| device["deviceId"].as_str().or_else(|| device["id"].as_str()));
     id.map(str::to_owned).context("the bench's device")
 }

@@ -19,11 +19,16 @@ pub(crate) struct Stack {
 
 impl Stack {
     fn new(bin: &Path) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("creel-bench-").tempdir_in("/tmp")?;
+        let dir = tempfile::Builder::new()
+            .prefix("creel-bench-")
+            .tempdir_in("/tmp")?;
         let config = "[gateway]\nlisten = \"127.0.0.1:19789\"\nadmin_listen = \"127.0.0.1:19790\"\n\
                       [agent]\nmax_running_turns = 100\n";
         fs::write(dir.path().join("creel.toml"), config)?;
-        Ok(Self { bin: bin.to_owned(), dir })
+        Ok(Self {
+            bin: bin.to_owned(),
+            dir,
+        })
     }
 
     pub(crate) fn start(bin: &Path) -> anyhow::Result<Self> {
@@ -41,7 +46,11 @@ impl Stack {
     /// `creeld up --detach`; seconds until it returned, which is when everything is ready.
     fn up(&self) -> anyhow::Result<f64> {
         let started = Instant::now();
-        let output = self.command("creeld").args(["up", "--detach"]).output().context("creeld")?;
+        let output = self
+            .command("creeld")
+            .args(["up", "--detach"])
+            .output()
+            .context("creeld")?;
         if !output.status.success() {
             bail!("creeld up: {}", String::from_utf8_lossy(&output.stderr));
         }
@@ -62,7 +71,9 @@ impl Stack {
     }
 
     pub(crate) fn edge(&self) -> anyhow::Result<EdgeFile> {
-        Ok(serde_json::from_slice(&fs::read(self.dir.path().join("run/edge.json"))?)?)
+        Ok(serde_json::from_slice(&fs::read(
+            self.dir.path().join("run/edge.json"),
+        )?)?)
     }
 
     /// Supervisor, services, and everything they started.
@@ -73,7 +84,11 @@ impl Stack {
         while at < pids.len() {
             let tasks = format!("/proc/{0}/task/{0}/children", pids[at]);
             let children = fs::read_to_string(tasks).unwrap_or_default();
-            pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            pids.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<u32>().ok()),
+            );
             at += 1;
         }
         pids.sort_unstable();
@@ -89,7 +104,11 @@ impl Stack {
             self.creel(&["status"])?;
             times.push(started.elapsed().as_secs_f64() * 1e3);
         }
-        Ok(Row::new("`creel status`, wall", format!("{:.1} ms", median(&mut times)), "goal ≤ 15 ms"))
+        Ok(Row::new(
+            "`creel status`, wall",
+            format!("{:.1} ms", median(&mut times)),
+            "goal ≤ 15 ms",
+        ))
     }
 
     pub(crate) fn idle(&self, watch: Duration) -> anyhow::Result<Vec<Row>> {
@@ -99,7 +118,8 @@ impl Stack {
         std::thread::sleep(watch);
         let ticks = cpu_ticks(&pids) - before;
         let pss: u64 = pids.iter().map(|pid| pss_kib(*pid)).sum();
-        let percent = f64::from(u32::try_from(ticks).unwrap_or(u32::MAX)) / 100.0 / watch.as_secs_f64() * 100.0;
+        let percent =
+            f64::from(u32::try_from(ticks).unwrap_or(u32::MAX)) / 100.0 / watch.as_secs_f64() * 100.0;
         let pss_mib = f64::from(u32::try_from(pss).unwrap_or(u32::MAX)) / 1024.0;
         Ok(vec![
             Row::new(
@@ -127,7 +147,11 @@ pub(crate) fn starts(bin: &Path, rounds: usize) -> anyhow::Result<Vec<Row>> {
         stack.stop()?;
     }
     Ok(vec![
-        Row::new("`creeld up` to ready, first start", format!("{:.0} ms", median(&mut cold)), ""),
+        Row::new(
+            "`creeld up` to ready, first start",
+            format!("{:.0} ms", median(&mut cold)),
+            "",
+        ),
         Row::new(
             "`creeld up` to ready, warm",
             format!("{:.0} ms", median(&mut warm)),

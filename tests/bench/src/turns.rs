@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use creel_proto::{
     agent::v1::{TurnEvent, turn_event::Event},
-    gateway::v1::{SendMessageRequest, SubscribeMessageRequest, message_service_client::MessageServiceClient},
+    gateway::v1::{
+        SendMessageRequest, SubscribeMessageRequest, message_service_client::MessageServiceClient,
+    },
 };
 use futures_util::future::join_all;
 use tonic::transport::Channel;
@@ -15,9 +17,22 @@ const TURNS: usize = 200;
 
 pub(crate) async fn measure(stack: &Stack) -> anyhow::Result<Vec<Row>> {
     let dir = stack.dir.path().join("bench-cert");
-    let scopes = ["--scope", "operator.read", "--scope", "operator.write", "--scope", "operator.pairing"];
+    let scopes = [
+        "--scope",
+        "operator.read",
+        "--scope",
+        "operator.write",
+        "--scope",
+        "operator.pairing",
+    ];
     let out = dir.to_string_lossy().into_owned();
-    stack.creel(&[&["devices", "cert", "--name", "bench", "--out", &out][..], &scopes].concat())?;
+    stack.creel(
+        &[
+            &["devices", "cert", "--name", "bench", "--out", &out][..],
+            &scopes,
+        ]
+        .concat(),
+    )?;
     let channel = load::edge_channel(&stack.edge()?.address, &dir)?;
     let mut first = Vec::new();
     for n in 0..TURNS {
@@ -32,21 +47,42 @@ pub(crate) async fn measure(stack: &Stack) -> anyhow::Result<Vec<Row>> {
     Ok(vec![
         Row::new(
             "echo turn: durable accept → first event of its worker",
-            format!("p50 {:.1} ms, p99 {:.1} ms", percentile(&mut first, 50.0), percentile(&mut first, 99.0)),
+            format!(
+                "p50 {:.1} ms, p99 {:.1} ms",
+                percentile(&mut first, 50.0),
+                percentile(&mut first, 99.0)
+            ),
             "goal p99 ≤ 10 ms",
         ),
-        Row::new("100 turns at once, to the last answer", format!("{wall:.2} s, {failed} failed"), "goal: none fails"),
+        Row::new(
+            "100 turns at once, to the last answer",
+            format!("{wall:.2} s, {failed} failed"),
+            "goal: none fails",
+        ),
     ])
 }
 
 /// Milliseconds from the acknowledgement to the first event after `accepted`.
 async fn first_event(channel: Channel, session: String) -> anyhow::Result<Option<f64>> {
     let mut client = MessageServiceClient::new(channel);
-    let request = SendMessageRequest { session, text: "hello".into(), ..Default::default() };
+    let request = SendMessageRequest {
+        session,
+        text: "hello".into(),
+        ..Default::default()
+    };
     let message_id = client.send(request).await?.into_inner().message_id;
     let acknowledged = Instant::now();
-    let mut events = client.subscribe(SubscribeMessageRequest { message_id, from_sequence: 1 }).await?.into_inner();
-    while let Some(TurnEvent { event: Some(event), .. }) = events.message().await? {
+    let mut events = client
+        .subscribe(SubscribeMessageRequest {
+            message_id,
+            from_sequence: 1,
+        })
+        .await?
+        .into_inner();
+    while let Some(TurnEvent {
+        event: Some(event), ..
+    }) = events.message().await?
+    {
         if !matches!(event, Event::Accepted(_)) {
             return Ok(Some(acknowledged.elapsed().as_secs_f64() * 1e3));
         }
@@ -56,9 +92,19 @@ async fn first_event(channel: Channel, session: String) -> anyhow::Result<Option
 
 async fn whole(channel: Channel, session: String) -> anyhow::Result<bool> {
     let mut client = MessageServiceClient::new(channel);
-    let request = SendMessageRequest { session, text: "hello".into(), ..Default::default() };
+    let request = SendMessageRequest {
+        session,
+        text: "hello".into(),
+        ..Default::default()
+    };
     let message_id = client.send(request).await?.into_inner().message_id;
-    let mut events = client.subscribe(SubscribeMessageRequest { message_id, from_sequence: 1 }).await?.into_inner();
+    let mut events = client
+        .subscribe(SubscribeMessageRequest {
+            message_id,
+            from_sequence: 1,
+        })
+        .await?
+        .into_inner();
     while let Some(event) = events.message().await? {
         if let Some(Event::Final(_)) = event.event {
             return Ok(true);

@@ -1,7 +1,8 @@
 use creel_proto::{
     agent::v1::{Origin, Trust, WorkRecord},
     scheduler::v1::{
-        AgentTurnPayload, Payload as PayloadMessage, RunState, SystemEventPayload, Work, WorkRef, payload::Kind as Payload,
+        AgentTurnPayload, Payload as PayloadMessage, RunState, SystemEventPayload, Work, WorkRef,
+        payload::Kind as Payload,
     },
 };
 
@@ -9,7 +10,10 @@ use super::{Ground, House, MAIN, words};
 
 fn work(run: &str, attempt: u32, payload: Payload) -> Work {
     Work {
-        r#ref: Some(WorkRef { run_id: run.to_owned(), attempt }),
+        r#ref: Some(WorkRef {
+            run_id: run.to_owned(),
+            attempt,
+        }),
         job_id: "j1".into(),
         job_name: "briefing".into(),
         payload: Some(PayloadMessage { kind: Some(payload) }),
@@ -20,7 +24,10 @@ fn work(run: &str, attempt: u32, payload: Payload) -> Work {
 }
 
 fn turn(message: &str) -> Payload {
-    Payload::AgentTurn(AgentTurnPayload { message: message.into(), ..Default::default() })
+    Payload::AgentTurn(AgentTurnPayload {
+        message: message.into(),
+        ..Default::default()
+    })
 }
 
 fn event(text: &str) -> Payload {
@@ -33,7 +40,12 @@ impl House {
         let mut changes = self.runner.works.changes();
         loop {
             changes.borrow_and_update();
-            if let Some(record) = self.runner.works.get(run).filter(|r| r.outcome != 0 && r.delivery_state != "pending") {
+            if let Some(record) = self
+                .runner
+                .works
+                .get(run)
+                .filter(|r| r.outcome != 0 && r.delivery_state != "pending")
+            {
                 return record;
             }
             changes.changed().await.unwrap();
@@ -45,27 +57,65 @@ impl House {
 async fn an_isolated_run_tells_its_target_and_starts_nothing_there() {
     let house = House::new().await;
     house.run(MAIN, "say before").await;
-    house.runner.take_work(&work("r1", 1, turn("say the summary"))).await;
+    house
+        .runner
+        .take_work(&work("r1", 1, turn("say the summary")))
+        .await;
     let record = house.over("r1").await;
     assert_eq!(record.outcome, i32::from(RunState::Succeeded));
-    assert_eq!((record.summary.as_str(), record.delivery_state.as_str()), ("the summary", "delivered"));
+    assert_eq!(
+        (record.summary.as_str(), record.delivery_state.as_str()),
+        ("the summary", "delivered")
+    );
     assert_eq!(record.session, "cron:j1:run:r1");
     // It saw nothing of the conversation it delivered to.
-    assert_eq!(house.input(&record.turn_id)["history"].as_array().unwrap().len(), 0);
+    assert_eq!(
+        house.input(&record.turn_id)["history"].as_array().unwrap().len(),
+        0
+    );
     let entries = house.transcript(MAIN).await;
     assert_eq!(words(&entries)[3..], ["job summary: the summary"]);
     let from = entries[3].provenance.clone().unwrap();
-    assert_eq!((from.origin(), from.job_id.as_str(), from.job_name.as_str(), from.run_id.as_str()), (Origin::Job, "j1", "briefing", "r1"));
-    assert_eq!(house.runner.turns_of(&creel_wire::SessionKey::main("default")), (None, vec![]), "no turn began");
+    assert_eq!(
+        (
+            from.origin(),
+            from.job_id.as_str(),
+            from.job_name.as_str(),
+            from.run_id.as_str()
+        ),
+        (Origin::Job, "j1", "briefing", "r1")
+    );
+    assert_eq!(
+        house.runner.turns_of(&creel_wire::SessionKey::main("default")),
+        (None, vec![]),
+        "no turn began"
+    );
 
     // The next turn is told of it in a field of its own, once.
     let next = house.run(MAIN, "say after").await.turn_id;
     let told = house.input(&next);
-    assert_eq!((told["events"][0]["topic"].as_str(), told["events"][0]["run_id"].as_str()), (Some("job summary"), Some("r1")));
-    assert!(!told["history"].as_array().unwrap().iter().any(|past| past["kind"] == "system"));
+    assert_eq!(
+        (
+            told["events"][0]["topic"].as_str(),
+            told["events"][0]["run_id"].as_str()
+        ),
+        (Some("job summary"), Some("r1"))
+    );
+    assert!(
+        !told["history"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|past| past["kind"] == "system")
+    );
     let later = house.run(MAIN, "say later").await.turn_id;
     assert_eq!(house.input(&later)["events"].as_array().unwrap().len(), 0);
-    let runs = house.runner.contexts.find(&creel_wire::SessionKey::parse("cron:j1:run:r1").unwrap()).await.unwrap();
+    let runs = house
+        .runner
+        .contexts
+        .find(&creel_wire::SessionKey::parse("cron:j1:run:r1").unwrap())
+        .await
+        .unwrap();
     assert_eq!(runs.as_ref().unwrap().record.trust, i32::from(Trust::Trusted));
 }
 
@@ -74,10 +124,22 @@ async fn an_event_starts_a_turn_in_its_target() {
     let house = House::new().await;
     house.runner.take_work(&work("r1", 1, event("tick"))).await;
     let record = house.over("r1").await;
-    assert_eq!((record.session.as_str(), record.delivery_state.as_str()), (MAIN, "delivered"));
+    assert_eq!(
+        (record.session.as_str(), record.delivery_state.as_str()),
+        (MAIN, "delivered")
+    );
     let told = house.input(&record.turn_id);
-    assert_eq!((told["text"].as_str(), told["origin"].as_str()), (Some(""), Some("job")));
-    assert_eq!((told["events"][0]["topic"].as_str(), told["events"][0]["text"].as_str()), (Some("job event"), Some("tick")));
+    assert_eq!(
+        (told["text"].as_str(), told["origin"].as_str()),
+        (Some(""), Some("job"))
+    );
+    assert_eq!(
+        (
+            told["events"][0]["topic"].as_str(),
+            told["events"][0]["text"].as_str()
+        ),
+        (Some("job event"), Some("tick"))
+    );
     assert_eq!(words(&house.transcript(MAIN).await)[0], "job event: tick");
 }
 
@@ -86,13 +148,22 @@ async fn a_failed_run_is_told_too() {
     let house = House::new().await;
     house.runner.take_work(&work("r1", 1, turn("die"))).await;
     let record = house.over("r1").await;
-    assert_eq!((record.outcome, record.reason.as_str()), (i32::from(RunState::Failed), "backend_exited"));
+    assert_eq!(
+        (record.outcome, record.reason.as_str()),
+        (i32::from(RunState::Failed), "backend_exited")
+    );
     let entries = words(&house.transcript(MAIN).await);
-    assert!(entries[0].starts_with("job summary: briefing failed: backend_exited: "), "{entries:?}");
+    assert!(
+        entries[0].starts_with("job summary: briefing failed: backend_exited: "),
+        "{entries:?}"
+    );
     // One that can't become a turn at all is ended with its reason.
     house.runner.take_work(&work("r2", 1, turn(""))).await;
     let record = house.over("r2").await;
-    assert_eq!((record.outcome, record.reason.as_str()), (i32::from(RunState::Failed), "invalid_argument"));
+    assert_eq!(
+        (record.outcome, record.reason.as_str()),
+        (i32::from(RunState::Failed), "invalid_argument")
+    );
 }
 
 #[tokio::test]
@@ -108,16 +179,29 @@ async fn a_run_that_comes_again_is_the_same_turn_also_after_a_restart() {
 
     let after = ground.house().await;
     let record = after.over("r1").await;
-    assert_eq!((record.turn_id.as_str(), record.outcome, record.reason.as_str()), (first.turn_id.as_str(), i32::from(RunState::Failed), "interrupted"));
+    assert_eq!(
+        (record.turn_id.as_str(), record.outcome, record.reason.as_str()),
+        (first.turn_id.as_str(), i32::from(RunState::Failed), "interrupted")
+    );
     after.runner.take_work(&given).await;
-    assert_eq!(after.runner.works.get("r1").unwrap(), record, "it is not run again");
+    assert_eq!(
+        after.runner.works.get("r1").unwrap(),
+        record,
+        "it is not run again"
+    );
     let told = words(&after.transcript(MAIN).await);
     assert_eq!(told.len(), 1, "{told:?}");
     // Delivered once, also if the process died right after it.
     let again = ground.house().await;
     assert_eq!(words(&again.transcript(MAIN).await), told);
     // Acknowledged: forgotten.
-    again.runner.forget_work(&WorkRef { run_id: "r1".into(), attempt: 1 }).await;
+    again
+        .runner
+        .forget_work(&WorkRef {
+            run_id: "r1".into(),
+            attempt: 1,
+        })
+        .await;
     assert_eq!(ground.house().await.runner.works.all(), []);
 }
 
@@ -135,8 +219,23 @@ async fn a_newer_attempt_ends_the_older_one_and_an_older_one_is_not_taken() {
     assert_eq!(house.runner.works.get("r1").unwrap(), record);
     assert_eq!(words(&house.transcript(MAIN).await), ["job summary: new"]);
     // What belongs to the older attempt changes nothing.
-    house.runner.cancel_work(&WorkRef { run_id: "r1".into(), attempt: 1 }, "late").await;
-    house.runner.forget_work(&WorkRef { run_id: "r1".into(), attempt: 1 }).await;
+    house
+        .runner
+        .cancel_work(
+            &WorkRef {
+                run_id: "r1".into(),
+                attempt: 1,
+            },
+            "late",
+        )
+        .await;
+    house
+        .runner
+        .forget_work(&WorkRef {
+            run_id: "r1".into(),
+            attempt: 1,
+        })
+        .await;
     assert_eq!(house.runner.works.get("r1").unwrap(), record);
 }
 
@@ -145,20 +244,45 @@ async fn a_cancelled_run_is_cancelled() {
     let mut house = House::new().await;
     house.runner.take_work(&work("r1", 1, turn("silent"))).await;
     house.reach("silent").await;
-    house.runner.cancel_work(&WorkRef { run_id: "r1".into(), attempt: 1 }, "not needed").await;
+    house
+        .runner
+        .cancel_work(
+            &WorkRef {
+                run_id: "r1".into(),
+                attempt: 1,
+            },
+            "not needed",
+        )
+        .await;
     let record = house.over("r1").await;
-    assert_eq!((record.outcome, record.error.as_str()), (i32::from(RunState::Cancelled), "aborted: not needed"));
+    assert_eq!(
+        (record.outcome, record.error.as_str()),
+        (i32::from(RunState::Cancelled), "aborted: not needed")
+    );
 }
 
 #[tokio::test]
 async fn many_summaries_of_one_job_wait_as_one() {
     let house = House::new().await;
     for n in 0..3 {
-        house.runner.take_work(&work(&format!("r{n}"), 1, turn(&format!("say {n}")))).await;
+        house
+            .runner
+            .take_work(&work(&format!("r{n}"), 1, turn(&format!("say {n}"))))
+            .await;
         house.over(&format!("r{n}")).await;
     }
     let next = house.run(MAIN, "say x").await.turn_id;
     let events = house.input(&next)["events"].clone();
-    assert_eq!((events.as_array().unwrap().len(), events[0]["text"].as_str(), events[0]["count"].as_u64()), (1, Some("2"), Some(3)));
-    assert_eq!(words(&house.transcript(MAIN).await)[..3], ["job summary: 0", "job summary: 1", "job summary: 2"]);
+    assert_eq!(
+        (
+            events.as_array().unwrap().len(),
+            events[0]["text"].as_str(),
+            events[0]["count"].as_u64()
+        ),
+        (1, Some("2"), Some(3))
+    );
+    assert_eq!(
+        words(&house.transcript(MAIN).await)[..3],
+        ["job summary: 0", "job summary: 1", "job summary: 2"]
+    );
 }

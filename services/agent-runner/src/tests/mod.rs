@@ -15,8 +15,9 @@ use std::{
 
 use creel_kit::{Clock, Config, Profile, idempotency::Idempotency, metrics::Metrics, outbox::Outbox};
 use creel_proto::agent::v1::{
-    GetTranscriptRequest, StartTurnRequest, SubscribeTurnRequest, TranscriptEntry, Turn, TurnEvent, WaitTurnRequest,
-    context_service_server::ContextService as _, transcript_entry::Entry, turn_service_server::TurnService as _,
+    GetTranscriptRequest, StartTurnRequest, SubscribeTurnRequest, TranscriptEntry, Turn, TurnEvent,
+    WaitTurnRequest, context_service_server::ContextService as _, transcript_entry::Entry,
+    turn_service_server::TurnService as _,
 };
 use creel_store::Store;
 use creel_wire::{Caller, DeviceId, Error, Principal, Scopes, ServiceName, authz::test_caller};
@@ -38,7 +39,6 @@ pub(crate) const MAIN: &str = "agent:default:main";
 
 /// What a scripted worker does, by the first word of its text:
 /// `say TEXT` answers at once, `hold TEXT` answers when let go on, `silent` waits for ever, `die` exits.
-#[derive(Default)]
 pub(crate) struct Script {
     /// One permit lets one held worker go on.
     pub(crate) go_on: Arc<Semaphore>,
@@ -50,6 +50,18 @@ pub(crate) struct Script {
     pub(crate) refuse: Mutex<Option<Failure>>,
 }
 
+impl Default for Script {
+    fn default() -> Self {
+        let go_on = Arc::new(Semaphore::new(0));
+        Self {
+            go_on,
+            inputs: Arc::default(),
+            reached: Mutex::default(),
+            refuse: Mutex::default(),
+        }
+    }
+}
+
 struct Nothing(CancellationToken);
 
 #[tonic::async_trait]
@@ -59,7 +71,10 @@ impl Process for Nothing {
     }
     async fn gone(self: Box<Self>) -> Over {
         self.0.cancelled().await;
-        Over { gone: Gone::Exited(7), memory_bytes: 1 << 20 }
+        Over {
+            gone: Gone::Exited(7),
+            memory_bytes: 1 << 20,
+        }
     }
 }
 
@@ -71,15 +86,24 @@ impl Launch for Script {
         }
         let (to, input) = tokio::io::duplex(64 << 10);
         let (mut output, from) = tokio::io::duplex(64 << 10);
-        let (go_on, inputs, end) = (Arc::clone(&self.go_on), Arc::clone(&self.inputs), CancellationToken::new());
+        let (go_on, inputs, end) = (
+            Arc::clone(&self.go_on),
+            Arc::clone(&self.inputs),
+            CancellationToken::new(),
+        );
         let reached = self.reached.lock().unwrap().clone();
         let over = end.clone();
         tokio::spawn(async move {
             let mut line = String::new();
             BufReader::new(input).read_line(&mut line).await.unwrap();
-            let Ok(task) = serde_json::from_str::<serde_json::Value>(&line) else { return };
+            let Ok(task) = serde_json::from_str::<serde_json::Value>(&line) else {
+                return;
+            };
             let text = task["text"].as_str().unwrap().to_owned();
-            inputs.lock().unwrap().insert(task["turn"].as_str().unwrap().to_owned(), task);
+            inputs
+                .lock()
+                .unwrap()
+                .insert(task["turn"].as_str().unwrap().to_owned(), task);
             if let Some(reached) = reached {
                 let _ = reached.send(text.clone());
             }
@@ -101,7 +125,12 @@ impl Launch for Script {
             }
         });
         let process = Box::new(Nothing(end));
-        Ok(Launched { to: Box::new(to), from: Box::new(from), sandbox: "full".to_owned(), process })
+        Ok(Launched {
+            to: Box::new(to),
+            from: Box::new(from),
+            sandbox: "full".to_owned(),
+            process,
+        })
     }
 
     async fn lost(&self) {
@@ -110,7 +139,11 @@ impl Launch for Script {
 }
 
 pub(crate) fn operator() -> Caller {
-    test_caller(Principal::Operator(DeviceId::of_public_key(&[7; 32])), Scopes::new(), Some(ServiceName::Gateway))
+    test_caller(
+        Principal::Operator(DeviceId::of_public_key(&[7; 32])),
+        Scopes::new(),
+        Some(ServiceName::Gateway),
+    )
 }
 
 pub(crate) fn by<T>(caller: Caller, message: T) -> Request<T> {
@@ -139,14 +172,25 @@ impl Ground {
         let profile = Profile::at("default", dir.path().join("p")).unwrap();
         profile.create(&[ServiceName::AgentRunner]).unwrap();
         let config = Arc::new(Config::parse(config, Path::new("creel.toml")).unwrap());
-        Self { dir: Arc::new(dir), profile, store: Store::memory(), clock: Clock::manual(1_764_000_000_000), config }
+        Self {
+            dir: Arc::new(dir),
+            profile,
+            store: Store::memory(),
+            clock: Clock::manual(1_764_000_000_000),
+            config,
+        }
     }
 
     /// A process on this ground.
     pub(crate) async fn house(&self) -> House {
         let metrics = Metrics::new(ServiceName::AgentRunner);
         let (store, clock) = (self.store.clone(), self.clock.clone());
-        let outbox = Outbox::open(store.clone(), ServiceName::AgentRunner, clock.clone(), metrics.clone());
+        let outbox = Outbox::open(
+            store.clone(),
+            ServiceName::AgentRunner,
+            clock.clone(),
+            metrics.clone(),
+        );
         let drain = CancellationToken::new();
         let parts = Parts {
             profile: self.profile.clone(),
@@ -164,7 +208,15 @@ impl Ground {
         let runner = Runner::with_launcher(parts, Arc::clone(&script) as _).unwrap();
         runner.recover().await.unwrap();
         let (turns, contexts) = (Turns(runner.clone()), Contexts(runner.clone()));
-        House { ground: self.clone(), runner, turns, contexts, script, reaches, drain }
+        House {
+            ground: self.clone(),
+            runner,
+            turns,
+            contexts,
+            script,
+            reaches,
+            drain,
+        }
     }
 }
 
@@ -184,12 +236,20 @@ impl House {
     }
 
     pub(crate) async fn try_start(&self, session: &str, text: &str) -> Result<Turn, Error> {
-        let request = StartTurnRequest { session: session.into(), text: text.into(), ..Default::default() };
+        let request = StartTurnRequest {
+            session: session.into(),
+            text: text.into(),
+            ..Default::default()
+        };
         self.send(request).await
     }
 
     pub(crate) async fn send(&self, request: StartTurnRequest) -> Result<Turn, Error> {
-        self.turns.start(ask(request)).await.map(tonic::Response::into_inner).map_err(of)
+        self.turns
+            .start(ask(request))
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(of)
     }
 
     pub(crate) async fn start(&self, session: &str, text: &str) -> String {
@@ -197,7 +257,10 @@ impl House {
     }
 
     pub(crate) async fn wait(&self, turn: &str) -> Turn {
-        let request = WaitTurnRequest { turn_id: turn.into(), timeout: None };
+        let request = WaitTurnRequest {
+            turn_id: turn.into(),
+            timeout: None,
+        };
         self.turns.wait(ask(request)).await.unwrap().into_inner()
     }
 
@@ -212,14 +275,26 @@ impl House {
     }
 
     pub(crate) async fn subscribe(&self, turn: &str, from: u64) -> Result<Vec<TurnEvent>, Error> {
-        let request = SubscribeTurnRequest { turn_id: turn.into(), from_sequence: from };
+        let request = SubscribeTurnRequest {
+            turn_id: turn.into(),
+            from_sequence: from,
+        };
         let stream = self.turns.subscribe(ask(request)).await.map_err(of)?.into_inner();
         stream.collect::<Result<_, _>>().await.map_err(of)
     }
 
     pub(crate) async fn transcript(&self, session: &str) -> Vec<TranscriptEntry> {
-        let request = GetTranscriptRequest { session: session.into(), page_size: 500, ..Default::default() };
-        self.contexts.get_transcript(ask(request)).await.unwrap().into_inner().entries
+        let request = GetTranscriptRequest {
+            session: session.into(),
+            page_size: 500,
+            ..Default::default()
+        };
+        self.contexts
+            .get_transcript(ask(request))
+            .await
+            .unwrap()
+            .into_inner()
+            .entries
     }
 
     pub(crate) fn input(&self, turn: &str) -> serde_json::Value {
@@ -241,7 +316,9 @@ pub(crate) fn words(entries: &[TranscriptEntry]) -> Vec<String> {
         Entry::User(user) => format!("user {}", user.text),
         Entry::Assistant(assistant) => format!("assistant {}", assistant.text),
         Entry::System(system) => format!("{}: {}", system.topic, system.text),
-        Entry::Ended(ended) => format!("{:?} {}", ended.state(), ended.reason).trim_end().to_owned(),
+        Entry::Ended(ended) => format!("{:?} {}", ended.state(), ended.reason)
+            .trim_end()
+            .to_owned(),
     };
     entries.iter().map(word).collect()
 }

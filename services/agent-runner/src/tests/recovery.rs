@@ -19,7 +19,10 @@ async fn a_cut_turn_is_interrupted_and_waiting_ones_run_in_order() {
 
     let mut after = ground.house().await;
     let turn = after.wait(&cut).await;
-    assert_eq!((turn.state(), turn.error.unwrap().reason.as_str()), (TurnState::Interrupted, "interrupted"));
+    assert_eq!(
+        (turn.state(), turn.error.unwrap().reason.as_str()),
+        (TurnState::Interrupted, "interrupted")
+    );
     assert_eq!(after.wait(&next).await.reply.len(), 100_000);
     assert_eq!(after.wait(&last).await.reply, "last");
     assert_eq!(after.wait(&done).await.reply, "done");
@@ -30,21 +33,27 @@ async fn a_cut_turn_is_interrupted_and_waiting_ones_run_in_order() {
     assert_eq!(sequences(&events), [1, 2, 3]);
     assert!(matches!(&events[2].event, Some(Event::Error(error)) if error.reason == "interrupted"));
     let entries = words(&after.transcript(MAIN).await);
-    let short: Vec<_> = entries.iter().map(|entry| &entry[..entry.len().min(20)]).collect();
-    assert_eq!(short, [
-        "user say done",
-        "assistant done",
-        "Succeeded",
-        "user silent",
-        "turn interrupted: ag",
-        "Interrupted interrup",
-        "user say xxxxxxxxxxx",
-        "assistant xxxxxxxxxx",
-        "Succeeded",
-        "user say last",
-        "assistant last",
-        "Succeeded",
-    ]);
+    let short: Vec<_> = entries
+        .iter()
+        .map(|entry| &entry[..entry.len().min(20)])
+        .collect();
+    assert_eq!(
+        short,
+        [
+            "user say done",
+            "assistant done",
+            "Succeeded",
+            "user silent",
+            "turn interrupted: ag",
+            "Interrupted interrup",
+            "user say xxxxxxxxxxx",
+            "assistant xxxxxxxxxx",
+            "Succeeded",
+            "user say last",
+            "assistant last",
+            "Succeeded",
+        ]
+    );
     // Once more: nothing changes.
     let again = ground.house().await;
     assert_eq!(words(&again.transcript(MAIN).await), entries);
@@ -79,12 +88,20 @@ async fn an_end_that_only_the_log_knows_is_the_end() {
     // The last event was written and synced; the process died before its commit.
     let record = before.runner.turn_record(&turn).await.unwrap();
     let mut log = before.runner.open_log(&record).unwrap();
-    let last = creel_proto::agent::v1::Final { text: "the answer".into() };
+    let last = creel_proto::agent::v1::Final {
+        text: "the answer".into(),
+    };
     log.append(Event::Final(last), 5).unwrap();
     let after = ground.house().await;
     let turn = after.wait(&turn).await;
-    assert_eq!((turn.state(), turn.reply.as_str(), turn.last_sequence), (TurnState::Succeeded, "the answer", 3));
-    assert_eq!(words(&after.transcript(MAIN).await), ["user silent", "assistant the answer", "Succeeded"]);
+    assert_eq!(
+        (turn.state(), turn.reply.as_str(), turn.last_sequence),
+        (TurnState::Succeeded, "the answer", 3)
+    );
+    assert_eq!(
+        words(&after.transcript(MAIN).await),
+        ["user silent", "assistant the answer", "Succeeded"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +114,10 @@ async fn a_drain_interrupts_what_does_not_end_and_leaves_what_waits() {
     before.drain.cancel();
     before.runner.run().await.unwrap();
     assert_eq!(before.wait(&running).await.state(), TurnState::Interrupted);
-    assert_eq!(before.runner.turn(&waiting).await.unwrap().state(), TurnState::Accepted);
+    assert_eq!(
+        before.runner.turn(&waiting).await.unwrap().state(),
+        TurnState::Accepted
+    );
     let after = ground.house().await;
     assert_eq!(after.wait(&waiting).await.reply, "later");
 }
@@ -108,10 +128,23 @@ async fn a_removal_that_was_cut_is_made_good() {
     let before = ground.house().await;
     let turn = before.run(MAIN, "say x").await.turn_id;
     let key = creel_wire::SessionKey::main("default");
-    let folder = before.runner.contexts.find(&key).await.unwrap().as_ref().unwrap().record.folder.clone();
+    let folder = before
+        .runner
+        .contexts
+        .find(&key)
+        .await
+        .unwrap()
+        .as_ref()
+        .unwrap()
+        .record
+        .folder
+        .clone();
     let mut txn = creel_store::Txn::new();
     txn.push_delete(crate::store::context_key(&key));
-    let removal = creel_proto::agent::v1::RemovalRecord { session: MAIN.into(), folder };
+    let removal = creel_proto::agent::v1::RemovalRecord {
+        session: MAIN.into(),
+        folder,
+    };
     crate::store::put_removal(&mut txn, &removal);
     ground.store.commit(txn).await.unwrap();
     let after = ground.house().await;

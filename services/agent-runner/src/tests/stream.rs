@@ -1,8 +1,10 @@
 //! The stream to the scheduler, against a scheduler that these tests play.
 
 use creel_proto::scheduler::v1::{
-    AgentTurnPayload, Payload as PayloadMessage, RunState, SchedulerMessage, Work, WorkAck, WorkCancel, WorkFinished, WorkRef,
-    WorkWelcome, WorkerHello, WorkerMessage, payload::Kind as Payload, scheduler_message,
+    AgentTurnPayload, Payload as PayloadMessage, RunState, SchedulerMessage, Work, WorkAck, WorkCancel,
+    WorkFinished, WorkRef, WorkWelcome, WorkerHello, WorkerMessage,
+    payload::Kind as Payload,
+    scheduler_message,
     work_service_server::{WorkService, WorkServiceServer},
     worker_message::Message,
 };
@@ -24,7 +26,10 @@ struct Played(mpsc::UnboundedSender<(Streaming<WorkerMessage>, Down)>);
 #[tonic::async_trait]
 impl WorkService for Played {
     type AttachStream = ReceiverStream<Result<SchedulerMessage, Status>>;
-    async fn attach(&self, request: Request<Streaming<WorkerMessage>>) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(
+        &self,
+        request: Request<Streaming<WorkerMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
         let (down, stream) = mpsc::channel(16);
         self.0.send((request.into_inner(), down)).unwrap();
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -46,7 +51,10 @@ impl Scheduler {
             let connections = connections.clone();
             async move {
                 let (ours, theirs) = tokio::io::duplex(64 << 10);
-                connections.send(Ok(theirs)).await.map_err(std::io::Error::other)?;
+                connections
+                    .send(Ok(theirs))
+                    .await
+                    .map_err(std::io::Error::other)?;
                 Ok::<_, std::io::Error>(TokioIo::new(ours))
             }
         });
@@ -58,9 +66,16 @@ impl Scheduler {
     async fn attached(&mut self) -> (Stream, WorkerHello) {
         let (up, down) = self.streams.recv().await.unwrap();
         let mut stream = Stream { up, down };
-        let Some(Message::Hello(hello)) = stream.next().await else { panic!("no hello") };
+        let Some(Message::Hello(hello)) = stream.next().await else {
+            panic!("no hello")
+        };
         let heartbeat = Some(creel_proto::time::duration(20));
-        stream.say(scheduler_message::Message::Welcome(WorkWelcome { heartbeat, ..Default::default() })).await;
+        stream
+            .say(scheduler_message::Message::Welcome(WorkWelcome {
+                heartbeat,
+                ..Default::default()
+            }))
+            .await;
         (stream, hello)
     }
 }
@@ -76,11 +91,19 @@ impl Stream {
     }
 
     async fn say(&self, message: scheduler_message::Message) {
-        self.down.send(Ok(SchedulerMessage { message: Some(message) })).await.unwrap();
+        self.down
+            .send(Ok(SchedulerMessage {
+                message: Some(message),
+            }))
+            .await
+            .unwrap();
     }
 
     async fn give(&self, run: &str, message: &str) {
-        let payload = Payload::AgentTurn(AgentTurnPayload { message: message.into(), ..Default::default() });
+        let payload = Payload::AgentTurn(AgentTurnPayload {
+            message: message.into(),
+            ..Default::default()
+        });
         self.say(scheduler_message::Message::Work(Work {
             r#ref: Some(reference(run)),
             job_id: "j".into(),
@@ -113,13 +136,19 @@ impl Stream {
     }
 
     async fn ack(&self, run: &str) {
-        let ack = WorkAck { r#ref: Some(reference(run)), accepted: true };
+        let ack = WorkAck {
+            r#ref: Some(reference(run)),
+            accepted: true,
+        };
         self.say(scheduler_message::Message::Ack(ack)).await;
     }
 }
 
 fn reference(run: &str) -> WorkRef {
-    WorkRef { run_id: run.into(), attempt: 1 }
+    WorkRef {
+        run_id: run.into(),
+        attempt: 1,
+    }
 }
 
 async fn forgotten(house: &House) {
@@ -131,24 +160,42 @@ async fn forgotten(house: &House) {
 #[tokio::test]
 async fn work_is_started_kept_alive_finished_and_forgotten_when_acknowledged() {
     let (house, mut scheduler) = (House::new().await, Scheduler::new());
-    let attached = tokio::spawn(crate::worker::attach(house.runner.clone(), scheduler.channel.clone()));
+    let attached = tokio::spawn(crate::worker::attach(
+        house.runner.clone(),
+        scheduler.channel.clone(),
+    ));
     let (mut stream, hello) = scheduler.attached().await;
     assert_eq!((hello.kinds.len(), hello.holding.len()), (2, 0));
     assert!(hello.capacity > 0 && !hello.instance.is_empty());
     stream.give("r1", "hold hello").await;
     assert_eq!(stream.started().await, "r1");
-    let Some(Message::Heartbeat(beat)) = stream.next().await else { panic!("no heartbeat") };
+    let Some(Message::Heartbeat(beat)) = stream.next().await else {
+        panic!("no heartbeat")
+    };
     assert_eq!(beat.refs, [reference("r1")]);
     house.let_go_on();
     let finished = stream.finished().await;
-    assert_eq!((finished.outcome(), finished.summary.as_str(), finished.session.as_str()), (RunState::Succeeded, "hello", "cron:j:run:r1"));
+    assert_eq!(
+        (
+            finished.outcome(),
+            finished.summary.as_str(),
+            finished.session.as_str()
+        ),
+        (RunState::Succeeded, "hello", "cron:j:run:r1")
+    );
     let delivery = finished.delivery.unwrap();
-    assert_eq!((delivery.state.as_str(), delivery.to.as_str()), ("delivered", MAIN));
+    assert_eq!(
+        (delivery.state.as_str(), delivery.to.as_str()),
+        ("delivered", MAIN)
+    );
     stream.ack("r1").await;
     forgotten(&house).await;
     stream.give("r2", "silent").await;
     assert_eq!(stream.started().await, "r2");
-    let cancel = WorkCancel { r#ref: Some(reference("r2")), reason: "cancelled".into() };
+    let cancel = WorkCancel {
+        r#ref: Some(reference("r2")),
+        reason: "cancelled".into(),
+    };
     stream.say(scheduler_message::Message::Cancel(cancel)).await;
     assert_eq!(stream.finished().await.outcome(), RunState::Cancelled);
     house.drain.cancel();
@@ -159,13 +206,19 @@ async fn work_is_started_kept_alive_finished_and_forgotten_when_acknowledged() {
 async fn a_result_is_sent_again_on_every_stream_until_it_is_acknowledged() {
     let ground = Ground::new("");
     let (house, mut scheduler) = (ground.house().await, Scheduler::new());
-    tokio::spawn(crate::worker::attach(house.runner.clone(), scheduler.channel.clone()));
+    tokio::spawn(crate::worker::attach(
+        house.runner.clone(),
+        scheduler.channel.clone(),
+    ));
     let (mut stream, first) = scheduler.attached().await;
     stream.give("r1", "hold hello").await;
     stream.started().await;
     drop(stream);
     let (mut stream, hello) = scheduler.attached().await;
-    assert_eq!((hello.holding, &hello.instance), (vec![reference("r1")], &first.instance));
+    assert_eq!(
+        (hello.holding, &hello.instance),
+        (vec![reference("r1")], &first.instance)
+    );
     stream.started().await;
     house.let_go_on();
     assert_eq!(stream.finished().await.summary, "hello");
@@ -179,7 +232,10 @@ async fn a_result_is_sent_again_on_every_stream_until_it_is_acknowledged() {
     // Another process.
     let house = ground.house().await;
     let mut scheduler = Scheduler::new();
-    tokio::spawn(crate::worker::attach(house.runner.clone(), scheduler.channel.clone()));
+    tokio::spawn(crate::worker::attach(
+        house.runner.clone(),
+        scheduler.channel.clone(),
+    ));
     let (mut stream, hello) = scheduler.attached().await;
     assert_eq!(hello.holding, [reference("r1")]);
     assert_ne!(hello.instance, first.instance);

@@ -20,7 +20,9 @@ async fn turns_of_a_session_are_serial_and_in_order_and_sessions_run_beside_each
     let other = house.start("agent:other:main", "hold three").await;
     house.reach("hold three").await;
     assert_eq!(house.runner.running(), 2, "the second waits");
-    let Some(Event::Accepted(accepted)) = house.stream_first(&second.turn_id).await.event else { panic!() };
+    let Some(Event::Accepted(accepted)) = house.stream_first(&second.turn_id).await.event else {
+        panic!()
+    };
     assert_eq!(accepted.queued_behind, 1);
     house.let_go_on();
     house.let_go_on();
@@ -30,7 +32,17 @@ async fn turns_of_a_session_are_serial_and_in_order_and_sessions_run_beside_each
     assert_eq!(house.wait(&second.turn_id).await.reply, "two");
     assert_eq!(house.wait(&other).await.reply, "three");
     let entries = words(&house.transcript(MAIN).await);
-    assert_eq!(entries, ["user hold one", "assistant one", "Succeeded", "user hold two", "assistant two", "Succeeded"]);
+    assert_eq!(
+        entries,
+        [
+            "user hold one",
+            "assistant one",
+            "Succeeded",
+            "user hold two",
+            "assistant two",
+            "Succeeded"
+        ]
+    );
     // The second was told what had been said.
     let history = &house.input(&second.turn_id)["history"];
     assert_eq!(history.as_array().unwrap().len(), 2);
@@ -39,7 +51,10 @@ async fn turns_of_a_session_are_serial_and_in_order_and_sessions_run_beside_each
 
 impl House {
     async fn stream_first(&self, turn: &str) -> creel_proto::agent::v1::TurnEvent {
-        let request = SubscribeTurnRequest { turn_id: turn.into(), from_sequence: 1 };
+        let request = SubscribeTurnRequest {
+            turn_id: turn.into(),
+            from_sequence: 1,
+        };
         let mut stream = self.turns.subscribe(ask(request)).await.unwrap().into_inner();
         stream.next().await.unwrap().unwrap()
     }
@@ -50,7 +65,10 @@ async fn a_subscriber_resumes_anywhere_without_gap_or_duplicate_to_the_end() {
     let mut house = House::new().await;
     let turn = house.start(MAIN, "hold hello").await;
     house.reach("hold hello").await;
-    let request = SubscribeTurnRequest { turn_id: turn.clone(), from_sequence: 0 };
+    let request = SubscribeTurnRequest {
+        turn_id: turn.clone(),
+        from_sequence: 0,
+    };
     let mut live = house.turns.subscribe(ask(request)).await.unwrap().into_inner();
     assert_eq!(live.next().await.unwrap().unwrap().sequence, 1);
     assert_eq!(live.next().await.unwrap().unwrap().sequence, 2);
@@ -58,12 +76,24 @@ async fn a_subscriber_resumes_anywhere_without_gap_or_duplicate_to_the_end() {
     let rest: Vec<_> = live.map(Result::unwrap).collect().await;
     assert_eq!(sequences(&rest), [3, 4]);
     for from in 1..=4 {
-        assert_eq!(sequences(&house.subscribe(&turn, from).await.unwrap()), (from..=4).collect::<Vec<_>>());
+        assert_eq!(
+            sequences(&house.subscribe(&turn, from).await.unwrap()),
+            (from..=4).collect::<Vec<_>>()
+        );
     }
-    assert!(house.subscribe(&turn, 5).await.unwrap().is_empty(), "nothing follows the end");
+    assert!(
+        house.subscribe(&turn, 5).await.unwrap().is_empty(),
+        "nothing follows the end"
+    );
     let error = house.subscribe(&turn, 6).await.unwrap_err();
-    assert_eq!((error.reason.as_ref(), error.field.as_deref()), ("sequence_ahead", Some("from_sequence")));
-    assert_eq!(house.subscribe("nothing", 1).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(
+        (error.reason.as_ref(), error.field.as_deref()),
+        ("sequence_ahead", Some("from_sequence"))
+    );
+    assert_eq!(
+        house.subscribe("nothing", 1).await.unwrap_err().code,
+        Code::NotFound
+    );
 }
 
 #[tokio::test]
@@ -77,25 +107,71 @@ async fn one_request_id_is_one_turn() {
     };
     let (one, two) = tokio::join!(house.send(request("say hi")), house.send(request("say hi")));
     let (one, two) = (one.unwrap(), two.unwrap());
-    assert_eq!((one.turn_id.as_str(), one.state()), (two.turn_id.as_str(), TurnState::Accepted));
+    assert_eq!(
+        (one.turn_id.as_str(), one.state()),
+        (two.turn_id.as_str(), TurnState::Accepted)
+    );
     house.wait(&one.turn_id).await;
     assert_eq!(house.send(request("say hi")).await.unwrap().turn_id, one.turn_id);
-    assert_eq!(house.send(request("say ho")).await.unwrap_err().reason, "request_id_reused");
+    assert_eq!(
+        house.send(request("say ho")).await.unwrap_err().reason,
+        "request_id_reused"
+    );
     assert_eq!(house.transcript(MAIN).await.len(), 3);
 }
 
 #[tokio::test]
 async fn what_cannot_be_right_is_refused_by_field() {
     let house = House::new().await;
-    let valid = StartTurnRequest { session: MAIN.into(), text: "x".into(), ..Default::default() };
+    let valid = StartTurnRequest {
+        session: MAIN.into(),
+        text: "x".into(),
+        ..Default::default()
+    };
     let field = async |request: StartTurnRequest| house.send(request).await.unwrap_err().field.unwrap();
-    assert_eq!(field(StartTurnRequest { session: "main".into(), ..valid.clone() }).await, "session");
-    assert_eq!(field(StartTurnRequest { text: String::new(), ..valid.clone() }).await, "text");
-    assert_eq!(field(StartTurnRequest { text: "x".repeat((1 << 20) + 1), ..valid.clone() }).await, "text");
-    assert_eq!(field(StartTurnRequest { backend: "nobody".into(), ..valid.clone() }).await, "backend");
+    assert_eq!(
+        field(StartTurnRequest {
+            session: "main".into(),
+            ..valid.clone()
+        })
+        .await,
+        "session"
+    );
+    assert_eq!(
+        field(StartTurnRequest {
+            text: String::new(),
+            ..valid.clone()
+        })
+        .await,
+        "text"
+    );
+    assert_eq!(
+        field(StartTurnRequest {
+            text: "x".repeat((1 << 20) + 1),
+            ..valid.clone()
+        })
+        .await,
+        "text"
+    );
+    assert_eq!(
+        field(StartTurnRequest {
+            backend: "nobody".into(),
+            ..valid.clone()
+        })
+        .await,
+        "backend"
+    );
     for ms in [0, -1, 24 * 3_600 * 1_000 + 1] {
         let timeout = Some(creel_proto::time::duration(ms));
-        assert_eq!(field(StartTurnRequest { timeout, ..valid.clone() }).await, "timeout", "{ms}");
+        assert_eq!(
+            field(StartTurnRequest {
+                timeout,
+                ..valid.clone()
+            })
+            .await,
+            "timeout",
+            "{ms}"
+        );
     }
     let sender = test_caller(Principal::Sender("webchat/x".into()), Scopes::new(), None);
     let refused = house.turns.start(by(sender, valid)).await.unwrap_err();
@@ -109,9 +185,20 @@ async fn the_longest_text_goes_through_whole() {
     let turn = house.run(MAIN, &text).await;
     assert_eq!(turn.state(), TurnState::Succeeded, "{:?}", turn.error);
     assert_eq!(turn.reply.len(), text.len() - 4);
-    assert_eq!(words(&house.transcript(MAIN).await)[0].len(), "user ".len() + text.len());
-    let inputs = house.ground.profile.state(creel_wire::ServiceName::AgentRunner).join("inputs");
-    assert_eq!(std::fs::read_dir(inputs).unwrap().count(), 0, "the input's file is gone");
+    assert_eq!(
+        words(&house.transcript(MAIN).await)[0].len(),
+        "user ".len() + text.len()
+    );
+    let inputs = house
+        .ground
+        .profile
+        .state(creel_wire::ServiceName::AgentRunner)
+        .join("inputs");
+    assert_eq!(
+        std::fs::read_dir(inputs).unwrap().count(),
+        0,
+        "the input's file is gone"
+    );
 }
 
 #[tokio::test]
@@ -123,19 +210,30 @@ async fn waiting_is_bounded_and_says_so() {
         house.start(MAIN, "say x").await;
     }
     let error = house.try_start(MAIN, "say x").await.unwrap_err();
-    assert_eq!((error.code, error.reason.as_ref()), (Code::ResourceExhausted, "context_queue_full"));
+    assert_eq!(
+        (error.code, error.reason.as_ref()),
+        (Code::ResourceExhausted, "context_queue_full")
+    );
     assert!(error.hint.is_some());
     house.start("agent:other:main", "say x").await;
 
-    let mut house = Ground::new("[agent]\nmax_running_turns = 1\nmax_waiting_turns = 2\n").house().await;
+    let mut house = Ground::new("[agent]\nmax_running_turns = 1\nmax_waiting_turns = 2\n")
+        .house()
+        .await;
     house.start("agent:a:main", "hold first").await;
     house.reach("hold first").await;
     house.start("agent:b:main", "say x").await;
-    assert_eq!(house.try_start("agent:c:main", "say x").await.unwrap_err().reason, "owner_queue_full");
+    assert_eq!(
+        house.try_start("agent:c:main", "say x").await.unwrap_err().reason,
+        "owner_queue_full"
+    );
     // Nothing is left of what was refused.
     assert!(house.runner.follow("x").is_none());
-    let missing = creel_proto::agent::v1::GetContextRequest { session: "agent:c:main".into() };
-    let missing = creel_proto::agent::v1::context_service_server::ContextService::get(&house.contexts, ask(missing));
+    let missing = creel_proto::agent::v1::GetContextRequest {
+        session: "agent:c:main".into(),
+    };
+    let missing =
+        creel_proto::agent::v1::context_service_server::ContextService::get(&house.contexts, ask(missing));
     assert_eq!(of(missing.await.unwrap_err()).code, Code::NotFound);
 }
 
@@ -153,7 +251,10 @@ async fn running_and_waiting_turns_can_be_aborted_and_the_answer_is_kept() {
     };
     for turn in [&waiting, &running] {
         let aborted = house.turns.abort(ask(request(turn))).await.unwrap().into_inner();
-        assert_eq!((aborted.state(), aborted.turn_id.as_str()), (TurnState::Aborted, turn.as_str()));
+        assert_eq!(
+            (aborted.state(), aborted.turn_id.as_str()),
+            (TurnState::Aborted, turn.as_str())
+        );
         assert_eq!(aborted.error.as_ref().unwrap().message, "aborted: enough");
         let again = house.turns.abort(ask(request(turn))).await.unwrap().into_inner();
         assert_eq!(again, aborted, "the same request has the same answer");
@@ -162,9 +263,23 @@ async fn running_and_waiting_turns_can_be_aborted_and_the_answer_is_kept() {
     }
     // The running one's input was there first.
     let entries = words(&house.transcript(MAIN).await);
-    assert_eq!(entries, ["user silent", "user say never", "Aborted aborted", "Aborted aborted"]);
-    let nothing = AbortTurnRequest { session: MAIN.into(), ..Default::default() };
-    assert_eq!(of(house.turns.abort(ask(nothing)).await.unwrap_err()).reason, "no_turn");
+    assert_eq!(
+        entries,
+        [
+            "user silent",
+            "user say never",
+            "Aborted aborted",
+            "Aborted aborted"
+        ]
+    );
+    let nothing = AbortTurnRequest {
+        session: MAIN.into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        of(house.turns.abort(ask(nothing)).await.unwrap_err()).reason,
+        "no_turn"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,20 +296,33 @@ async fn a_turn_ends_when_its_time_is_over() {
     assert_eq!(house.wait(&turn).await.state(), TurnState::Running);
     house.subscribe(&turn, 1).await.unwrap();
     let turn = house.wait(&turn).await;
-    assert_eq!((turn.state(), turn.error.unwrap().reason.as_str()), (TurnState::TimedOut, reason::TIMEOUT));
+    assert_eq!(
+        (turn.state(), turn.error.unwrap().reason.as_str()),
+        (TurnState::TimedOut, reason::TIMEOUT)
+    );
 }
 
 #[tokio::test]
 async fn a_worker_that_cannot_be_launched_fails_its_turn_with_the_hint() {
     let house = House::new().await;
-    let failure = Failure::new(reason::SANDBOX_UNAVAILABLE, "sandbox_unavailable: net: no seccomp").hint("allow seccomp");
+    let failure = Failure::new(
+        reason::SANDBOX_UNAVAILABLE,
+        "sandbox_unavailable: net: no seccomp",
+    )
+    .hint("allow seccomp");
     *house.script.refuse.lock().unwrap() = Some(failure);
     let turn = house.run(MAIN, "say x").await;
     let error = turn.error.clone().unwrap();
-    assert_eq!((turn.state(), error.reason.as_str(), error.hint.as_str()), (TurnState::Failed, "sandbox_unavailable", "allow seccomp"));
+    assert_eq!(
+        (turn.state(), error.reason.as_str(), error.hint.as_str()),
+        (TurnState::Failed, "sandbox_unavailable", "allow seccomp")
+    );
     *house.script.refuse.lock().unwrap() = None;
     assert_eq!(house.run(MAIN, "say x").await.reply, "x");
-    assert_eq!(house.run(MAIN, "die").await.error.unwrap().reason, reason::BACKEND_EXITED);
+    assert_eq!(
+        house.run(MAIN, "die").await.error.unwrap().reason,
+        reason::BACKEND_EXITED
+    );
 }
 
 #[tokio::test]
@@ -202,5 +330,8 @@ async fn a_draining_service_takes_nothing() {
     let house = House::new().await;
     house.drain.cancel();
     let error = house.try_start(MAIN, "say x").await.unwrap_err();
-    assert_eq!((error.code, error.reason.as_ref()), (Code::Unavailable, "draining"));
+    assert_eq!(
+        (error.code, error.reason.as_ref()),
+        (Code::Unavailable, "draining")
+    );
 }

@@ -7,8 +7,9 @@ use std::{path::Path, sync::Arc};
 use creel_agent_runner::{Contexts, Parts, Runner, Turns, start_spawner};
 use creel_kit::{Clock, Config, Profile, idempotency::Idempotency, metrics::Metrics, outbox::Outbox};
 use creel_proto::agent::v1::{
-    GetTranscriptRequest, StartTurnRequest, SubscribeTurnRequest, TranscriptEntry, Turn, TurnEvent, WaitTurnRequest,
-    context_service_server::ContextService as _, turn_event::Event, turn_service_server::TurnService as _,
+    GetTranscriptRequest, StartTurnRequest, SubscribeTurnRequest, TranscriptEntry, Turn, TurnEvent,
+    WaitTurnRequest, context_service_server::ContextService as _, turn_event::Event,
+    turn_service_server::TurnService as _,
 };
 use creel_store::Store;
 use creel_wire::{Caller, DeviceId, Principal, Scopes, ServiceName, authz::test_caller};
@@ -19,7 +20,11 @@ use tonic::{Request, Status};
 pub const MAIN: &str = "agent:default:main";
 
 pub fn operator() -> Caller {
-    test_caller(Principal::Operator(DeviceId::of_public_key(&[7; 32])), Scopes::new(), Some(ServiceName::Gateway))
+    test_caller(
+        Principal::Operator(DeviceId::of_public_key(&[7; 32])),
+        Scopes::new(),
+        Some(ServiceName::Gateway),
+    )
 }
 
 pub fn by<T>(caller: Caller, message: T) -> Request<T> {
@@ -49,11 +54,23 @@ impl House {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("p");
         let profile = Profile::at("default", &root).unwrap();
-        profile.create(&[ServiceName::AgentRunner, ServiceName::Identity]).unwrap();
+        profile
+            .create(&[ServiceName::AgentRunner, ServiceName::Identity])
+            .unwrap();
         let config = Arc::new(Config::parse(config, Path::new("creel.toml")).unwrap());
-        let (store, clock, metrics) = (Store::memory(), Clock::system(), Metrics::new(ServiceName::AgentRunner));
-        let outbox =
-            Outbox::open(store.clone(), ServiceName::AgentRunner, clock.clone(), metrics.clone()).await.unwrap();
+        let (store, clock, metrics) = (
+            Store::memory(),
+            Clock::system(),
+            Metrics::new(ServiceName::AgentRunner),
+        );
+        let outbox = Outbox::open(
+            store.clone(),
+            ServiceName::AgentRunner,
+            clock.clone(),
+            metrics.clone(),
+        )
+        .await
+        .unwrap();
         let drain = CancellationToken::new();
         let parts = Parts {
             profile: profile.clone(),
@@ -69,7 +86,16 @@ impl House {
         let runner = Runner::new(parts, starter).unwrap();
         runner.recover().await.unwrap();
         let (turns, contexts) = (Turns(runner.clone()), Contexts(runner.clone()));
-        Self { dir, profile, store, drain, metrics, runner, turns, contexts }
+        Self {
+            dir,
+            profile,
+            store,
+            drain,
+            metrics,
+            runner,
+            turns,
+            contexts,
+        }
     }
 
     /// A service whose backends are programs: name and argv, each a file below `dir`.
@@ -110,7 +136,10 @@ impl House {
     }
 
     pub async fn wait(&self, turn: &str) -> Turn {
-        let request = WaitTurnRequest { turn_id: turn.into(), timeout: None };
+        let request = WaitTurnRequest {
+            turn_id: turn.into(),
+            timeout: None,
+        };
         self.turns.wait(ask(request)).await.unwrap().into_inner()
     }
 
@@ -120,14 +149,26 @@ impl House {
     }
 
     pub async fn events(&self, turn: &str, from: u64) -> Vec<TurnEvent> {
-        let request = SubscribeTurnRequest { turn_id: turn.into(), from_sequence: from };
+        let request = SubscribeTurnRequest {
+            turn_id: turn.into(),
+            from_sequence: from,
+        };
         let stream = self.turns.subscribe(ask(request)).await.unwrap().into_inner();
         stream.map(Result::unwrap).collect().await
     }
 
     pub async fn transcript(&self, session: &str) -> Vec<TranscriptEntry> {
-        let request = GetTranscriptRequest { session: session.into(), page_size: 500, ..Default::default() };
-        self.contexts.get_transcript(ask(request)).await.unwrap().into_inner().entries
+        let request = GetTranscriptRequest {
+            session: session.into(),
+            page_size: 500,
+            ..Default::default()
+        };
+        self.contexts
+            .get_transcript(ask(request))
+            .await
+            .unwrap()
+            .into_inner()
+            .entries
     }
 
     /// Waits until no worker lives.

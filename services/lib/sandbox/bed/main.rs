@@ -69,7 +69,8 @@ fn service(args: &[OsString]) -> Result<()> {
     })
 }
 
-/// `enforce PROFILE.json PROGRAM ARGS…`: runs it and prints what stood around it, or why it did not run.
+/// `enforce PROFILE.json PROGRAM ARGS…`: runs it and prints what stood around it and how it ended, or
+/// why it did not run.
 fn report(args: &[OsString]) -> ExitCode {
     let run = || -> Result<ExitCode> {
         let [profile, argv @ ..] = args else {
@@ -84,8 +85,9 @@ fn report(args: &[OsString]) -> ExitCode {
             {
                 Ok(run) => {
                     println!("{}", serde_json::to_string(run.enforced())?);
-                    let code = run.wait().await?.exit.shell_code();
-                    Ok(ExitCode::from(u8::try_from(code)?))
+                    let exit = run.wait().await?.exit;
+                    println!("{}", serde_json::to_string(&exit)?);
+                    Ok(ExitCode::from(u8::try_from(exit.shell_code())?))
                 }
                 Err(RunError::Refused(refusal)) => {
                     println!("{refusal}; {}", refusal.hint().unwrap_or_default());

@@ -122,7 +122,6 @@ impl Job<'_> {
                 Mode::empty(),
             ));
         }
-        sys::prefer_short_turns();
         let now = Instant::now();
         let watch = Watch {
             order,
@@ -137,7 +136,6 @@ impl Job<'_> {
             status: None,
             phase: Phase::Running,
             cause: Cause::Ended,
-            t0: now,
             strays: 0,
             kill_again: now,
             more_dead: false,
@@ -174,7 +172,6 @@ struct Watch<'a> {
     status: Option<Status>,
     phase: Phase,
     cause: Cause,
-    t0: Instant,
     strays: u32,
     kill_again: Instant,
     /// Not all of the dead have been collected.
@@ -201,7 +198,6 @@ impl Watch<'_> {
                 self.end(Cause::OwnerLost, STRAY_GRACE);
             }
             if !anybody {
- eprintln!("T end at {:?} strays {}", self.t0.elapsed(), self.strays);
                 return Ok(self.exit(0));
             }
             if let Some(left) = self.advance(Instant::now()) {
@@ -279,7 +275,7 @@ impl Watch<'_> {
             }
             Phase::Running => {}
         }
-        self.cause = cause; eprintln!("T end() at {:?} {cause:?} {}", self.t0.elapsed(), std::fs::read_to_string("/proc/self/schedstat").unwrap().trim());
+        self.cause = cause;
         self.phase = Phase::Asked { kill_at };
         if grace.is_zero() {
             // No time to heed a TERM, and none to lose: every moment may make more of them.

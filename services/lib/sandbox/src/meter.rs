@@ -56,7 +56,7 @@ impl Meter {
         let enough = usize::try_from(self.limits.processes)
             .unwrap_or(usize::MAX)
             .saturating_add(1);
-        let t=Instant::now(); let members = tree::members(enough); eprintln!("T sample late {:?} took {:?} n={} {}", now-self.next, t.elapsed(), members.len(), std::fs::read_to_string("/proc/self/schedstat").unwrap().trim());
+        let members = tree::members(enough);
         let tasks: u64 = members.iter().map(|m| m.threads).sum();
         let resident: u64 = members.iter().map(|m| m.resident_pages).sum::<u64>() * sys::page_size();
         let near = tasks > u64::from(self.limits.processes) / 2 || resident > self.limits.memory_bytes / 2;

@@ -113,7 +113,14 @@ impl Support {
             );
         }
         if gaps.is_empty() {
-            WallReport::new(Level::Full, "subreaper, signal scope")
+            // Not a gap: the wall is that nothing outlives the run. But worth knowing.
+            let root = rustix::process::getuid().is_root();
+            let how = if root {
+                "; root has no limit on processes between two samples"
+            } else {
+                ""
+            };
+            WallReport::new(Level::Full, format!("subreaper, signal scope{how}"))
         } else {
             WallReport::new(Level::Partial, gaps.join("; "))
         }

@@ -250,38 +250,6 @@ pub(crate) fn landlock_abi() -> u32 {
     u32::try_from(abi).unwrap_or(0)
 }
 
-/// Asks the scheduler for short turns that come soon: no more of the CPU than before, but at once when needed, however
-/// many others want it. Linux 6.12 and later; elsewhere nothing changes.
-pub(crate) fn prefer_short_turns() {
-    /// `struct sched_attr` of `linux/sched/types.h`, first version.
-    #[repr(C)]
-    struct Attributes {
-        size: u32,
-        policy: u32,
-        flags: u64,
-        nice: i32,
-        priority: u32,
-        runtime_ns: u64,
-        deadline_ns: u64,
-        period_ns: u64,
-    }
-    const SHORTEST_NS: u64 = 100_000;
-    const KEEP_PARAMETERS: u64 = 0x10;
-    let attributes = Attributes {
-        size: 48,
-        policy: 0,
-        flags: 0,
-        nice: 0,
-        priority: 0,
-        runtime_ns: SHORTEST_NS,
-        deadline_ns: 0,
-        period_ns: 0,
-    };
-    let _ = KEEP_PARAMETERS;
-    // SAFETY: the kernel reads `size` bytes behind the pointer, the size of the struct.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, ptr::from_ref(&attributes), 0) };
-}
-
 /// Sends SIGKILL to every process this one may signal, but itself and pid 1. The kernel does it in one step with
 /// regard to fork: no process can escape by making another one.
 ///

@@ -251,3 +251,29 @@ fn a_wall_that_can_not_be_raised_refuses_the_run_and_names_itself() {
     assert!(out.contains("lowered by configuration"), "{out}");
     assert_eq!((status, ran), (Status::Code(0), true));
 }
+
+#[test]
+fn a_fork_bomb_is_stopped_at_its_limit() {
+    // Under a container's conditions, that is, not as root: for root the kernel has no limit that holds between two
+    // samples, and the bomb would take the machine's pids from the other tests.
+    let place = Place::new();
+    let mut profile = place.profile();
+    profile.limits.processes = 40;
+    let file = place.write_profile(&profile);
+    let bed = place.bed();
+    let args = [
+        "enforce",
+        file.to_str().unwrap(),
+        "/bin/sh",
+        "-c",
+        "b() { b | b & }; b; b; sleep 1000",
+    ];
+    let (out, status) = Under::Docker.start(&bed, &args).finish();
+    let exit: creel_sandbox::Exit = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (exit.cause, exit.left),
+        (creel_sandbox::Cause::Processes, 0),
+        "{out}"
+    );
+    assert_eq!(status, Status::Code(137), "{out}");
+}

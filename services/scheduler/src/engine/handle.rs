@@ -46,7 +46,12 @@ impl Handle {
         runs: broadcast::Sender<Arc<RunRecord>>,
         streams: Streams,
     ) -> Self {
-        Self { commands, runs, streams, next_stream: Arc::new(AtomicU64::new(1)) }
+        Self {
+            commands,
+            runs,
+            streams,
+            next_stream: Arc::new(AtomicU64::new(1)),
+        }
     }
 
     /// Looks at the ledger. What is seen may not be durable yet.
@@ -120,7 +125,10 @@ pub(super) struct Streams(Arc<Mutex<BTreeMap<u64, Way>>>);
 impl Streams {
     /// Sends to a worker. One that does not keep up loses its stream, and comes back with what it holds.
     pub(super) fn send(&self, stream: u64, message: SchedulerMessage) {
-        let full = self.lock().get(&stream).is_some_and(|(sender, _)| sender.try_send(Ok(message)).is_err());
+        let full = self
+            .lock()
+            .get(&stream)
+            .is_some_and(|(sender, _)| sender.try_send(Ok(message)).is_err());
         if full {
             tracing::warn!(stream, "a worker does not read its stream: closed");
             self.close(stream);
@@ -145,6 +153,10 @@ impl Streams {
 
 /// The answer to a change was cut off: nobody knows whether it was made.
 fn cut_off() -> Error {
-    Error::new(Code::Unavailable, "store", "the store failed before this was known to be durable")
-        .hint("read the state again before repeating the request")
+    Error::new(
+        Code::Unavailable,
+        "store",
+        "the store failed before this was known to be durable",
+    )
+    .hint("read the state again before repeating the request")
 }

@@ -19,12 +19,21 @@ use crate::{
 /// All jobs, and the runs that have not ended. A record that can't be used costs its own job, nothing else.
 pub(super) async fn load(parts: &Parts, now: impl Fn() -> Now) -> Result<Ledger, Error> {
     let random = (parts.random)();
-    let mut ledger = Ledger::new(parts.config.clone(), random, parts.figures.clone(), parts.outbox.clone());
+    let mut ledger = Ledger::new(
+        parts.config.clone(),
+        random,
+        parts.figures.clone(),
+        parts.outbox.clone(),
+    );
     let mut active = Vec::new();
     let mut range = Some(Kind::Job.range());
     while let Some(rest) = range {
         let page = parts.store.scan(rest, Page::default()).await?;
-        let ids: Vec<_> = page.entries.iter().filter_map(|entry| job_of_key(&entry.key)).collect();
+        let ids: Vec<_> = page
+            .entries
+            .iter()
+            .filter_map(|entry| job_of_key(&entry.key))
+            .collect();
         let states = states(&parts.store, &ids).await?;
         for entry in page.entries {
             let Some(id) = job_of_key(&entry.key) else {
@@ -50,8 +59,13 @@ pub(super) async fn load(parts: &Parts, now: impl Fn() -> Now) -> Result<Ledger,
 /// The states of ids in order.
 async fn states(store: &Store, ids: &[JobId]) -> Result<BTreeMap<JobId, JobStateRecord>, Error> {
     let mut states = BTreeMap::new();
-    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(states) };
-    let range = Kind::State.range().starting_at(state_key(*first)).ending_at(state_key(*last).successor());
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else {
+        return Ok(states);
+    };
+    let range = Kind::State
+        .range()
+        .starting_at(state_key(*first))
+        .ending_at(state_key(*last).successor());
     let mut range = Some(range);
     while let Some(rest) = range {
         let page = store.scan(rest, Page::default()).await?;

@@ -19,18 +19,39 @@ use crate::{
 const TRIES: usize = 3;
 
 impl Api {
-    pub(super) async fn create_job(&self, caller: &Caller, message: CreateJobRequest) -> Result<CreateJobResponse, Error> {
+    pub(super) async fn create_job(
+        &self,
+        caller: &Caller,
+        message: CreateJobRequest,
+    ) -> Result<CreateJobResponse, Error> {
         let owner = person(caller)?.to_owned();
         let _turn = self.busy.enter(caller, "Create", &message.request_id)?;
-        let slot = match self.idempotency.begin(caller, "Create", &message.request_id, &message).await? {
+        let slot = match self
+            .idempotency
+            .begin(caller, "Create", &message.request_id, &message)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
-        let spec = message.spec.as_ref().ok_or_else(|| Error::invalid("spec", "a job is needed"))?;
+        let spec = message
+            .spec
+            .as_ref()
+            .ok_or_else(|| Error::invalid("spec", "a job is needed"))?;
         let now_ms = self.clock.now_ms();
-        let spec = Spec::check(spec, Origin { zones: &self.zones, anchor_ms: now_ms })?;
+        let spec = Spec::check(
+            spec,
+            Origin {
+                zones: &self.zones,
+                anchor_ms: now_ms,
+            },
+        )?;
         if let Some(same) = self.same(caller, &spec.proto).await? {
-            return Ok(CreateJobResponse { job: Some(same), unchanged: true, warnings: spec.warnings });
+            return Ok(CreateJobResponse {
+                job: Some(same),
+                unchanged: true,
+                warnings: spec.warnings,
+            });
         }
         let cursor_ms = first_cursor(&spec, now_ms, message.late_ok)?;
         let record = JobRecord {
@@ -38,27 +59,50 @@ impl Api {
             incarnation: now_ms.max(1).unsigned_abs(),
             spec: Some(spec.proto.clone()),
             owner: owner.clone(),
-            scopes: caller.scopes().iter().map(|scope| scope.as_str().to_owned()).collect(),
+            scopes: caller
+                .scopes()
+                .iter()
+                .map(|scope| scope.as_str().to_owned())
+                .collect(),
             created_at_unix_ms: now_ms,
             updated_at_unix_ms: now_ms,
             anchor_unix_ms: now_ms,
         };
-        let id: JobId = record.job_id.parse().map_err(|_| Error::internal("making an id"))?;
+        let id: JobId = record
+            .job_id
+            .parse()
+            .map_err(|_| Error::internal("making an id"))?;
         let warnings = spec.warnings.clone();
         if message.validate_only {
             let (owner, name) = (owner, spec.proto.name.clone());
-            self.engine.ask(move |ledger, _| ledger.may_create(&owner, &name)).await??;
+            self.engine
+                .ask(move |ledger, _| ledger.may_create(&owner, &name))
+                .await??;
             let job = preview(&record, &spec, cursor_ms);
-            return Ok(CreateJobResponse { job: Some(job), unchanged: false, warnings });
+            return Ok(CreateJobResponse {
+                job: Some(job),
+                unchanged: false,
+                warnings,
+            });
         }
         let principal = caller.principal().to_string();
-        let creation = Creation { id, record: record.clone(), spec, cursor_ms, principal };
+        let creation = Creation {
+            id,
+            record: record.clone(),
+            spec,
+            cursor_ms,
+            principal,
+        };
         self.engine
             .change(move |ledger, now| {
                 ledger.create(creation, now)?;
                 let view = ledger.find(&owner, &id.to_string(), now);
                 let job = view.map(|view| shown(Some(&record), &view));
-                let response = CreateJobResponse { job, unchanged: false, warnings };
+                let response = CreateJobResponse {
+                    job,
+                    unchanged: false,
+                    warnings,
+                };
                 let mut answer = Txn::new();
                 slot.record(&mut answer, &response);
                 ledger.attach(id, answer);
@@ -71,21 +115,40 @@ impl Api {
     async fn same(&self, caller: &Caller, spec: &JobSpec) -> Result<Option<Job>, Error> {
         let (owner, name) = (person(caller)?.to_owned(), spec.name.clone());
         let find = move |ledger: &mut crate::ledger::Ledger, now| {
-            ledger.resolve(&owner, &name).and_then(|id| ledger.find(&owner, &id.to_string(), now))
+            ledger
+                .resolve(&owner, &name)
+                .and_then(|id| ledger.find(&owner, &id.to_string(), now))
         };
-        let Some(view) = self.engine.ask(find).await? else { return Ok(None) };
+        let Some(view) = self.engine.ask(find).await? else {
+            return Ok(None);
+        };
         let record = self.record(&view).await?;
-        if record.spec.as_ref() == Some(spec) { Ok(Some(shown(Some(&record), &view))) } else { Err(name_taken(&spec.name)) }
+        if record.spec.as_ref() == Some(spec) {
+            Ok(Some(shown(Some(&record), &view)))
+        } else {
+            Err(name_taken(&spec.name))
+        }
     }
 
     pub(super) async fn update_job(&self, caller: &Caller, message: UpdateJobRequest) -> Result<Job, Error> {
         let _turn = self.busy.enter(caller, "Update", &message.request_id)?;
-        let slot = match self.idempotency.begin(caller, "Update", &message.request_id, &message).await? {
+        let slot = match self
+            .idempotency
+            .begin(caller, "Update", &message.request_id, &message)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
-        let wanted = message.spec.as_ref().ok_or_else(|| Error::invalid("spec", "the new values are needed"))?;
-        let paths = message.update_mask.as_ref().map(|mask| mask.paths.as_slice()).unwrap_or_default();
+        let wanted = message
+            .spec
+            .as_ref()
+            .ok_or_else(|| Error::invalid("spec", "the new values are needed"))?;
+        let paths = message
+            .update_mask
+            .as_ref()
+            .map(|mask| mask.paths.as_slice())
+            .unwrap_or_default();
         let mut tries = 0;
         loop {
             let view = self.find(caller, &message.job).await?;
@@ -93,22 +156,46 @@ impl Api {
             let before = self.record(&view).await?;
             let (changed, refreeze) = merged(before.spec.clone().unwrap_or_default(), wanted, paths)?;
             let now_ms = self.clock.now_ms();
-            let spec = Spec::check(&changed, Origin { zones: &self.zones, anchor_ms: before.anchor_unix_ms })?;
+            let spec = Spec::check(
+                &changed,
+                Origin {
+                    zones: &self.zones,
+                    anchor_ms: before.anchor_unix_ms,
+                },
+            )?;
             if before.spec.as_ref().map(|spec| &spec.schedule) != Some(&changed.schedule) {
                 first_cursor(&spec, now_ms, false)?;
             }
-            let scopes = if refreeze { narrowed(caller, &before.scopes) } else { before.scopes.clone() };
-            let record = JobRecord { spec: Some(changed), updated_at_unix_ms: now_ms, scopes, ..before };
+            let scopes = if refreeze {
+                narrowed(caller, &before.scopes)
+            } else {
+                before.scopes.clone()
+            };
+            let record = JobRecord {
+                spec: Some(changed),
+                updated_at_unix_ms: now_ms,
+                scopes,
+                ..before
+            };
             if message.validate_only {
                 let checked = target.clone();
                 self.engine.ask(move |ledger, _| ledger.check(&checked)).await??;
-                return Ok(Job { etag: view.state.version.to_string(), ..preview(&record, &spec, view.state.cursor_ms) });
+                return Ok(Job {
+                    etag: view.state.version.to_string(),
+                    ..preview(&record, &spec, view.state.cursor_ms)
+                });
             }
-            let change = Changed { record: record.clone(), spec, base: view.state.version };
+            let change = Changed {
+                record: record.clone(),
+                spec,
+                base: view.state.version,
+            };
             let (owner, slot, id) = (person(caller)?.to_owned(), slot.clone(), view.id);
             let done = self.engine.change(move |ledger, now| {
                 ledger.update(&target, change, now)?;
-                let job = ledger.find(&owner, &id.to_string(), now).map(|view| shown(Some(&record), &view));
+                let job = ledger
+                    .find(&owner, &id.to_string(), now)
+                    .map(|view| shown(Some(&record), &view));
                 let job = job.ok_or_else(|| Error::internal("reading the changed job"))?;
                 let mut answer = Txn::new();
                 slot.record(&mut answer, &job);
@@ -117,7 +204,9 @@ impl Api {
             });
             match done.await {
                 // Nobody said which state it must be in, so the newest is as good.
-                Err(error) if error.reason == "changed" && message.if_match.is_empty() && tries < TRIES => tries += 1,
+                Err(error) if error.reason == "changed" && message.if_match.is_empty() && tries < TRIES => {
+                    tries += 1
+                }
                 done => return done,
             }
         }
@@ -131,13 +220,19 @@ fn first_cursor(spec: &Spec, now_ms: i64, late_ok: bool) -> Result<i64, Error> {
             return Ok(at_ms.saturating_sub(1));
         }
         let at = Timestamp::from_millisecond(at_ms).unwrap_or_default();
-        return Err(Error::new(Code::InvalidArgument, "in_the_past", format!("{at} is in the past"))
-            .field("spec.schedule.at")
-            .hint("give a time to come, or --late ok to run it at once"));
+        return Err(Error::new(
+            Code::InvalidArgument,
+            "in_the_past",
+            format!("{at} is in the past"),
+        )
+        .field("spec.schedule.at")
+        .hint("give a time to come, or --late ok to run it at once"));
     }
     let now = Timestamp::from_millisecond(now_ms).unwrap_or_default();
     let field = "spec.schedule";
-    spec.schedule.first(now).map_err(|error| refused(&error, field, field))?;
+    spec.schedule
+        .first(now)
+        .map_err(|error| refused(&error, field, field))?;
     Ok(now_ms)
 }
 
@@ -158,10 +253,22 @@ fn preview(record: &JobRecord, spec: &Spec, cursor_ms: i64) -> Job {
 /// changed, so its grant is frozen anew.
 fn merged(mut spec: JobSpec, wanted: &JobSpec, paths: &[String]) -> Result<(JobSpec, bool), Error> {
     const ALL: [&str; 9] = [
-        "name", "description", "schedule", "target", "payload", "policy", "delivery", "disabled", "delete_after_run",
+        "name",
+        "description",
+        "schedule",
+        "target",
+        "payload",
+        "policy",
+        "delivery",
+        "disabled",
+        "delete_after_run",
     ];
     let before = spec.clone();
-    let paths: Vec<&str> = if paths.is_empty() { ALL.to_vec() } else { paths.iter().map(String::as_str).collect() };
+    let paths: Vec<&str> = if paths.is_empty() {
+        ALL.to_vec()
+    } else {
+        paths.iter().map(String::as_str).collect()
+    };
     for path in paths {
         match path {
             "name" => spec.name.clone_from(&wanted.name),
@@ -174,8 +281,11 @@ fn merged(mut spec: JobSpec, wanted: &JobSpec, paths: &[String]) -> Result<(JobS
             "disabled" => spec.disabled = wanted.disabled,
             "delete_after_run" => spec.delete_after_run = wanted.delete_after_run,
             other => {
-                return Err(Error::invalid("update_mask", format!("`{}` is no field of a job", printable(other, 64)))
-                    .hint(format!("one of {}", ALL.join(", "))));
+                return Err(Error::invalid(
+                    "update_mask",
+                    format!("`{}` is no field of a job", printable(other, 64)),
+                )
+                .hint(format!("one of {}", ALL.join(", "))));
             }
         }
     }

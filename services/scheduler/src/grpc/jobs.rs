@@ -2,9 +2,9 @@
 
 use creel_kit::idempotency::Begin;
 use creel_proto::scheduler::v1::{
-    CreateJobRequest, CreateJobResponse, DeleteJobRequest, DeleteJobResponse, GetJobRequest, Job, ListJobsRequest,
-    ListJobsResponse, PauseJobRequest, PreviewRequest, PreviewResponse, ResumeJobRequest, Run, TriggerJobRequest,
-    UpdateJobRequest, job_service_server::JobService,
+    CreateJobRequest, CreateJobResponse, DeleteJobRequest, DeleteJobResponse, GetJobRequest, Job,
+    ListJobsRequest, ListJobsResponse, PauseJobRequest, PreviewRequest, PreviewResponse, ResumeJobRequest,
+    Run, TriggerJobRequest, UpdateJobRequest, job_service_server::JobService,
 };
 use creel_store::Txn;
 use creel_wire::{Caller, Error, authz};
@@ -23,7 +23,10 @@ const MAX_REASON_BYTES: usize = 256;
 
 #[tonic::async_trait]
 impl JobService for Api {
-    async fn create(&self, request: Request<CreateJobRequest>) -> Result<Response<CreateJobResponse>, Status> {
+    async fn create(
+        &self,
+        request: Request<CreateJobRequest>,
+    ) -> Result<Response<CreateJobResponse>, Status> {
         let (caller, message) = authz::split(request)?;
         Ok(Response::new(self.create_job(&caller, message).await?))
     }
@@ -31,7 +34,9 @@ impl JobService for Api {
     async fn get(&self, request: Request<GetJobRequest>) -> Result<Response<Job>, Status> {
         let (caller, message) = authz::split(request)?;
         let view = self.find(&caller, &message.job).await?;
-        let record = store::job(&self.store, view.id).await.map_err(creel_kit::idempotency::store_error)?;
+        let record = store::job(&self.store, view.id)
+            .await
+            .map_err(creel_kit::idempotency::store_error)?;
         Ok(Response::new(shown(record.as_ref(), &view)))
     }
 
@@ -40,15 +45,21 @@ impl JobService for Api {
         let (owner, size) = (person(&caller)?.to_owned(), page_size(message.page_size, 100)?);
         let (prefix, token) = (message.name_prefix, message.page_token);
         let after = move |token: &String| (!token.is_empty()).then(|| token.clone());
-        let page = move |ledger: &mut Ledger, now| ledger.page(&owner, &prefix, after(&token).as_deref(), size, now);
+        let page =
+            move |ledger: &mut Ledger, now| ledger.page(&owner, &prefix, after(&token).as_deref(), size, now);
         let page = self.engine.ask(page).await?;
         let mut jobs = Vec::with_capacity(page.jobs.len());
         for view in &page.jobs {
-            let record = store::job(&self.store, view.id).await.map_err(creel_kit::idempotency::store_error)?;
+            let record = store::job(&self.store, view.id)
+                .await
+                .map_err(creel_kit::idempotency::store_error)?;
             jobs.push(shown(record.as_ref(), view));
         }
         let next_page_token = page.next.map(|name| name.to_string()).unwrap_or_default();
-        Ok(Response::new(ListJobsResponse { jobs, next_page_token }))
+        Ok(Response::new(ListJobsResponse {
+            jobs,
+            next_page_token,
+        }))
     }
 
     async fn update(&self, request: Request<UpdateJobRequest>) -> Result<Response<Job>, Status> {
@@ -56,7 +67,10 @@ impl JobService for Api {
         Ok(Response::new(self.update_job(&caller, message).await?))
     }
 
-    async fn delete(&self, request: Request<DeleteJobRequest>) -> Result<Response<DeleteJobResponse>, Status> {
+    async fn delete(
+        &self,
+        request: Request<DeleteJobRequest>,
+    ) -> Result<Response<DeleteJobResponse>, Status> {
         let (caller, message) = authz::split(request)?;
         Ok(Response::new(self.delete_job(&caller, message).await?))
     }
@@ -83,15 +97,25 @@ impl JobService for Api {
 }
 
 impl Api {
-    async fn delete_job(&self, caller: &Caller, message: DeleteJobRequest) -> Result<DeleteJobResponse, Error> {
+    async fn delete_job(
+        &self,
+        caller: &Caller,
+        message: DeleteJobRequest,
+    ) -> Result<DeleteJobResponse, Error> {
         let _turn = self.busy.enter(caller, "Delete", &message.request_id)?;
-        let slot = match self.idempotency.begin(caller, "Delete", &message.request_id, &message).await? {
+        let slot = match self
+            .idempotency
+            .begin(caller, "Delete", &message.request_id, &message)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
         let view = self.find(caller, &message.job).await?;
         let target = target(caller, &view, &message.if_match)?;
-        let response = DeleteJobResponse { job_id: view.id.to_string() };
+        let response = DeleteJobResponse {
+            job_id: view.id.to_string(),
+        };
         if message.validate_only {
             self.engine.ask(move |ledger, _| ledger.check(&target)).await??;
             return Ok(response);
@@ -109,21 +133,44 @@ impl Api {
 
     async fn pause_job(&self, caller: &Caller, message: PauseJobRequest) -> Result<Job, Error> {
         if message.reason.len() > MAX_REASON_BYTES {
-            return Err(Error::invalid("reason", format!("at most {MAX_REASON_BYTES} bytes")));
+            return Err(Error::invalid(
+                "reason",
+                format!("at most {MAX_REASON_BYTES} bytes"),
+            ));
         }
-        let reason = if message.reason.is_empty() { "by its owner".to_owned() } else { message.reason.clone() };
+        let reason = if message.reason.is_empty() {
+            "by its owner".to_owned()
+        } else {
+            message.reason.clone()
+        };
         let _turn = self.busy.enter(caller, "Pause", &message.request_id)?;
-        let slot = match self.idempotency.begin(caller, "Pause", &message.request_id, &message).await? {
+        let slot = match self
+            .idempotency
+            .begin(caller, "Pause", &message.request_id, &message)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
         let pause = move |ledger: &mut Ledger, target: &Target, now| ledger.pause(target, &reason, now);
-        self.change_job(caller, &message.job, &message.if_match, message.validate_only, slot, pause).await
+        self.change_job(
+            caller,
+            &message.job,
+            &message.if_match,
+            message.validate_only,
+            slot,
+            pause,
+        )
+        .await
     }
 
     async fn resume_job(&self, caller: &Caller, message: ResumeJobRequest) -> Result<Job, Error> {
         let _turn = self.busy.enter(caller, "Resume", &message.request_id)?;
-        let slot = match self.idempotency.begin(caller, "Resume", &message.request_id, &message).await? {
+        let slot = match self
+            .idempotency
+            .begin(caller, "Resume", &message.request_id, &message)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
@@ -143,7 +190,15 @@ impl Api {
             _ => message.if_match.clone(),
         };
         let resume = move |ledger: &mut Ledger, target: &Target, now| ledger.resume(target, enabled, now);
-        self.change_job(caller, &message.job, &if_match, message.validate_only, slot, resume).await
+        self.change_job(
+            caller,
+            &message.job,
+            &if_match,
+            message.validate_only,
+            slot,
+            resume,
+        )
+        .await
     }
 
     /// A change of a job's state; answers the job.
@@ -183,7 +238,11 @@ impl Api {
 
     async fn trigger_job(&self, caller: &Caller, message: TriggerJobRequest) -> Result<Run, Error> {
         let _turn = self.busy.enter(caller, "Trigger", &message.request_id)?;
-        let slot = match self.idempotency.begin(caller, "Trigger", &message.request_id, &message).await? {
+        let slot = match self
+            .idempotency
+            .begin(caller, "Trigger", &message.request_id, &message)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
@@ -191,7 +250,11 @@ impl Api {
         let target = target(caller, &view, "")?;
         if message.validate_only {
             self.engine.ask(move |ledger, _| ledger.check(&target)).await??;
-            return Ok(Run { job_id: view.id.to_string(), job_name: view.name.to_string(), ..Run::default() });
+            return Ok(Run {
+                job_id: view.id.to_string(),
+                job_name: view.name.to_string(),
+                ..Run::default()
+            });
         }
         self.engine
             .change(move |ledger, now| {

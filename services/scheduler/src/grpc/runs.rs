@@ -2,8 +2,8 @@
 
 use creel_kit::idempotency::{Begin, store_error};
 use creel_proto::scheduler::v1::{
-    CancelRunRequest, GetRunRequest, ListRunsRequest, ListRunsResponse, Run, RunRecord, RunState, WatchRunsRequest,
-    run_service_server::RunService,
+    CancelRunRequest, GetRunRequest, ListRunsRequest, ListRunsResponse, Run, RunRecord, RunState,
+    WatchRunsRequest, run_service_server::RunService,
 };
 use creel_store::{KeyRange, Page, Txn};
 use creel_wire::{Caller, Code, Error, authz};
@@ -55,13 +55,16 @@ impl RunService for Api {
         let changes = BroadcastStream::new(self.engine.watch()).filter_map(move |change| {
             ready(match change {
                 Ok(record) => {
-                    let wanted = record.owner == owner && job.as_ref().is_none_or(|job| *job == record.job_id);
+                    let wanted =
+                        record.owner == owner && job.as_ref().is_none_or(|job| *job == record.job_id);
                     wanted.then(|| Ok(shown(&record)))
                 }
                 Err(BroadcastStreamRecvError::Lagged(lost)) => Some(Err(lagged(lost).into())),
             })
         });
-        Ok(Response::new(changes.take_until(self.drain.clone().cancelled_owned()).boxed()))
+        Ok(Response::new(
+            changes.take_until(self.drain.clone().cancelled_owned()).boxed(),
+        ))
     }
 }
 
@@ -71,7 +74,9 @@ impl Api {
         let size = page_size(message.page_size, 50)?;
         let state = match message.state() {
             RunState::Unspecified if message.state == 0 => None,
-            RunState::Unspecified => return Err(Error::invalid("state", format!("{} is no state", message.state))),
+            RunState::Unspecified => {
+                return Err(Error::invalid("state", format!("{} is no state", message.state)));
+            }
             state => Some(state),
         };
         let job = match message.job.as_str() {
@@ -81,9 +86,17 @@ impl Api {
         let mut range = Some(start(job, &message.page_token)?);
         let (mut runs, mut looked_at, mut last) = (Vec::new(), 0, None);
         while let Some(rest) = range.take_if(|_| looked_at < MAX_LOOKED_AT && runs.len() < size) {
-            let page = self.store.scan(rest, Page::last(size.max(50))).await.map_err(store_error)?;
+            let page = self
+                .store
+                .scan(rest, Page::last(size.max(50)))
+                .await
+                .map_err(store_error)?;
             range = page.next;
-            let at: Vec<_> = page.entries.iter().filter_map(|entry| RunRef::of_key(&entry.key)).collect();
+            let at: Vec<_> = page
+                .entries
+                .iter()
+                .filter_map(|entry| RunRef::of_key(&entry.key))
+                .collect();
             let ids: Vec<_> = at.iter().map(|at| at.run).collect();
             let mut live = self.engine.ask(move |ledger, _| ledger.live(&ids)).await?;
             for (at, entry) in at.into_iter().zip(page.entries) {
@@ -106,7 +119,10 @@ impl Api {
             }
         }
         let next_page_token = last.filter(|_| range.is_some()).map(token).unwrap_or_default();
-        Ok(ListRunsResponse { runs, next_page_token })
+        Ok(ListRunsResponse {
+            runs,
+            next_page_token,
+        })
     }
 
     /// The job whose runs are asked for; a deleted one by its id.
@@ -121,21 +137,35 @@ impl Api {
     /// A run of the caller's, as it is.
     async fn run_of(&self, caller: &Caller, run: RunId) -> Result<RunRecord, Error> {
         let owner = person(caller)?;
-        let live = self.engine.ask(move |ledger, _| ledger.live(&[run]).remove(&run)).await?;
+        let live = self
+            .engine
+            .ask(move |ledger, _| ledger.live(&[run]).remove(&run))
+            .await?;
         let record = match live {
             Some(record) => Some(record),
             None => store::run(&self.store, run).await.map_err(store_error)?,
         };
         let found = record.filter(|record| record.owner == owner);
-        found.ok_or_else(|| Error::not_found("run", &run.to_string()).field("run_id").hint("creel cron runs"))
+        found.ok_or_else(|| {
+            Error::not_found("run", &run.to_string())
+                .field("run_id")
+                .hint("creel cron runs")
+        })
     }
 
     async fn cancel_run(&self, caller: &Caller, message: CancelRunRequest) -> Result<Run, Error> {
         if message.reason.len() > MAX_REASON_BYTES {
-            return Err(Error::invalid("reason", format!("at most {MAX_REASON_BYTES} bytes")));
+            return Err(Error::invalid(
+                "reason",
+                format!("at most {MAX_REASON_BYTES} bytes"),
+            ));
         }
         let _turn = self.busy.enter(caller, "Cancel", &message.request_id)?;
-        let slot = match self.idempotency.begin(caller, "Cancel", &message.request_id, &message).await? {
+        let slot = match self
+            .idempotency
+            .begin(caller, "Cancel", &message.request_id, &message)
+            .await?
+        {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
@@ -153,7 +183,11 @@ impl Api {
             Err(error) if error.code == Code::NotFound => {
                 let record = self.run_of(caller, run).await?;
                 // Cancelled twice is cancelled.
-                if record.state == i32::from(RunState::Cancelled) { Ok(shown(&record)) } else { Err(run_finished()) }
+                if record.state == i32::from(RunState::Cancelled) {
+                    Ok(shown(&record))
+                } else {
+                    Err(run_finished())
+                }
             }
             done => done,
         }
@@ -161,7 +195,8 @@ impl Api {
 }
 
 fn run_id(text: &str) -> Result<RunId, Error> {
-    text.parse().map_err(|_| Error::invalid("run_id", "a run's id has 32 hex digits").hint("creel cron runs"))
+    text.parse()
+        .map_err(|_| Error::invalid("run_id", "a run's id has 32 hex digits").hint("creel cron runs"))
 }
 
 fn token(at: RunRef) -> String {
@@ -180,11 +215,18 @@ fn start(job: Option<JobId>, token: &str) -> Result<KeyRange, Error> {
     let wrong = || Error::invalid("page_token", "not a token of this list");
     let (admitted, run) = token.split_once('.').ok_or_else(wrong)?;
     let admitted_ms = admitted.parse().map_err(|_| wrong())?;
-    let at = RunRef { admitted_ms, run: run.parse().map_err(|_| wrong())? };
+    let at = RunRef {
+        admitted_ms,
+        run: run.parse().map_err(|_| wrong())?,
+    };
     Ok(range.ending_at(job.map_or_else(|| at.key(), |job| at.by_job(job))))
 }
 
 fn lagged(lost: u64) -> Error {
-    Error::new(Code::Unavailable, "lagged", format!("{lost} changes were not read in time"))
-        .hint("list the runs, and watch again")
+    Error::new(
+        Code::Unavailable,
+        "lagged",
+        format!("{lost} changes were not read in time"),
+    )
+    .hint("list the runs, and watch again")
 }

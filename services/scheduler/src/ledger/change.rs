@@ -58,10 +58,18 @@ impl Ledger {
             return Err(name_taken(name));
         }
         let limit = |most: usize, whose: &str| {
-            Error::new(Code::ResourceExhausted, "too_many_jobs", format!("{most} jobs {whose} is the most"))
-                .hint("creel cron list, then creel cron rm NAME")
+            Error::new(
+                Code::ResourceExhausted,
+                "too_many_jobs",
+                format!("{most} jobs {whose} is the most"),
+            )
+            .hint("creel cron list, then creel cron rm NAME")
         };
-        if self.owners.get(owner).is_some_and(|count| *count >= self.config.max_jobs_per_owner) {
+        if self
+            .owners
+            .get(owner)
+            .is_some_and(|count| *count >= self.config.max_jobs_per_owner)
+        {
             return Err(limit(self.config.max_jobs_per_owner, "per owner"));
         }
         if self.jobs.len() >= self.config.max_jobs {
@@ -71,7 +79,13 @@ impl Ledger {
     }
 
     pub(crate) fn create(&mut self, creation: Creation, now: Now) -> Result<(), Error> {
-        let Creation { id, record, spec, cursor_ms, principal } = creation;
+        let Creation {
+            id,
+            record,
+            spec,
+            cursor_ms,
+            principal,
+        } = creation;
         self.may_create(&record.owner, &spec.proto.name)?;
         let event = Event::new("job.created", principal, format!("job/{id}")).with("name", &spec.proto.name);
         let audit = self.audit(event)?;
@@ -80,7 +94,11 @@ impl Ledger {
             owner: record.owner.as_str().into(),
             name: spec.proto.name.as_str().into(),
             plan: Plan::Sound(Box::new(Sound::from(&spec))),
-            state: State { version: 1, cursor_ms, ..State::default() },
+            state: State {
+                version: 1,
+                cursor_ms,
+                ..State::default()
+            },
             wake_ms: None,
             open_skip: None,
             unpruned: 0,
@@ -98,7 +116,9 @@ impl Ledger {
     pub(crate) fn update(&mut self, target: &Target, changed: Changed, now: Now) -> Result<(), Error> {
         self.check(target)?;
         let id = target.job;
-        let Some(job) = self.jobs.get(&id) else { return Err(gone()) };
+        let Some(job) = self.jobs.get(&id) else {
+            return Err(gone());
+        };
         if job.state.version != changed.base {
             return Err(stale());
         }
@@ -111,7 +131,9 @@ impl Ledger {
         self.settle(id, now)?;
         let event = Event::new("job.updated", &target.principal, format!("job/{id}")).with("name", name);
         let audit = self.audit(event)?;
-        let Some(mut job) = self.jobs.remove(&id) else { return Err(gone()) };
+        let Some(mut job) = self.jobs.remove(&id) else {
+            return Err(gone());
+        };
         self.unindex(&job);
         let sound = Sound::from(&changed.spec);
         let rescheduled = job.sound().is_none_or(|before| before.schedule != sound.schedule);
@@ -136,11 +158,22 @@ impl Ledger {
     pub(crate) fn delete(&mut self, target: &Target, now: Now) -> Result<(), Error> {
         self.check(target)?;
         let id = target.job;
-        let Some(job) = self.jobs.get(&id) else { return Err(gone()) };
+        let Some(job) = self.jobs.get(&id) else {
+            return Err(gone());
+        };
         let (name, owner) = (job.name.to_string(), job.owner.to_string());
         let event = Event::new("job.deleted", &target.principal, format!("job/{id}")).with("name", &name);
         let audit = self.audit(event)?;
-        self.remove(id, TombstoneRecord { job_id: id.to_string(), name, deleted_at_unix_ms: now.wall_ms, owner }, now);
+        self.remove(
+            id,
+            TombstoneRecord {
+                job_id: id.to_string(),
+                name,
+                deleted_at_unix_ms: now.wall_ms,
+                owner,
+            },
+            now,
+        );
         self.changes.extra(id, audit);
         self.assign(now);
         Ok(())
@@ -152,7 +185,9 @@ impl Ledger {
         self.settle(id, now)?;
         let event = Event::new("job.paused", &target.principal, format!("job/{id}")).with("reason", reason);
         let audit = self.audit(event)?;
-        let Some(job) = self.jobs.get_mut(&id) else { return Err(gone()) };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return Err(gone());
+        };
         job.state.pause = Some(reason.to_owned());
         job.state.version += 1;
         job.open_skip = None;
@@ -162,13 +197,20 @@ impl Ledger {
     }
 
     /// Lifts a pause and a quarantine. `enabled` is its record if the spec itself disabled it.
-    pub(crate) fn resume(&mut self, target: &Target, enabled: Option<JobRecord>, now: Now) -> Result<(), Error> {
+    pub(crate) fn resume(
+        &mut self,
+        target: &Target,
+        enabled: Option<JobRecord>,
+        now: Now,
+    ) -> Result<(), Error> {
         self.check(target)?;
         let id = target.job;
         // What came up meanwhile is skipped, with the reason, before the hold goes.
         self.settle(id, now)?;
         let audit = self.audit(Event::new("job.resumed", &target.principal, format!("job/{id}")))?;
-        let Some(job) = self.jobs.get_mut(&id) else { return Err(gone()) };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return Err(gone());
+        };
         job.state.pause = None;
         job.state.quarantine = None;
         job.state.failures = 0;
@@ -187,19 +229,33 @@ impl Ledger {
     pub(crate) fn trigger(&mut self, target: &Target, request: &str, now: Now) -> Result<RunRecord, Error> {
         self.check(target)?;
         let id = target.job;
-        let Some(job) = self.jobs.get(&id) else { return Err(gone()) };
+        let Some(job) = self.jobs.get(&id) else {
+            return Err(gone());
+        };
         let sound = match &job.plan {
             Plan::Sound(sound) => sound,
             Plan::Broken(why) => {
-                return Err(Error::new(Code::FailedPrecondition, "invalid_record", format!("the job's record is invalid: {why}"))
-                    .hint("creel cron edit NAME, or creel cron rm NAME"));
+                return Err(Error::new(
+                    Code::FailedPrecondition,
+                    "invalid_record",
+                    format!("the job's record is invalid: {why}"),
+                )
+                .hint("creel cron edit NAME, or creel cron rm NAME"));
             }
         };
         if job.state.pause.as_deref() == Some(OWNER_REVOKED) {
-            return Err(Error::new(Code::FailedPrecondition, OWNER_REVOKED, "its owner's grant was revoked"));
+            return Err(Error::new(
+                Code::FailedPrecondition,
+                OWNER_REVOKED,
+                "its owner's grant was revoked",
+            ));
         }
         let active = job.state.active.len();
-        let waiting = job.state.active.iter().filter(|at| self.runs.get(&at.run).is_some_and(|run| run.lease.is_free()));
+        let waiting = job
+            .state
+            .active
+            .iter()
+            .filter(|at| self.runs.get(&at.run).is_some_and(|run| run.lease.is_free()));
         let admitted = match sound.policy.overlap {
             Overlap::Forbid => active == 0,
             Overlap::BufferOne => active == 0 || waiting.count() == 0,
@@ -208,18 +264,30 @@ impl Ledger {
         };
         if !admitted {
             let message = "another run of this job is not over, and its policy forbids overlap";
-            return Err(Error::new(Code::FailedPrecondition, "overlap", message).hint("creel cron runs --job NAME"));
+            return Err(
+                Error::new(Code::FailedPrecondition, "overlap", message).hint("creel cron runs --job NAME")
+            );
         }
-        let replaced = if sound.policy.overlap == Overlap::Replace { job.state.active.clone() } else { Vec::new() };
+        let replaced = if sound.policy.overlap == Overlap::Replace {
+            job.state.active.clone()
+        } else {
+            Vec::new()
+        };
         let number = (job.state.manual_runs + 1).to_string();
         let event = Event::new("job.triggered", &target.principal, format!("job/{id}"));
         let audit = self.audit(event)?;
         for at in replaced {
             self.stop(at.run, "overlap", now);
         }
-        let Some(job) = self.jobs.get_mut(&id) else { return Err(gone()) };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return Err(gone());
+        };
         job.state.manual_runs += 1;
-        let request = if request.is_empty() { number } else { format!("request:{request}") };
+        let request = if request.is_empty() {
+            number
+        } else {
+            format!("request:{request}")
+        };
         let Some(run) = self.admit(id, RunKind::Manual, now.wall_ms, Some(&request), 0, now) else {
             return Err(stale());
         };
@@ -230,9 +298,18 @@ impl Ledger {
     }
 
     /// Ends a run, or asks its worker to end it.
-    pub(crate) fn cancel(&mut self, owner: &str, run: RunId, reason: &str, principal: &str, now: Now) -> Result<(JobId, RunRecord), Error> {
+    pub(crate) fn cancel(
+        &mut self,
+        owner: &str,
+        run: RunId,
+        reason: &str,
+        principal: &str,
+        now: Now,
+    ) -> Result<(JobId, RunRecord), Error> {
         let known = self.runs.get(&run).filter(|run| &*run.owner == owner);
-        let Some(known) = known else { return Err(Error::not_found("run that has not ended", &run.to_string())) };
+        let Some(known) = known else {
+            return Err(Error::not_found("run that has not ended", &run.to_string()));
+        };
         if let Some(end) = &known.end
             && end.state != RunState::Cancelled
         {
@@ -240,7 +317,9 @@ impl Ledger {
         }
         let id = known.job;
         if known.end.is_none() && known.cancel.is_none() {
-            let event = Event::new("run.cancelled", principal, format!("run/{run}")).with("job", id).with("reason", reason);
+            let event = Event::new("run.cancelled", principal, format!("run/{run}"))
+                .with("job", id)
+                .with("reason", reason);
             let audit = self.audit(event)?;
             self.stop(run, if reason.is_empty() { "cancelled" } else { reason }, now);
             self.changes.extra(id, audit);
@@ -251,7 +330,9 @@ impl Ledger {
 
     /// Its owner may not have it run any more.
     pub(super) fn hold_for_owner(&mut self, id: JobId, now: Now) {
-        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.state.pause.is_none()) else { return };
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.state.pause.is_none()) else {
+            return;
+        };
         tracing::warn!(job = %id, name = %job.name, "paused: its owner was revoked");
         job.state.pause = Some(OWNER_REVOKED.to_owned());
         job.state.version += 1;
@@ -277,7 +358,11 @@ impl Ledger {
                 return Ok(());
             }
         }
-        Err(Error::new(Code::Unavailable, "catching_up", "the job is catching up with a very long past; try again"))
+        Err(Error::new(
+            Code::Unavailable,
+            "catching_up",
+            "the job is catching up with a very long past; try again",
+        ))
     }
 
     /// Looks at a changed job anew.
@@ -298,9 +383,13 @@ impl Ledger {
 
 pub(crate) fn name_taken(name: &str) -> Error {
     let shown = creel_wire::error::printable(name, 128);
-    Error::new(Code::Conflict, "name_taken", format!("there is another job named `{shown}`"))
-        .field("spec.name")
-        .hint("creel cron edit NAME changes it; another name makes another job")
+    Error::new(
+        Code::Conflict,
+        "name_taken",
+        format!("there is another job named `{shown}`"),
+    )
+    .field("spec.name")
+    .hint("creel cron edit NAME changes it; another name makes another job")
 }
 
 pub(crate) fn run_finished() -> Error {
@@ -320,7 +409,10 @@ pub(crate) fn stale() -> Error {
 /// Whether a one-shot's time is over: such a job runs once, late, if its author allows that.
 pub(crate) fn late_one_shot(schedule: &Schedule, now_ms: i64) -> Option<i64> {
     match schedule {
-        Schedule::At(moment) => moment.instant().map(|at| at.as_millisecond()).filter(|at| *at <= now_ms),
+        Schedule::At(moment) => moment
+            .instant()
+            .map(|at| at.as_millisecond())
+            .filter(|at| *at <= now_ms),
         Schedule::Every(_) | Schedule::Cron(_) => None,
     }
 }

@@ -59,14 +59,21 @@ impl Ledger {
         let wake = decision.wake_ms.map(|at| at.max(job.state.cursor_ms));
         let done = wake.is_none() && matches!(sound.schedule, Schedule::At(_));
         // A one-shot whose run is over, cut off before that was noted: the next look notes it.
-        let wake = if done && job.state.active.is_empty() { Some(job.state.cursor_ms) } else { wake };
+        let wake = if done && job.state.active.is_empty() {
+            Some(job.state.cursor_ms)
+        } else {
+            wake
+        };
         [wake, probe].into_iter().flatten().min()
     }
 
     fn view_of<'a>(&self, id: JobId, job: &'a Job) -> Option<admission::View<'a>> {
         let sound = job.sound()?;
-        let waiting =
-            job.state.active.iter().filter(|at| self.runs.get(&at.run).is_some_and(|run| run.lease.is_free()));
+        let waiting = job
+            .state
+            .active
+            .iter()
+            .filter(|at| self.runs.get(&at.run).is_some_and(|run| run.lease.is_free()));
         Some(admission::View {
             schedule: &sound.schedule,
             policy: &sound.policy,
@@ -87,7 +94,9 @@ impl Ledger {
         if job.state.completed {
             return self.wake(id, None);
         }
-        let Some(mut view) = self.view_of(id, job) else { return self.wake(id, None) };
+        let Some(mut view) = self.view_of(id, job) else {
+            return self.wake(id, None);
+        };
         if settle {
             view.catch_up_from_ms = i64::MIN;
         }
@@ -97,7 +106,11 @@ impl Ledger {
 
     fn apply(&mut self, id: JobId, decision: Decision, now: Now) {
         if decision.replace {
-            let active = self.jobs.get(&id).map(|job| job.state.active.clone()).unwrap_or_default();
+            let active = self
+                .jobs
+                .get(&id)
+                .map(|job| job.state.active.clone())
+                .unwrap_or_default();
             for at in active {
                 self.stop(at.run, SkipReason::Overlap.as_str(), now);
             }
@@ -106,10 +119,21 @@ impl Ledger {
         for step in &decision.steps {
             match *step {
                 Step::Admit { nominal_ms, late } => {
-                    let delay = if late { spread_ms(id.bytes(), nominal_ms, self.spread_ms) } else { 0 };
-                    admitted |= self.admit(id, RunKind::Scheduled, nominal_ms, None, delay, now).is_some();
+                    let delay = if late {
+                        spread_ms(id.bytes(), nominal_ms, self.spread_ms)
+                    } else {
+                        0
+                    };
+                    admitted |= self
+                        .admit(id, RunKind::Scheduled, nominal_ms, None, delay, now)
+                        .is_some();
                 }
-                Step::Skip { first_ms, last_ms, count, reason } => {
+                Step::Skip {
+                    first_ms,
+                    last_ms,
+                    count,
+                    reason,
+                } => {
                     self.skip(id, first_ms, last_ms, count, reason, now);
                 }
             }
@@ -123,7 +147,9 @@ impl Ledger {
         let mut wake = decision.wake_ms;
         if let Some(quarantine) = job.state.quarantine {
             let probing = job.state.active.iter().any(|at| {
-                self.runs.get(&at.run).is_some_and(|run| run.kind == RunKind::Probe)
+                self.runs
+                    .get(&at.run)
+                    .is_some_and(|run| run.kind == RunKind::Probe)
             });
             if !probing && job.state.pause.is_none() {
                 if now.wall_ms >= quarantine.until_ms && !admitted {
@@ -142,7 +168,9 @@ impl Ledger {
     /// A job that is never due again is completed when its last run has ended.
     fn complete_if_over(&mut self, id: JobId, wake: Option<i64>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let delays = job.sound().is_none_or(|sound| admission::is_fixed_delay(&sound.schedule));
+        let delays = job
+            .sound()
+            .is_none_or(|sound| admission::is_fixed_delay(&sound.schedule));
         if wake.is_none() && job.state.active.is_empty() && !delays && !job.state.completed {
             job.state.completed = true;
             self.changes.state(id);
@@ -156,7 +184,16 @@ impl Ledger {
         if sound.delete_after_run && kind == RunKind::Scheduled && state == RunState::Succeeded {
             let (name, owner) = (job.name.to_string(), job.owner.to_string());
             let deleted_at_unix_ms = now.wall_ms;
-            return self.remove(id, TombstoneRecord { job_id: id.to_string(), name, deleted_at_unix_ms, owner }, now);
+            return self.remove(
+                id,
+                TombstoneRecord {
+                    job_id: id.to_string(),
+                    name,
+                    deleted_at_unix_ms,
+                    owner,
+                },
+                now,
+            );
         }
         if job.unpruned > sound.policy.keep_runs.div_ceil(4)
             && let Some(job) = self.jobs.get_mut(&id)
@@ -182,9 +219,16 @@ impl Ledger {
         self.figures.job_gone(&job.name);
         self.changes.gone(id, tombstone);
         for at in &job.state.active {
-            let Some(run) = self.runs.get_mut(&at.run).filter(|run| run.end.is_none()) else { continue };
+            let Some(run) = self.runs.get_mut(&at.run).filter(|run| run.end.is_none()) else {
+                continue;
+            };
             run.cancel = Some("job_deleted".to_owned());
-            if let Some(stream) = run.lease.held().filter(|held| held.sent).and_then(|held| held.stream) {
+            if let Some(stream) = run
+                .lease
+                .held()
+                .filter(|held| held.sent)
+                .and_then(|held| held.stream)
+            {
                 let message = super::work::cancel_message(run);
                 self.changes.effect(Effect::Send(stream, Box::new(message)));
             }
@@ -204,35 +248,47 @@ impl Ledger {
     ) -> Option<RunId> {
         let job = self.jobs.get_mut(&id)?;
         let incarnation = job.incarnation;
-        let run = RunId::of(Occurrence { job: id, incarnation, kind, request, nominal_ms });
+        let run = RunId::of(Occurrence {
+            job: id,
+            incarnation,
+            kind,
+            request,
+            nominal_ms,
+        });
         if self.runs.contains_key(&run) {
             return None;
         }
-        let at = RunRef { admitted_ms: now.wall_ms, run };
+        let at = RunRef {
+            admitted_ms: now.wall_ms,
+            run,
+        };
         let work = job.sound()?.kind;
         job.state.active.push(at);
         job.open_skip = None;
-        self.runs.insert(run, Run {
-            at,
-            job: id,
-            incarnation,
-            owner: job.owner.clone(),
-            job_name: job.name.clone(),
-            kind,
-            work,
-            nominal_ms,
-            started_ms: 0,
-            not_before_ms: if delay_ms > 0 { now.wall_ms + delay_ms } else { 0 },
-            lease: Lease::default(),
-            interruptions: 0,
-            instance: "".into(),
-            cancel: None,
-            session: String::new(),
-            end: None,
-            new: true,
-            place: Place::None,
-            expiry_ms: None,
-        });
+        self.runs.insert(
+            run,
+            Run {
+                at,
+                job: id,
+                incarnation,
+                owner: job.owner.clone(),
+                job_name: job.name.clone(),
+                kind,
+                work,
+                nominal_ms,
+                started_ms: 0,
+                not_before_ms: if delay_ms > 0 { now.wall_ms + delay_ms } else { 0 },
+                lease: Lease::default(),
+                interruptions: 0,
+                instance: "".into(),
+                cancel: None,
+                session: String::new(),
+                end: None,
+                new: true,
+                place: Place::None,
+                expiry_ms: None,
+            },
+        );
         self.changes.run(id, run);
         self.changes.state(id);
         Some(run)
@@ -242,7 +298,10 @@ impl Ledger {
     fn skip(&mut self, id: JobId, first_ms: i64, last_ms: i64, count: u64, reason: SkipReason, now: Now) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         self.figures.skipped(&job.name, reason.as_str(), count);
-        let grown = job.open_skip.as_mut().filter(|open| open.reason == reason.as_str());
+        let grown = job
+            .open_skip
+            .as_mut()
+            .filter(|open| open.reason == reason.as_str());
         let (record, new) = if let Some(open) = grown {
             open.skipped_count += count;
             open.skipped_until_unix_ms = last_ms;
@@ -253,8 +312,13 @@ impl Ledger {
             // the instant of the clock change may be another occurrence's.
             let request = (reason == SkipReason::Dst).then_some("dst");
             let kind = RunKind::Scheduled;
-            let occurrence =
-                Occurrence { job: id, incarnation: job.incarnation, kind, request, nominal_ms: first_ms };
+            let occurrence = Occurrence {
+                job: id,
+                incarnation: job.incarnation,
+                kind,
+                request,
+                nominal_ms: first_ms,
+            };
             let record = RunRecord {
                 run_id: RunId::of(occurrence).to_string(),
                 job_id: id.to_string(),
@@ -276,19 +340,31 @@ impl Ledger {
             (record, true)
         };
         let Ok(run) = record.run_id.parse() else { return };
-        self.changes.skip(id, RunRef { admitted_ms: record.admitted_at_unix_ms, run }, record, new);
+        self.changes.skip(
+            id,
+            RunRef {
+                admitted_ms: record.admitted_at_unix_ms,
+                run,
+            },
+            record,
+            new,
+        );
         self.changes.state(id);
     }
 
     /// Ends a run that no worker has; asks the worker of any other to stop.
     pub(super) fn stop(&mut self, run_id: RunId, reason: &str, now: Now) {
         let times = self.times();
-        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let Some(run) = self.runs.get_mut(&run_id) else {
+            return;
+        };
         if run.end.is_some() {
             return;
         }
         self.give_back(run_id);
-        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let Some(run) = self.runs.get_mut(&run_id) else {
+            return;
+        };
         if run.lease.is_free() {
             return self.end(run_id, End::new(RunState::Cancelled, &cut(reason, 64), ""), now);
         }
@@ -320,7 +396,9 @@ impl Ledger {
             None => self.watch(run_id),
             Some(Expiry::TimedOut) => self.stop(run_id, "timeout", now),
             Some(Expiry::Lost | Expiry::Unanswered) => match cancel.as_deref() {
-                Some("timeout") => self.failed(run_id, End::new(RunState::TimedOut, "timeout", ""), true, now),
+                Some("timeout") => {
+                    self.failed(run_id, End::new(RunState::TimedOut, "timeout", ""), true, now)
+                }
                 Some(reason) => self.end(run_id, End::new(RunState::Cancelled, reason, ""), now),
                 None => self.lost(run_id, now),
             },
@@ -329,7 +407,9 @@ impl Ledger {
 
     /// A worker is gone with a run.
     pub(super) fn lost(&mut self, run_id: RunId, now: Now) {
-        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let Some(run) = self.runs.get_mut(&run_id) else {
+            return;
+        };
         run.interruptions += 1;
         let spent = run.interruptions > MAX_INTERRUPTIONS;
         match self.policy_of(run_id).map(|policy| policy.on_stuck) {
@@ -348,7 +428,9 @@ impl Ledger {
     /// An attempt failed: the next one, or the end. `unsure`: it may still be running somewhere.
     pub(super) fn failed(&mut self, run_id: RunId, end: End, unsure: bool, now: Now) {
         let random = (self.random)();
-        let Some(policy) = self.policy_of(run_id) else { return self.end(run_id, end, now) };
+        let Some(policy) = self.policy_of(run_id) else {
+            return self.end(run_id, end, now);
+        };
         let Some(run) = self.runs.get(&run_id) else { return };
         let attempt = run.lease.attempt();
         let wait_ms = policy.retry.wait_ms(attempt, random);
@@ -356,7 +438,9 @@ impl Ledger {
         let replaced = policy.overlap == Overlap::Replace && run.cancel.as_deref() == Some("overlap");
         // A retry never outlives the next occurrence.
         let next = self.jobs.get(&run.job).and_then(|job| {
-            let sound = job.sound().filter(|sound| !admission::is_fixed_delay(&sound.schedule))?;
+            let sound = job
+                .sound()
+                .filter(|sound| !admission::is_fixed_delay(&sound.schedule))?;
             admission::next_ms(&sound.schedule, job.state.cursor_ms.max(run.nominal_ms))
         });
         let in_time = next.is_none_or(|next| now.wall_ms + wait_ms < next);
@@ -374,8 +458,15 @@ impl Ledger {
 
     /// The next attempt of a run, not before `wait_ms` from now.
     fn again(&mut self, run_id: RunId, wait_ms: i64, now: Now) {
-        let Some(run) = self.runs.get_mut(&run_id) else { return };
-        if let Some(worker) = run.lease.held().and_then(|held| held.stream).and_then(|s| self.workers.get_mut(&s)) {
+        let Some(run) = self.runs.get_mut(&run_id) else {
+            return;
+        };
+        if let Some(worker) = run
+            .lease
+            .held()
+            .and_then(|held| held.stream)
+            .and_then(|s| self.workers.get_mut(&s))
+        {
             worker.holding.remove(&run_id);
         }
         run.lease.again();
@@ -391,10 +482,16 @@ impl Ledger {
 
     /// After a gap, what was missed is made up for slowly: 200 runs a second, over a minute at most.
     fn measure_backlog(&mut self, now: Now) {
-        let gap = self.last_tick_ms.is_none_or(|last| now.wall_ms - last > self.config.grace_ms);
+        let gap = self
+            .last_tick_ms
+            .is_none_or(|last| now.wall_ms - last > self.config.grace_ms);
         self.last_tick_ms = Some(now.wall_ms);
         if gap {
-            let late = self.due.iter().take_while(|(at, _)| now.wall_ms - at > self.config.grace_ms).count();
+            let late = self
+                .due
+                .iter()
+                .take_while(|(at, _)| now.wall_ms - at > self.config.grace_ms)
+                .count();
             let late = i64::try_from(late).unwrap_or(i64::MAX);
             self.spread_ms = late.saturating_mul(5).min(60_000);
         }

@@ -103,10 +103,16 @@ impl Ledger {
         for (id, change) in jobs {
             let (mut unit, mut late) = (Vec::new(), Vec::new());
             for run_id in &change.runs {
-                let Some(run) = self.runs.get_mut(run_id) else { continue };
+                let Some(run) = self.runs.get_mut(run_id) else {
+                    continue;
+                };
                 let record = run.record();
                 let ops = store::put_run(run.at, id, &record, run.new);
-                if run.new { unit.extend(ops) } else { late.extend(ops) }
+                if run.new {
+                    unit.extend(ops)
+                } else {
+                    late.extend(ops)
+                }
                 run.new = false;
                 published.push(Effect::Publish(Box::new(record)));
             }
@@ -162,7 +168,8 @@ struct Packed {
 impl Packed {
     fn add(&mut self, ops: Vec<Op>, when: Vec<Cmp>) {
         let bytes: usize = ops.iter().map(size).sum();
-        let crowded = self.open.then.len() + ops.len() > MAX_OPS || self.open.when.len() + when.len() > MAX_OPS;
+        let crowded =
+            self.open.then.len() + ops.len() > MAX_OPS || self.open.when.len() + when.len() > MAX_OPS;
         if !self.open.then.is_empty() && (crowded || self.bytes + bytes > MAX_BYTES) {
             self.close();
         }
@@ -174,7 +181,10 @@ impl Packed {
     fn close(&mut self) {
         let txn = std::mem::take(&mut self.open);
         self.bytes = 0;
-        self.full.push(Commit { txn, effects: Vec::new() });
+        self.full.push(Commit {
+            txn,
+            effects: Vec::new(),
+        });
     }
 
     fn done(mut self) -> Vec<Commit> {

@@ -49,15 +49,27 @@ impl Ledger {
         let state = &job.state;
         let ends = [state.last_success, state.last_failure];
         let open = job.open_skip.as_ref().and_then(|open| open.run_id.parse().ok());
-        let always = state.active.iter().copied().chain(ends.into_iter().flatten()).map(|at| at.run);
-        Some(Retention { keep_runs: policy.keep_runs, keep_ms: policy.keep_ms, always: always.chain(open).collect() })
+        let always = state
+            .active
+            .iter()
+            .copied()
+            .chain(ends.into_iter().flatten())
+            .map(|at| at.run);
+        Some(Retention {
+            keep_runs: policy.keep_runs,
+            keep_ms: policy.keep_ms,
+            always: always.chain(open).collect(),
+        })
     }
 
     /// A job of a person, by name or id. Jobs whose record can't be read have no owner, so everyone sees them.
     pub(crate) fn find(&self, owner: &str, name_or_id: &str, now: Now) -> Option<View> {
         let by_name = self.resolve(owner, name_or_id);
         let id = by_name.or_else(|| name_or_id.parse().ok())?;
-        let job = self.jobs.get(&id).filter(|job| &*job.owner == owner || job.owner.is_empty())?;
+        let job = self
+            .jobs
+            .get(&id)
+            .filter(|job| &*job.owner == owner || job.owner.is_empty())?;
         Some(view(id, job, now))
     }
 
@@ -70,7 +82,10 @@ impl Ledger {
         };
         let unowned = after.is_none().then(|| {
             let nobody = (Arc::from(""), Arc::from(prefix));
-            self.names.range(nobody..).take_while(|((owner, _), _)| owner.is_empty()).take(size)
+            self.names
+                .range(nobody..)
+                .take_while(|((owner, _), _)| owner.is_empty())
+                .take(size)
         });
         let mut names = self
             .names
@@ -93,7 +108,10 @@ impl Ledger {
 
     /// The runs of these ids that have not ended, as they are now. An end is shown when it is durable.
     pub(crate) fn live(&self, ids: &[RunId]) -> BTreeMap<RunId, RunRecord> {
-        let runs = ids.iter().filter_map(|id| self.runs.get(id)).filter(|run| run.end.is_none() && !run.new);
+        let runs = ids
+            .iter()
+            .filter_map(|id| self.runs.get(id))
+            .filter(|run| run.end.is_none() && !run.new);
         runs.map(|run| (run.id(), run.record())).collect()
     }
 
@@ -101,7 +119,10 @@ impl Ledger {
     #[cfg(test)]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let live = || self.runs.values().filter(|run| run.end.is_none());
-        (live().count(), live().filter(|run: &&Run| run.lease.held().is_some()).count())
+        (
+            live().count(),
+            live().filter(|run: &&Run| run.lease.held().is_some()).count(),
+        )
     }
 }
 
@@ -115,6 +136,9 @@ fn view(id: JobId, job: &Job, now: Now) -> View {
         phase,
         reason,
         next_run_ms: job.next_run_ms(now.wall_ms),
-        schedule_text: job.sound().map(|sound| sound.schedule.describe()).unwrap_or_default(),
+        schedule_text: job
+            .sound()
+            .map(|sound| sound.schedule.describe())
+            .unwrap_or_default(),
     }
 }

@@ -85,8 +85,18 @@ impl Ledger {
             self.detach_worker(old, now);
             self.changes.effect(Effect::Close(old));
         }
-        let Hello { kinds, capacity, instance, holding } = hello;
-        let mut worker = Worker { kinds, capacity, instance, holding: BTreeSet::new() };
+        let Hello {
+            kinds,
+            capacity,
+            instance,
+            holding,
+        } = hello;
+        let mut worker = Worker {
+            kinds,
+            capacity,
+            instance,
+            holding: BTreeSet::new(),
+        };
         let times = self.times();
         for &(run_id, attempt) in &holding {
             let run = self.runs.get_mut(&run_id).filter(|run| run.end.is_none());
@@ -104,9 +114,17 @@ impl Ledger {
                 // It may have finished it before the ack was lost: stopping what is over does nothing, and its
                 // repeated result gets its answer.
                 None => {
-                    let r#ref = Some(WorkRef { run_id: run_id.to_string(), attempt });
-                    let cancel = WorkCancel { r#ref, reason: "fenced".to_owned() };
-                    let message = SchedulerMessage { message: Some(Message::Cancel(cancel)) };
+                    let r#ref = Some(WorkRef {
+                        run_id: run_id.to_string(),
+                        attempt,
+                    });
+                    let cancel = WorkCancel {
+                        r#ref,
+                        reason: "fenced".to_owned(),
+                    };
+                    let message = SchedulerMessage {
+                        message: Some(Message::Cancel(cancel)),
+                    };
                     self.changes.effect(Effect::Send(stream, Box::new(message)));
                 }
             }
@@ -130,7 +148,9 @@ impl Ledger {
             .map(|run| (run.id(), run.job))
             .collect();
         for (run_id, job) in missing {
-            let Some(run) = self.runs.get_mut(&run_id) else { continue };
+            let Some(run) = self.runs.get_mut(&run_id) else {
+                continue;
+            };
             run.lease.never_received();
             run.started_ms = 0;
             self.watch(run_id);
@@ -144,7 +164,9 @@ impl Ledger {
 
     /// A stream ended. What it holds stays its worker's for a lease; what never went out is free again.
     pub(crate) fn detach_worker(&mut self, stream: u64, now: Now) {
-        let Some(worker) = self.workers.remove(&stream) else { return };
+        let Some(worker) = self.workers.remove(&stream) else {
+            return;
+        };
         for run_id in worker.holding {
             if !self.give_back(run_id)
                 && let Some(run) = self.runs.get_mut(&run_id)
@@ -158,7 +180,9 @@ impl Ledger {
 
     /// Frees an attempt that never left the house. False: it did.
     pub(super) fn give_back(&mut self, run_id: RunId) -> bool {
-        let Some(run) = self.runs.get_mut(&run_id) else { return false };
+        let Some(run) = self.runs.get_mut(&run_id) else {
+            return false;
+        };
         let stream = run.lease.held().and_then(|held| held.stream);
         if !run.lease.give_back() {
             return false;
@@ -174,7 +198,10 @@ impl Ledger {
         if let Some(run) = self.runs.get_mut(&run_id) {
             // First in line again.
             run.place = crate::run::Place::Ready;
-            self.ready.entry(run.work as i32).or_default().insert((run.nominal_ms, run_id));
+            self.ready
+                .entry(run.work as i32)
+                .or_default()
+                .insert((run.nominal_ms, run_id));
         }
         true
     }
@@ -184,7 +211,12 @@ impl Ledger {
         if self.mint.wait_ms(now.mono_ms).is_some() {
             return;
         }
-        let kinds: Vec<i32> = self.ready.iter().filter(|(_, runs)| !runs.is_empty()).map(|(kind, _)| *kind).collect();
+        let kinds: Vec<i32> = self
+            .ready
+            .iter()
+            .filter(|(_, runs)| !runs.is_empty())
+            .map(|(kind, _)| *kind)
+            .collect();
         for kind in kinds {
             // Whoever has most room comes first; a handful of workers at most.
             let mut rooms: BTreeMap<u64, usize> = self
@@ -193,7 +225,10 @@ impl Ledger {
                 .filter(|(_, worker)| worker.kinds.contains(&kind))
                 .map(|(stream, worker)| (*stream, worker.capacity.saturating_sub(worker.holding.len())))
                 .collect();
-            while let Some((stream, room)) = rooms.iter_mut().max_by_key(|(_, room)| **room).filter(|(_, r)| **r > 0)
+            while let Some((stream, room)) = rooms
+                .iter_mut()
+                .max_by_key(|(_, room)| **room)
+                .filter(|(_, r)| **r > 0)
                 && let Some((_, run_id)) = self.ready.get_mut(&kind).and_then(BTreeSet::pop_first)
             {
                 if self.give(run_id, *stream, now) {
@@ -204,9 +239,13 @@ impl Ledger {
     }
 
     fn give(&mut self, run_id: RunId, stream: u64, now: Now) -> bool {
-        let Some(run) = self.runs.get_mut(&run_id) else { return false };
+        let Some(run) = self.runs.get_mut(&run_id) else {
+            return false;
+        };
         run.place = crate::run::Place::None;
-        let Some(worker) = self.workers.get_mut(&stream).filter(|_| run.lease.take(stream)) else { return false };
+        let Some(worker) = self.workers.get_mut(&stream).filter(|_| run.lease.take(stream)) else {
+            return false;
+        };
         worker.holding.insert(run_id);
         run.instance = Arc::clone(&worker.instance);
         // Counts from here until the worker says that it began.
@@ -232,7 +271,9 @@ impl Ledger {
     pub(crate) fn prepared(&mut self, run_id: RunId, attempt: u32, prepared: Prepared, now: Now) {
         let times = self.times();
         let guards = self.guards;
-        let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else { return };
+        let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else {
+            return;
+        };
         if run.lease.attempt() != attempt || run.lease.held().is_none_or(|held| held.sent) {
             return;
         }
@@ -248,7 +289,9 @@ impl Ledger {
                 work.timeout = Some(creel_proto::time::duration(timeout_ms));
                 // A refusal here means that it was taken back: whoever did that goes on with it.
                 if let Ok(stream) = run.lease.send(guards, attempt, now.mono_ms, timeout_ms, times) {
-                    let message = SchedulerMessage { message: Some(Message::Work(*work)) };
+                    let message = SchedulerMessage {
+                        message: Some(Message::Work(*work)),
+                    };
                     self.changes.effect(Effect::Send(stream, Box::new(message)));
                 }
                 self.watch(run_id);
@@ -268,7 +311,11 @@ impl Ledger {
                 self.hold_for_owner(id, now);
             }
             Prepared::Refused(MintError::Refused { reason, message }) => {
-                self.end(run_id, End::new(RunState::Failed, &cut(&reason, 64), &message), now);
+                self.end(
+                    run_id,
+                    End::new(RunState::Failed, &cut(&reason, 64), &message),
+                    now,
+                );
             }
         }
         self.assign(now);
@@ -277,7 +324,9 @@ impl Ledger {
     /// A worker began.
     pub(crate) fn work_started(&mut self, stream: u64, run_id: RunId, attempt: u32, session: &str, now: Now) {
         let times = self.times();
-        let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else { return };
+        let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else {
+            return;
+        };
         if !run.lease.renew(stream, attempt, true, now.mono_ms, times) {
             return;
         }
@@ -293,7 +342,9 @@ impl Ledger {
     pub(crate) fn heartbeat(&mut self, stream: u64, refs: &[(RunId, u32)], now: Now) {
         let times = self.times();
         for &(run_id, attempt) in refs {
-            let Some(run) = self.runs.get_mut(&run_id) else { continue };
+            let Some(run) = self.runs.get_mut(&run_id) else {
+                continue;
+            };
             if run.lease.renew(stream, attempt, false, now.mono_ms, times) {
                 self.watch(run_id);
             }
@@ -301,10 +352,18 @@ impl Ledger {
     }
 
     /// A result. False: the run is not known here; the store knows how it ended, if it ever was.
-    pub(crate) fn work_finished(&mut self, stream: u64, run_id: RunId, finished: &WorkFinished, now: Now) -> bool {
+    pub(crate) fn work_finished(
+        &mut self,
+        stream: u64,
+        run_id: RunId,
+        finished: &WorkFinished,
+        now: Now,
+    ) -> bool {
         let guards = self.guards;
         let attempt = finished.r#ref.as_ref().map_or(0, |r#ref| r#ref.attempt);
-        let Some(run) = self.runs.get_mut(&run_id) else { return false };
+        let Some(run) = self.runs.get_mut(&run_id) else {
+            return false;
+        };
         let verdict = run.lease.finish(guards, attempt);
         let accepted = match verdict {
             Verdict::Taken => {
@@ -333,13 +392,20 @@ impl Ledger {
             Verdict::Fenced => false,
         };
         // After the commits before it, so never before the result is durable.
-        self.changes.effect(Effect::Send(stream, Box::new(ack_message(run_id, attempt, accepted))));
+        self.changes.effect(Effect::Send(
+            stream,
+            Box::new(ack_message(run_id, attempt, accepted)),
+        ));
         true
     }
 
     /// A run's end is durable: nothing refers to it any more.
     pub(crate) fn forget(&mut self, run_id: RunId) {
-        if self.runs.get(&run_id).is_some_and(|run| run.end.is_some() && run.lease.is_over()) {
+        if self
+            .runs
+            .get(&run_id)
+            .is_some_and(|run| run.end.is_some() && run.lease.is_over())
+        {
             self.runs.remove(&run_id);
         }
     }
@@ -347,12 +413,25 @@ impl Ledger {
 
 /// The answer to a result.
 pub(crate) fn ack_message(run_id: RunId, attempt: u32, accepted: bool) -> SchedulerMessage {
-    let r#ref = Some(WorkRef { run_id: run_id.to_string(), attempt });
-    SchedulerMessage { message: Some(Message::Ack(WorkAck { r#ref, accepted })) }
+    let r#ref = Some(WorkRef {
+        run_id: run_id.to_string(),
+        attempt,
+    });
+    SchedulerMessage {
+        message: Some(Message::Ack(WorkAck { r#ref, accepted })),
+    }
 }
 
 pub(super) fn cancel_message(run: &Run) -> SchedulerMessage {
-    let r#ref = Some(WorkRef { run_id: run.id().to_string(), attempt: run.lease.attempt() });
-    let cancel = WorkCancel { r#ref, reason: run.cancel.clone().unwrap_or_default() };
-    SchedulerMessage { message: Some(Message::Cancel(cancel)) }
+    let r#ref = Some(WorkRef {
+        run_id: run.id().to_string(),
+        attempt: run.lease.attempt(),
+    });
+    let cancel = WorkCancel {
+        r#ref,
+        reason: run.cancel.clone().unwrap_or_default(),
+    };
+    SchedulerMessage {
+        message: Some(Message::Cancel(cancel)),
+    }
 }

@@ -22,11 +22,18 @@ pub(crate) struct Origin<'a> {
 }
 
 /// Reads a schedule, and what its author should be told about it.
-pub(crate) fn schedule(schedule: Option<&proto::Schedule>, origin: Origin<'_>) -> Result<(Schedule, Vec<String>), Error> {
+pub(crate) fn schedule(
+    schedule: Option<&proto::Schedule>,
+    origin: Origin<'_>,
+) -> Result<(Schedule, Vec<String>), Error> {
     let missing = || {
-        Error::invalid("spec.schedule", "a job needs a schedule").hint("--at TIME, --every DURATION or --cron EXPR")
+        Error::invalid("spec.schedule", "a job needs a schedule")
+            .hint("--at TIME, --every DURATION or --cron EXPR")
     };
-    match schedule.and_then(|schedule| schedule.kind.as_ref()).ok_or_else(missing)? {
+    match schedule
+        .and_then(|schedule| schedule.kind.as_ref())
+        .ok_or_else(missing)?
+    {
         Kind::At(at) => Ok((Schedule::At(moment(at, origin.zones)?), Vec::new())),
         Kind::Every(every) => Ok((Schedule::Every(interval(every, origin.anchor_ms)?), Vec::new())),
         Kind::Cron(cron) => calendar(cron, origin.zones),
@@ -40,14 +47,22 @@ fn moment(at: &proto::At, zones: &Zones) -> Result<Moment, Error> {
             let field = "spec.schedule.at.civil.time";
             if civil.time.parse::<DateTime>().is_err() {
                 let shown: String = civil.time.chars().take(48).collect();
-                return Err(Error::invalid(field, format!("cannot read the time `{}`", shown.escape_debug()))
-                    .hint("write `2026-12-01T07:00:00`, without an offset"));
+                return Err(Error::invalid(
+                    field,
+                    format!("cannot read the time `{}`", shown.escape_debug()),
+                )
+                .hint("write `2026-12-01T07:00:00`, without an offset"));
             }
-            let spec = ScheduleSpec::At { time: civil.time.clone(), zone: Some(civil.zone.clone()) };
+            let spec = ScheduleSpec::At {
+                time: civil.time.clone(),
+                zone: Some(civil.zone.clone()),
+            };
             match spec.resolve(zones, Timestamp::UNIX_EPOCH) {
                 Ok(Schedule::At(moment @ Moment::Civil { .. })) => Ok(moment),
                 // A text with an offset is an instant, whatever zone stands beside it.
-                Ok(_) => Err(Error::invalid(field, "the time has an offset and a zone").hint("give one of them")),
+                Ok(_) => {
+                    Err(Error::invalid(field, "the time has an offset and a zone").hint("give one of them"))
+                }
                 Err(error) => Err(refused(&error, field, "spec.schedule.at.civil.zone")),
             }
         }
@@ -57,7 +72,10 @@ fn moment(at: &proto::At, zones: &Zones) -> Result<Moment, Error> {
 
 fn interval(every: &proto::Every, anchor_ms: i64) -> Result<Every, Error> {
     let field = "spec.schedule.every.period";
-    let period = every.period.as_ref().ok_or_else(|| Error::invalid(field, "an interval needs a period"))?;
+    let period = every
+        .period
+        .as_ref()
+        .ok_or_else(|| Error::invalid(field, "an interval needs a period"))?;
     let anchor = match &every.anchor {
         Some(anchor) => instant("spec.schedule.every.anchor", anchor)?,
         None => Timestamp::from_millisecond(anchor_ms).unwrap_or(Timestamp::UNIX_EPOCH),
@@ -84,9 +102,16 @@ fn calendar(cron: &proto::Cron, zones: &Zones) -> Result<(Schedule, Vec<String>)
         proto::DstMode::Unspecified => known("spec.schedule.cron.dst", cron.dst, DstPolicy::Vixie)?,
     };
     let (field, zone_field) = ("spec.schedule.cron.expression", "spec.schedule.cron.zone");
-    let expr = CronExpr::parse(&cron.expression, syntax).map_err(|error| refused(&error.into(), field, zone_field))?;
-    let zone = zones.get(&cron.zone).map_err(|error| refused(&error.into(), field, zone_field))?;
-    let warnings = expr.warning().map(|warning| warning.to_string()).into_iter().collect();
+    let expr = CronExpr::parse(&cron.expression, syntax)
+        .map_err(|error| refused(&error.into(), field, zone_field))?;
+    let zone = zones
+        .get(&cron.zone)
+        .map_err(|error| refused(&error.into(), field, zone_field))?;
+    let warnings = expr
+        .warning()
+        .map(|warning| warning.to_string())
+        .into_iter()
+        .collect();
     Ok((Schedule::Cron(Cron { expr, zone, dst }), warnings))
 }
 
@@ -107,5 +132,9 @@ pub(crate) fn refused(error: &ScheduleError, field: &str, zone_field: &str) -> E
 }
 
 fn known<T>(field: &str, value: i32, default: T) -> Result<T, Error> {
-    if value == 0 { Ok(default) } else { Err(Error::invalid(field, format!("{value} is not known here"))) }
+    if value == 0 {
+        Ok(default)
+    } else {
+        Err(Error::invalid(field, format!("{value} is not known here")))
+    }
 }
