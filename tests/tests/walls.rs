@@ -82,7 +82,13 @@ async fn a_device_certificate_or_none_is_nobody_at_a_service_port() {
             .list(ListJobsRequest::default())
             .await
             .unwrap_err();
-        assert_eq!(error.code(), tonic::Code::Unavailable, "no handshake: {error:?}");
+        assert!(
+            matches!(
+                error.code(),
+                tonic::Code::Unavailable | tonic::Code::Cancelled | tonic::Code::Unknown
+            ),
+            "no handshake: {error:?}"
+        );
         let channel = dial(&cluster, ServiceName::Identity, own);
         let error = DeviceServiceClient::new(channel)
             .list_devices(ListDevicesRequest::default())
