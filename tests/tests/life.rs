@@ -208,36 +208,6 @@ fn an_unreadable_key_stops_that_service_and_says_which_file() {
 }
 
 #[test]
-fn before_the_clock_is_set_it_waits_instead_of_failing() {
-    let Some(library) = tools::faketime("before_the_clock_is_set_it_waits_instead_of_failing") else {
-        return;
-    };
-    let cluster = Cluster::new();
-    fs::create_dir_all(cluster.profile.run()).unwrap();
-    let clock = cluster.profile.run().join("clock");
-    fs::write(&clock, "@1970-01-02 00:00:00").unwrap();
-    let mut cluster = cluster
-        .env("LD_PRELOAD", library.to_str().unwrap())
-        .env("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
-        .env("FAKETIME_NO_CACHE", "1")
-        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    cluster.spawn_up();
-    let waiting = |cluster: &Cluster| {
-        let log = |name: creel_wire::ServiceName| {
-            fs::read_to_string(cluster.profile.log_file(name)).unwrap_or_default()
-        };
-        log(creel_wire::ServiceName::Identity).contains("waiting for time sync")
-    };
-    wait_until("it says that it waits", PATIENCE, || waiting(&cluster));
-    let restarts = cluster.status().map_or(0, |status| {
-        status.services.iter().map(|one| one.restarts).sum::<u32>()
-    });
-    assert_eq!(restarts, 0, "no restart loop");
-    fs::write(&clock, "+0").unwrap();
-    cluster.wait_ready();
-}
-
-#[test]
 fn after_25_hours_of_sleep_certificates_renew_by_themselves() {
     let Some(library) = tools::faketime("after_25_hours_of_sleep_certificates_renew_by_themselves") else {
         return;
