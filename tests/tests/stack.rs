@@ -41,7 +41,7 @@ fn runtime() -> tokio::runtime::Runtime {
 #[test]
 fn a_fresh_profile_answers_a_message_and_fires_a_job_every_second() {
     let cluster = Cluster::start();
-    assert!(cluster.said().contains("ready in"), "{}", cluster.said());
+    wait_until("it says so", PATIENCE, || cluster.said().contains("ready in"));
     let answer = cluster.creel(&["send", "hello"]);
     assert!(answer.ok().contains("hello"), "{answer:?}");
 
