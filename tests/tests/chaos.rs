@@ -21,7 +21,7 @@ use creel_proto::{
     gateway::v1::{SendMessageRequest, message_service_client::MessageServiceClient},
     scheduler::v1::{ListRunsRequest, RunState, run_service_client::RunServiceClient},
 };
-use creel_tests::{Cluster, edge};
+use creel_tests::{Cluster, edge, processes::wait_until};
 
 const SERVICES: [&str; 4] = ["agent-runner", "scheduler", "gateway", "identity"];
 
@@ -137,6 +137,19 @@ fn what_was_acknowledged_survives_kill9_of_every_service() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
+        // Ready again by itself: the job goes on, however long the lease of a killed run holds it up.
+        let succeeded = || {
+            let runs = cluster.creel(&["cron", "runs", "--job", "tick", "--json"]).json();
+            runs.as_array()
+                .unwrap()
+                .iter()
+                .filter(|run| run["status"] == "succeeded")
+                .count()
+        };
+        let before = succeeded();
+        wait_until("the job goes on", Duration::from_secs(90), || {
+            succeeded() >= before + 2
+        });
         cluster.creel(&["cron", "pause", "tick"]).ok();
         let mut runs = RunServiceClient::new(channel);
         let mut seen = BTreeMap::new();

@@ -13,6 +13,7 @@ use creel_wire::{
     Error, Secret, ServiceName,
     accept::{Acceptor, Connection, JudgeLocal, Limits, Listener},
     authz::{self, Guarded},
+    complete::Completed,
     observe::Observed,
     tls::{ClientAuth, Tls},
 };
@@ -469,9 +470,10 @@ pub async fn serve_routes(
     let metrics = common.metrics.clone();
     let outbox = common.outbox.clone();
     let guarded = Guarded::new(
-        ServiceExt::<http::Request<Body>>::map_response(router, |response: axum::response::Response| {
-            response.map(Body::new)
-        }),
+        Completed::new(ServiceExt::<http::Request<Body>>::map_response(
+            router,
+            |response: axum::response::Response| response.map(Body::new),
+        )),
         Arc::clone(&common.tls),
         common.clock.now_fn(),
         Arc::new(move |caller, path, error| {

@@ -13,6 +13,7 @@ pub mod assertion;
 pub mod authz;
 pub mod caller;
 pub mod channel;
+pub mod complete;
 pub mod error;
 pub mod names;
 pub mod observe;
