@@ -6,7 +6,7 @@ use std::{env, fs, path::Path, sync::Arc, time::Duration};
 use creel_kit::Profile;
 use creel_proto::identity::v1::{
     BootstrapRequest, IssueCertificateResponse, RenewCertificateRequest,
-    device_service_client::DeviceServiceClient, local_service_client::LocalServiceClient,
+    local_service_client::LocalServiceClient,
 };
 use creel_wire::{
     Code, Error, ServiceName,
@@ -21,10 +21,8 @@ use crate::{
     credentials::{Device, Files, Key, bundle},
     failure::Failure,
     reach::{self, Endpoint},
+    stubs,
 };
-
-/// The largest answer taken, in bytes: a page of rows with a text of 64 KiB each, and some.
-pub(crate) const MAX_ANSWER: usize = 64 << 20;
 
 /// Attempts of a call that is told "not now".
 const ATTEMPTS: u32 = 3;
@@ -99,14 +97,15 @@ impl Client {
         })
     }
 
-    /// Makes one call within the limit of one call; again when told "not now". So `call` must be safe to
-    /// repeat: mutations carry a request id.
-    pub(crate) async fn call<T, F, R>(&self, call: F) -> Result<T, Failure>
+    /// Makes one call within the limit of one call; again, with a copy of the request, when told "not
+    /// now". So it must be safe to repeat: mutations carry a request id.
+    pub(crate) async fn call<Q: Clone, T, F, R>(&self, request: &Q, call: F) -> Result<T, Failure>
     where
-        F: Fn(Channel) -> R,
+        F: Fn(Channel, Q) -> R,
         R: Future<Output = Result<Response<T>, Status>>,
     {
-        self.call_within(self.call_time, call).await
+        self.call_within(self.call_time, |channel| call(channel, request.clone()))
+            .await
     }
 
     /// The same with a limit of its own.
@@ -151,20 +150,14 @@ impl Client {
             Failure::from(Error::new(Code::NotFound, "no_key", message))
         })?;
         let csr_der = key.request()?;
-        let request_id = uuid::Uuid::now_v7().to_string();
+        let request = RenewCertificateRequest {
+            request_id: uuid::Uuid::now_v7().to_string(),
+            validate_only: false,
+            csr_der,
+        };
         let answer = self
-            .call(|channel| {
-                let request = RenewCertificateRequest {
-                    request_id: request_id.clone(),
-                    validate_only: false,
-                    csr_der: csr_der.clone(),
-                };
-                async move {
-                    DeviceServiceClient::new(channel)
-                        .max_decoding_message_size(MAX_ANSWER)
-                        .renew_certificate(request)
-                        .await
-                }
+            .call(&request, |channel, request| async move {
+                stubs::devices(channel).renew_certificate(request).await
             })
             .await?;
         keep(&self.files, &answer)?;

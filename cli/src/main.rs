@@ -17,6 +17,7 @@ mod failure;
 mod logfiles;
 mod output;
 mod reach;
+mod stubs;
 mod times;
 mod views;
 

@@ -20,8 +20,9 @@ fn context(stack: &Stack) -> Context {
 
 async fn whoami(client: &Client) -> Result<String, Failure> {
     use creel_proto::gateway::v1::{WhoAmIRequest, status_service_client::StatusServiceClient};
-    let call = client
-        .call(|channel| async move { StatusServiceClient::new(channel).who_am_i(WhoAmIRequest {}).await });
+    let call = client.call(&WhoAmIRequest {}, |channel, request| async move {
+        StatusServiceClient::new(channel).who_am_i(request).await
+    });
     call.await.map(|answer| answer.principal)
 }
 

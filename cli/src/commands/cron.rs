@@ -2,17 +2,15 @@
 
 use creel_proto::scheduler::v1::{
     DeleteJobRequest, GetJobRequest, Job, ListJobsRequest, PauseJobRequest, ResumeJobRequest,
-    job_service_client::JobServiceClient,
 };
 use serde_json::json;
 
 use super::{MAX_ROWS, PAGE, cron_runs};
 use crate::{
     args::cron::Cron,
-    client::MAX_ANSWER,
     context::{Context, request_id},
     failure::Failure,
-    times,
+    stubs, times,
     times::Local,
     views::{job::JobView, spec::PayloadView},
 };
@@ -63,14 +61,8 @@ pub(super) async fn run(context: &mut Context, command: Cron) -> Result<(), Fail
             };
             let client = context.client().await?;
             let job = client
-                .call(|channel| {
-                    let request = request.clone();
-                    async move {
-                        JobServiceClient::new(channel)
-                            .max_decoding_message_size(MAX_ANSWER)
-                            .pause(request)
-                            .await
-                    }
+                .call(&request, |channel, request| async move {
+                    stubs::jobs(channel).pause(request).await
                 })
                 .await?;
             changed(context, &job, request.validate_only)
@@ -89,14 +81,8 @@ pub(super) async fn run(context: &mut Context, command: Cron) -> Result<(), Fail
             };
             let client = context.client().await?;
             let job = client
-                .call(|channel| {
-                    let request = request.clone();
-                    async move {
-                        JobServiceClient::new(channel)
-                            .max_decoding_message_size(MAX_ANSWER)
-                            .resume(request)
-                            .await
-                    }
+                .call(&request, |channel, request| async move {
+                    stubs::jobs(channel).resume(request).await
                 })
                 .await?;
             changed(context, &job, request.validate_only)
@@ -122,14 +108,8 @@ async fn list(context: &mut Context, name_prefix: String) -> Result<(), Failure>
             name_prefix: name_prefix.clone(),
         };
         let page = client
-            .call(|channel| {
-                let request = request.clone();
-                async move {
-                    JobServiceClient::new(channel)
-                        .max_decoding_message_size(MAX_ANSWER)
-                        .list(request)
-                        .await
-                }
+            .call(&request, |channel, request| async move {
+                stubs::jobs(channel).list(request).await
             })
             .await?;
         jobs.extend(page.jobs.iter().map(JobView::from));
@@ -174,14 +154,8 @@ async fn show(context: &mut Context, name: String) -> Result<(), Failure> {
     let client = context.client().await?;
     let request = GetJobRequest { job: name };
     let job = client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                JobServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .get(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::jobs(channel).get(request).await
         })
         .await?;
     let view = JobView::from(&job);
@@ -273,14 +247,8 @@ async fn remove(context: &mut Context, request: DeleteJobRequest) -> Result<(), 
         .confirm(yes, &format!("Delete the job `{}`?", request.job))?;
     let client = context.client().await?;
     let answer = client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                JobServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .delete(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::jobs(channel).delete(request).await
         })
         .await?;
     if context.out.is_json() {

@@ -2,10 +2,7 @@
 
 use std::{io::Read as _, path::Path, time::Duration};
 
-use creel_proto::scheduler::v1::{
-    CatchUpMode, CreateJobRequest, CreateJobResponse, Job, JobSpec, job_service_client::JobServiceClient,
-    schedule,
-};
+use creel_proto::scheduler::v1::{CatchUpMode, CreateJobRequest, CreateJobResponse, Job, JobSpec, schedule};
 use creel_proto::time;
 use creel_schedule::{DstPolicy, EveryMode, ScheduleSpec, Syntax};
 use serde::Serialize;
@@ -13,9 +10,9 @@ use serde_json::Value;
 
 use crate::{
     args::cron::{Add, IfMissed, Late, OverlapArg},
-    client::MAX_ANSWER,
     context::{Context, request_id},
     failure::Failure,
+    stubs,
     times::{self, Local},
     views::{
         job::JobView,
@@ -46,14 +43,8 @@ pub(super) async fn run(context: &mut Context, args: &Add) -> Result<(), Failure
     };
     let client = context.client().await?;
     let answer = client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                JobServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .create(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::jobs(channel).create(request).await
         })
         .await?;
     let CreateJobResponse {

@@ -2,7 +2,6 @@
 
 use creel_proto::scheduler::v1::{
     GetRunRequest, ListRunsRequest, Run, RunState, TriggerJobRequest, WatchRunsRequest,
-    job_service_client::JobServiceClient, run_service_client::RunServiceClient,
 };
 use creel_wire::{Code, Error};
 use tonic::Streaming;
@@ -10,10 +9,10 @@ use tonic::Streaming;
 use super::PAGE;
 use crate::{
     args::cron::RunStatus,
-    client::{Client, MAX_ANSWER},
+    client::Client,
     context::Context,
     failure::Failure,
-    times,
+    stubs, times,
     times::Local,
     views::run::{RunView, duration_ms, is_over, status},
 };
@@ -58,14 +57,8 @@ async fn fetch(client: &Client, job: &str, limit: u32, state: RunState) -> Resul
             page_token,
         };
         let page = client
-            .call(|channel| {
-                let request = request.clone();
-                async move {
-                    RunServiceClient::new(channel)
-                        .max_decoding_message_size(MAX_ANSWER)
-                        .list(request)
-                        .await
-                }
+            .call(&request, |channel, request| async move {
+                stubs::runs(channel).list(request).await
             })
             .await?;
         runs.extend(page.runs);
@@ -80,14 +73,8 @@ async fn fetch(client: &Client, job: &str, limit: u32, state: RunState) -> Resul
 async fn watch(client: &Client, job: &str) -> Result<Streaming<Run>, Failure> {
     let request = WatchRunsRequest { job: job.to_owned() };
     client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                RunServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .watch(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::runs(channel).watch(request).await
         })
         .await
 }
@@ -124,14 +111,8 @@ pub(super) async fn trigger(
         job: job.clone(),
     };
     let mut run = client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                JobServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .trigger(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::jobs(channel).trigger(request).await
         })
         .await?;
     if dry_run {
@@ -173,14 +154,8 @@ async fn end_of(context: &mut Context, client: &Client, run: Run) -> Result<Run,
             run_id: seen.run_id.clone(),
         };
         seen = client
-            .call(|channel| {
-                let request = request.clone();
-                async move {
-                    RunServiceClient::new(channel)
-                        .max_decoding_message_size(MAX_ANSWER)
-                        .get(request)
-                        .await
-                }
+            .call(&request, |channel, request| async move {
+                stubs::runs(channel).get(request).await
             })
             .await?;
         while !is_over(&seen) {

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use creel_kit::profile::{private_dir, write_private};
 use creel_proto::{
     gateway::v1::{WhoAmIRequest, status_service_client::StatusServiceClient},
-    identity::v1::{IssueCertificateRequest, device_service_client::DeviceServiceClient},
+    identity::v1::IssueCertificateRequest,
     time,
 };
 use creel_wire::{Code, Error, names::parse_scopes};
@@ -14,12 +14,12 @@ use serde_json::json;
 
 use crate::{
     args::devices::{Cert, CertCommand},
-    client::{Client, MAX_ANSWER},
+    client::Client,
     context::{Context, request_id},
     credentials::{Files, Key, bundle},
     failure::Failure,
     reach::Endpoint,
-    times,
+    stubs, times,
     views::device::DeviceView,
 };
 
@@ -94,14 +94,8 @@ async fn issue(context: &mut Context, args: &Cert) -> Result<(), Failure> {
         private_dir(&out)?;
     }
     let answer = client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                DeviceServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .issue_certificate(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::devices(channel).issue_certificate(request).await
         })
         .await?;
     let device = answer.device.clone().unwrap_or_default();
@@ -185,7 +179,9 @@ async fn renew(context: &mut Context, dir: &Path, force: bool) -> Result<(), Fai
     } else {
         // A device that was revoked should be heard of at the next run, not at half of its life.
         client
-            .call(|channel| async move { StatusServiceClient::new(channel).who_am_i(WhoAmIRequest {}).await })
+            .call(&WhoAmIRequest {}, |channel, request| async move {
+                StatusServiceClient::new(channel).who_am_i(request).await
+            })
             .await?;
         until_ms
     };

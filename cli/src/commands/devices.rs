@@ -4,11 +4,10 @@
 use std::{io::Read as _, path::Path};
 
 use creel_proto::{
-    gateway::v1::{WhoAmIRequest, status_service_client::StatusServiceClient},
+    gateway::v1::WhoAmIRequest,
     identity::v1::{
         Device, GetDeviceRequest, IssueCertificateResponse, ListDevicesRequest, RecoverRequest,
-        RenameDeviceRequest, RevokeDeviceRequest, device_service_client::DeviceServiceClient,
-        local_service_client::LocalServiceClient,
+        RenameDeviceRequest, RevokeDeviceRequest, local_service_client::LocalServiceClient,
     },
 };
 use serde::Serialize;
@@ -16,10 +15,11 @@ use serde::Serialize;
 use super::{MAX_ROWS, PAGE, device_cert, status};
 use crate::{
     args::devices::Devices,
-    client::{self, Client, MAX_ANSWER},
+    client::{self, Client},
     context::{Context, request_id},
     credentials::{Files, Key},
     failure::Failure,
+    stubs,
     times::Local,
     views::{device::DeviceView, text},
 };
@@ -84,14 +84,8 @@ async fn list(context: &mut Context, all: bool) -> Result<(), Failure> {
             include_revoked: all,
         };
         let page = client
-            .call(|channel| {
-                let request = request.clone();
-                async move {
-                    DeviceServiceClient::new(channel)
-                        .max_decoding_message_size(MAX_ANSWER)
-                        .list_devices(request)
-                        .await
-                }
+            .call(&request, |channel, request| async move {
+                stubs::devices(channel).list_devices(request).await
             })
             .await?;
         devices.extend(
@@ -150,14 +144,8 @@ async fn revoke(context: &mut Context, request: RevokeDeviceRequest) -> Result<(
             device: request.device.clone(),
         };
         let device = client
-            .call(|channel| {
-                let which = which.clone();
-                async move {
-                    DeviceServiceClient::new(channel)
-                        .max_decoding_message_size(MAX_ANSWER)
-                        .get_device(which)
-                        .await
-                }
+            .call(&which, |channel, which| async move {
+                stubs::devices(channel).get_device(which).await
             })
             .await?;
         let this = if own.as_deref() == Some(device.device_id.as_str()) {
@@ -175,14 +163,8 @@ async fn revoke(context: &mut Context, request: RevokeDeviceRequest) -> Result<(
         )?;
     }
     let device = client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                DeviceServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .revoke(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::devices(channel).revoke(request).await
         })
         .await?;
     changed(context, &device, own.as_deref(), request.validate_only, "revoked")
@@ -192,14 +174,8 @@ async fn rename(context: &mut Context, request: RenameDeviceRequest) -> Result<(
     let client = context.client().await?;
     let own = own_id(&client);
     let device = client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                DeviceServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .rename(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::devices(channel).rename(request).await
         })
         .await?;
     changed(context, &device, own.as_deref(), request.validate_only, "renamed")
@@ -316,11 +292,8 @@ struct WhoAmIView {
 pub(super) async fn whoami(context: &mut Context) -> Result<(), Failure> {
     let client = context.client().await?;
     let answer = client
-        .call(|channel| async move {
-            StatusServiceClient::new(channel)
-                .max_decoding_message_size(MAX_ANSWER)
-                .who_am_i(WhoAmIRequest {})
-                .await
+        .call(&WhoAmIRequest {}, |channel, request| async move {
+            stubs::status(channel).who_am_i(request).await
         })
         .await?;
     let cli = status::cli(&client);

@@ -1,15 +1,16 @@
 //! `creel logs`: the services' logs, from the gateway, or from their files when it is down.
 
-use creel_proto::gateway::v1::{LogLine, TailLogsRequest, log_service_client::LogServiceClient};
+use creel_proto::gateway::v1::{LogLine, TailLogsRequest};
 use creel_wire::{Code, ServiceName};
 use tonic::Streaming;
 
 use crate::{
     args::Logs,
-    client::{Client, MAX_ANSWER},
+    client::Client,
     context::Context,
     failure::Failure,
     logfiles::{self, Line},
+    stubs,
 };
 
 pub(super) async fn run(context: &mut Context, args: &Logs) -> Result<(), Failure> {
@@ -50,14 +51,8 @@ async fn open(context: &mut Context, args: &Logs) -> Result<(Client, Streaming<L
         follow: args.follow,
     };
     let stream = client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                LogServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .tail(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::logs(channel).tail(request).await
         })
         .await?;
     Ok((client, stream))

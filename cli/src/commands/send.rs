@@ -4,20 +4,17 @@ use std::{io::Read as _, time::Duration};
 
 use creel_proto::{
     agent::v1::{TurnError, TurnEvent, turn_event::Event},
-    gateway::v1::{
-        SendMessageRequest, SendMessageResponse, SubscribeMessageRequest,
-        message_service_client::MessageServiceClient,
-    },
+    gateway::v1::{SendMessageRequest, SendMessageResponse, SubscribeMessageRequest},
 };
 use creel_wire::{Code, Error, error::printable};
 use serde_json::json;
 
 use crate::{
     args::Send,
-    client::{Client, MAX_ANSWER},
+    client::Client,
     context::{Context, request_id},
     failure::Failure,
-    times, views,
+    stubs, times, views,
 };
 
 /// The longest message, in bytes.
@@ -36,14 +33,8 @@ pub(super) async fn run(context: &mut Context, args: Send) -> Result<(), Failure
     };
     let client = context.client().await?;
     let accepted = client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                MessageServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .send(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::messages(channel).send(request).await
         })
         .await?;
     if args.no_wait {
@@ -87,14 +78,8 @@ async fn wait(
             from_sequence,
         };
         let mut stream = client
-            .call(|channel| {
-                let request = request.clone();
-                async move {
-                    MessageServiceClient::new(channel)
-                        .max_decoding_message_size(MAX_ANSWER)
-                        .subscribe(request)
-                        .await
-                }
+            .call(&request, |channel, request| async move {
+                stubs::messages(channel).subscribe(request).await
             })
             .await?;
         let ended = loop {

@@ -2,16 +2,16 @@
 
 use creel_proto::agent::v1::{
     AbortTurnRequest, GetContextRequest, GetTranscriptRequest, ListContextsRequest, Turn,
-    context_service_client::ContextServiceClient, turn_service_client::TurnServiceClient,
 };
 use creel_wire::{Code, Error, SessionKey, error::printable};
 
 use super::{MAX_ROWS, PAGE};
 use crate::{
     args::Sessions,
-    client::{Client, MAX_ANSWER},
+    client::Client,
     context::{Context, request_id},
     failure::Failure,
+    stubs,
     views::{
         session::{EntryView, SessionView},
         turn::TurnView,
@@ -90,14 +90,8 @@ async fn list(context: &mut Context, prefix: String) -> Result<(), Failure> {
             prefix: prefix.clone(),
         };
         let page = client
-            .call(|channel| {
-                let request = request.clone();
-                async move {
-                    ContextServiceClient::new(channel)
-                        .max_decoding_message_size(MAX_ANSWER)
-                        .list(request)
-                        .await
-                }
+            .call(&request, |channel, request| async move {
+                stubs::contexts(channel).list(request).await
             })
             .await?;
         found.extend(page.contexts.iter().map(SessionView::from));
@@ -144,14 +138,8 @@ async fn show(context: &mut Context, text: &str, limit: u16) -> Result<(), Failu
         session: session.clone(),
     };
     let found = client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                ContextServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .get(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::contexts(channel).get(request).await
         })
         .await?;
     let mut view = SessionView::from(&found);
@@ -195,14 +183,8 @@ async fn transcript(client: &Client, session: &str, limit: u16) -> Result<Vec<En
         tail: true,
     };
     let page = client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                ContextServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .get_transcript(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::contexts(channel).get_transcript(request).await
         })
         .await?;
     Ok(page.entries.iter().map(EntryView::from).collect())
@@ -275,14 +257,8 @@ async fn abort(context: &mut Context, which: &str, request: AbortTurnRequest) ->
 
 async fn stop(client: &Client, request: AbortTurnRequest) -> Result<Turn, Failure> {
     client
-        .call(|channel| {
-            let request = request.clone();
-            async move {
-                TurnServiceClient::new(channel)
-                    .max_decoding_message_size(MAX_ANSWER)
-                    .abort(request)
-                    .await
-            }
+        .call(&request, |channel, request| async move {
+            stubs::turns(channel).abort(request).await
         })
         .await
 }

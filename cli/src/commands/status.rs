@@ -1,14 +1,14 @@
 //! `creel status`: what runs, how it is, and what to do about it.
 
 use creel_kit::profile::StatusFile;
-use creel_proto::gateway::v1::{GetStatusRequest, Status, status_service_client::StatusServiceClient};
+use creel_proto::gateway::v1::{GetStatusRequest, Status};
 use creel_wire::Code;
 
 use crate::{
-    client::{Client, MAX_ANSWER},
+    client::Client,
     context::Context,
     failure::Failure,
-    reach, times,
+    reach, stubs, times,
     times::Local,
     views::status::{CliView, ServiceView, StatusView},
 };
@@ -38,11 +38,8 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
 pub(super) async fn ask(context: &mut Context) -> Result<(Client, Status), Failure> {
     let client = context.client().await?;
     let status = client
-        .call(|channel| async move {
-            StatusServiceClient::new(channel)
-                .max_decoding_message_size(MAX_ANSWER)
-                .get(GetStatusRequest {})
-                .await
+        .call(&GetStatusRequest {}, |channel, request| async move {
+            stubs::status(channel).get(request).await
         })
         .await?;
     Ok((client, status))
