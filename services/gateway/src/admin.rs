@@ -16,7 +16,7 @@ use creel_wire::ServiceName;
 use futures_util::future::join_all;
 use tonic::transport::Channel;
 
-use crate::metrics_merge::merge;
+use crate::{UPSTREAMS, metrics_merge::merge};
 
 /// A service that does not answer in time is left out, and `creel_up` says so.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -30,11 +30,7 @@ struct Admin {
 /// Serves until the drain.
 pub(crate) async fn serve(deps: Deps, listener: std::net::TcpListener) -> anyhow::Result<()> {
     let mut peers = Vec::new();
-    for name in [
-        ServiceName::Identity,
-        ServiceName::Scheduler,
-        ServiceName::AgentRunner,
-    ] {
+    for name in UPSTREAMS {
         // A backlog of some thousand series stays far below it.
         let client = ObserveServiceClient::new(deps.peers.channel(name)?).max_decoding_message_size(16 << 20);
         peers.push((name, client));

@@ -12,12 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::Mutex;
 use tonic::body::Body;
 
-/// Services the edge forwards to.
-const SERVICES: &[ServiceName] = &[
-    ServiceName::Identity,
-    ServiceName::Scheduler,
-    ServiceName::AgentRunner,
-];
+use crate::UPSTREAMS;
 
 /// A service that was just restarted gets so many more dials, with a pause between.
 const DIALS: u32 = 5;
@@ -45,10 +40,10 @@ struct Line {
 impl Upstreams {
     pub(crate) fn new(deps: &Deps) -> anyhow::Result<Self> {
         let mut upstreams = BTreeMap::new();
-        for name in SERVICES {
-            let dialler = deps.peers.dialler(*name)?;
+        for name in UPSTREAMS {
+            let dialler = deps.peers.dialler(name)?;
             let upstream = Upstream {
-                name: *name,
+                name,
                 dialler,
                 calls: Line::default(),
                 streams: Line::default(),

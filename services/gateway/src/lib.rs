@@ -35,6 +35,13 @@ use tonic::service::Routes;
 
 use bind::Bound;
 
+/// The services behind the edge: what is forwarded to, asked for health and metrics.
+const UPSTREAMS: [ServiceName; 3] = [
+    ServiceName::Identity,
+    ServiceName::Scheduler,
+    ServiceName::AgentRunner,
+];
+
 /// How the gateway is run. Its ports are bound here, before it locks itself and starts anything.
 ///
 /// # Errors

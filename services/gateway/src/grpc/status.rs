@@ -5,6 +5,7 @@ use std::{fs, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use creel_kit::{
     Clock, Deps, Profile,
+    metrics::resident_bytes,
     profile::{ChildStatus, EdgeFile, StatusFile},
 };
 use creel_proto::{
@@ -21,7 +22,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::{connections::Connections, edge_cert::EdgeCertificate};
+use crate::{UPSTREAMS, connections::Connections, edge_cert::EdgeCertificate};
 
 /// A service that does not answer in so long is unreachable.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -44,11 +45,7 @@ impl StatusRpc {
         file: &EdgeFile,
     ) -> anyhow::Result<Self> {
         let mut peers = Vec::new();
-        for name in [
-            ServiceName::Identity,
-            ServiceName::Scheduler,
-            ServiceName::AgentRunner,
-        ] {
+        for name in UPSTREAMS {
             peers.push((name, HealthClient::new(deps.peers.channel(name)?)));
         }
         Ok(Self {
@@ -105,16 +102,9 @@ fn describe(name: ServiceName, state: &str, known: &[ChildStatus]) -> ServiceSta
         detail: child.map(|child| child.detail.clone()).unwrap_or_default(),
         since: child.and_then(|child| time::timestamp_opt(child.since_unix_ms)),
         restarts: child.map_or(0, |child| child.restarts),
-        memory_bytes: if pid == 0 { 0 } else { resident(pid) },
+        memory_bytes: if pid == 0 { 0 } else { resident_bytes(pid) },
         pid,
     }
-}
-
-fn resident(pid: u32) -> u64 {
-    let pages = fs::read_to_string(format!("/proc/{pid}/statm"))
-        .ok()
-        .and_then(|text| text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()));
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
 #[tonic::async_trait]

@@ -133,7 +133,7 @@ impl Metrics {
     /// When a metric can't be encoded.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         self.memory
-            .set(i64::try_from(resident_bytes()).unwrap_or(i64::MAX));
+            .set(i64::try_from(resident_bytes(std::process::id())).unwrap_or(i64::MAX));
         let mut text = String::new();
         encode(
             &mut text,
@@ -143,10 +143,10 @@ impl Metrics {
     }
 }
 
-/// Resident memory of this process, in bytes; 0 where the system doesn't tell.
+/// Resident memory of a process, in bytes; 0 where the system doesn't tell.
 #[must_use]
-pub fn resident_bytes() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm")
+pub fn resident_bytes(pid: u32) -> u64 {
+    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm"))
         .ok()
         .and_then(|text| text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()));
     pages.unwrap_or(0) * rustix::param::page_size() as u64
