@@ -19,9 +19,8 @@ creel_store::kinds! {
         AnswerAge = b"~j",
         /// An audit record that waits to be shipped, by number.
         Outbox = b"~o",
-        /// The last audit sequence that was shipped.
-        Shipped = b"~s",
     }
+    retired { b"~s" }
 }
 
 /// Answers are kept so long, in milliseconds.

@@ -275,7 +275,6 @@ impl Outbox {
             records.push(record);
         }
         let (file, count) = (file.clone(), entries.len());
-        let last = records.last().map_or(0, |record| record.sequence);
         tokio::task::spawn_blocking(move || file.append(&records)).await??;
         for chunk in entries.chunks(SHIP) {
             let mut txn = Txn::new();
@@ -289,7 +288,6 @@ impl Outbox {
                     Ordering::Relaxed,
                 );
             }
-            txn.push_put(FrameKind::Shipped.key::<&[u8]>([]), be(last).to_vec());
             self.0.store.commit(txn).await?;
         }
         Ok(count)
