@@ -18,8 +18,9 @@ mod recovery;
 mod registry;
 mod store;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use anyhow::Context as _;
 use creel_kit::{
     Built, Deps, Profile,
     service::{CertificateSource, Lock, Spec},
@@ -37,21 +38,24 @@ use tonic::service::Routes;
 /// # Errors
 /// When the process can't examine itself.
 pub fn spec(profile: &Profile) -> anyhow::Result<Spec> {
+    // Read once, when the clock is known to be right; its own certificate is the first use.
+    let authority = Arc::new(OnceLock::new());
+    let loaded = Arc::clone(&authority);
     Ok(Spec {
         name: ServiceName::Identity,
-        certificate: CertificateSource::Own(|parts| Box::pin(own::certificate(parts))),
+        certificate: CertificateSource::Own(Box::new(move |parts| Box::pin(own::certificate(parts, loaded)))),
         judge_local: Some(local::judge()?),
         threads: 0,
         lock: Lock {
             write: vec![profile.public()],
             ..Lock::default()
         },
-        build: Box::new(|deps| Box::pin(build(deps))),
+        build: Box::new(move |deps| Box::pin(build(deps, authority))),
     })
 }
 
-async fn build(deps: Deps) -> anyhow::Result<Built> {
-    let ca = Arc::new(ca_files::load_or_create(&deps.profile, deps.clock.now_ms())?);
+async fn build(deps: Deps, authority: Arc<OnceLock<Arc<ca::Authority>>>) -> anyhow::Result<Built> {
+    let ca = Arc::clone(authority.get().context("the authority is not loaded")?);
     let registry = registry::Registry::open(&deps).await?;
     let routes = Routes::new(CaServiceServer::new(grpc::ca::Ca::new(&deps, &ca)))
         .add_service(DeviceServiceServer::new(grpc::device::Devices::new(

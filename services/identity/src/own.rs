@@ -1,7 +1,10 @@
 //! Identity's own certificate: from its own authority, with a key that never leaves the process,
 //! renewed at half its life.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use creel_kit::service::OwnCertificate;
 use creel_wire::{
@@ -16,8 +19,13 @@ use crate::{
     ca_files::load_or_create,
 };
 
-pub(crate) async fn certificate(parts: OwnCertificate) -> anyhow::Result<Arc<Tls>> {
-    let authority = load_or_create(&parts.profile, parts.clock.now_ms())?;
+/// Loads the authority into `loaded`, and makes the certificate that identity itself shows.
+pub(crate) async fn certificate(
+    parts: OwnCertificate,
+    loaded: Arc<OnceLock<Arc<Authority>>>,
+) -> anyhow::Result<Arc<Tls>> {
+    let made = Arc::new(load_or_create(&parts.profile, parts.clock.now_ms())?);
+    let authority = Arc::clone(loaded.get_or_init(|| made));
     let mut issued_at = parts.clock.now_ms();
     let tls = Tls::new(
         Trust::try_from(&authority.bundle())?,

@@ -83,7 +83,7 @@ pub enum CertificateSource {
     /// From identity.
     Enrolled,
     /// It is identity: from its own CA. The function gets store, profile and clock.
-    Own(fn(OwnCertificate) -> BoxFuture<'static, anyhow::Result<Arc<Tls>>>),
+    Own(Box<dyn FnOnce(OwnCertificate) -> BoxFuture<'static, anyhow::Result<Arc<Tls>>> + Send>),
 }
 
 /// What identity makes its own certificate from.
