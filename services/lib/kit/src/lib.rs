@@ -19,6 +19,7 @@ pub mod outbox;
 pub mod peers;
 pub mod profile;
 pub mod service;
+mod serving;
 
 pub use clock::Clock;
 pub use config::Config;
