@@ -1,7 +1,7 @@
 //! The stack, called through its edge by this machine's device. The first call makes the device over
 //! identity's local socket; a certificate past half its life is renewed on the way.
 
-use std::{env, fs, path::Path, sync::Arc, time::Duration};
+use std::{env, fs, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use creel_kit::Profile;
 use creel_proto::identity::v1::{
@@ -297,6 +297,7 @@ fn take_turn(dir: &Path) -> Result<fs::File, Failure> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(&path);
     let file = open.map_err(|error| Failure::file("write", &path, &error))?;
     flock(&file, FlockOperation::LockExclusive)

@@ -81,7 +81,7 @@ impl Cluster {
         let (edge, admin) = (free_port(), free_port());
         let config =
             format!("[gateway]\nlisten = \"127.0.0.1:{edge}\"\nadmin_listen = \"127.0.0.1:{admin}\"\n");
-        fs::write(home.join("creel.toml"), config).expect("config");
+        creel_kit::profile::write_private(&home.join("creel.toml"), config.as_bytes()).expect("config");
         Self {
             profile,
             home,

@@ -100,6 +100,7 @@ fn everyday_commands_say_what_is_and_fail_with_the_next_step() {
     );
     assert_eq!(cluster.creel(&["frobnicate"]).status, 2);
     let doctor = cluster.creel(&["doctor"]);
+    assert_eq!(doctor.status, 0, "{doctor:?}");
     assert!(doctor.stdout.contains("12 checks"), "{doctor:?}");
 
     assert_eq!(cluster.stop(), 0);
