@@ -151,7 +151,7 @@ mod tests {
         fs::create_dir_all(turn.join("a/b")).unwrap();
         std::os::unix::fs::symlink(&outside, turn.join("a/link")).unwrap();
         for closed in ["a/b", "a"] {
-            fs::set_permissions(turn.join(closed), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(turn.join(closed), fs::Permissions::from_mode(0o0)).unwrap();
         }
         remove_tree(&turn).unwrap();
         assert!(!turn.exists() && outside.join("file").exists());
