@@ -444,6 +444,8 @@ impl Course {
             }
         }
         drop(locked);
+        let took_ms = now_ms.saturating_sub(self.record.accepted_at_unix_ms);
+        runner.figures.ended(&self.record.backend, outcome.end, took_ms);
         runner.show(
             &self.record.turn_id,
             Progress {
@@ -455,8 +457,6 @@ impl Course {
             runner.outbox.committed();
             let _ = order.answer.send(Ok(told));
         }
-        let took_ms = now_ms.saturating_sub(self.record.accepted_at_unix_ms);
-        runner.figures.ended(&self.record.backend, outcome.end, took_ms);
         self.after(text_in_file, work).await;
         Ok(())
     }
