@@ -145,7 +145,9 @@ pub(crate) fn receive<'b>(
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let message = loop {
         match recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
-            Err(rustix::io::Errno::INTR) => {}
+            // A peer that ends with something of ours unread resets, and the kernel says so once, before what the
+            // peer had said. Its last words are read next.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
             other => break other?,
         }
     };
@@ -253,6 +255,23 @@ mod tests {
             MAX_PACKET
         );
         assert!(encode(&message, &vec![b'x'; room + 1]).is_err());
+    }
+
+    #[test]
+    fn the_last_words_of_a_peer_that_read_nothing_are_heard() {
+        let (a, b) = pair().unwrap();
+        post(&a, &Request::Kill { run: 9, grace_ms: 1 }).unwrap();
+        post(&b, &Request::Kill { run: 0, grace_ms: 0 }).unwrap();
+        drop(a);
+        let mut buffer = vec![0; MAX_PACKET];
+        let mut next = || {
+            receive(b.as_fd(), &mut buffer, &mut Vec::new())
+                .unwrap()
+                .map(<[u8]>::to_vec)
+        };
+        let (message, _) = decode::<Request>(&next().expect("its last words")).unwrap();
+        assert!(matches!(message, Request::Kill { run: 9, .. }));
+        assert!(next().is_none(), "then the end");
     }
 
     #[test]
