@@ -8,11 +8,21 @@ use std::{
 use creel_kit::{Config, Profile, service::EXIT_CONFIG};
 use creel_schedule::{ZoneSources, Zones, check};
 
+use crate::args::Check;
+
 /// Longer lines are refused by the check; this much of one is read at most, in bytes.
 const MAX_LINE: u64 = 1 << 20;
 
+/// Checks what was asked for.
+pub(crate) fn run(profile: &Profile, what: Check) -> ExitCode {
+    match what {
+        Check::Config => config(profile),
+        Check::Cron => cron(),
+    }
+}
+
 /// Reads `creel.toml` as a start would.
-pub(crate) fn config(profile: &Profile) -> ExitCode {
+fn config(profile: &Profile) -> ExitCode {
     let path = profile.config_file();
     match Config::load(&path) {
         Ok(_) => {
@@ -29,7 +39,7 @@ pub(crate) fn config(profile: &Profile) -> ExitCode {
 }
 
 /// Answers schedule cases, a line each; fails if one differs from what it expects.
-pub(crate) fn cron() -> ExitCode {
+fn cron() -> ExitCode {
     match answer(io::stdin().lock(), BufWriter::new(io::stdout().lock())) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

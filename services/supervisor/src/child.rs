@@ -51,8 +51,8 @@ pub(crate) struct Process {
     child: Arc<Child>,
     /// Tells this process of the service from those before it.
     pub(crate) generation: u64,
-    #[expect(dead_code, reason = "held open: its end tells the service that we are gone")]
-    stdin: OwnedFd,
+    /// Held open: its end tells the service that nobody wants it any more.
+    stdin: Option<OwnedFd>,
 }
 
 impl Process {
@@ -86,7 +86,7 @@ impl Process {
         Ok(Self {
             child,
             generation,
-            stdin,
+            stdin: Some(stdin),
         })
     }
 
@@ -96,9 +96,11 @@ impl Process {
     }
 
     /// Tells it to end.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn stop(&mut self) {
         // It may have ended already; then its end is on its way to us.
         let _ = self.child.signal(Signal::TERM.as_raw());
+        // A thread of it waits for this, and its end waits for the thread.
+        self.stdin = None;
     }
 
     /// Ends it and what is left in its group.

@@ -50,7 +50,11 @@ pub(crate) async fn follow(peers: Peers, name: ServiceName, generation: u64, eve
                             tell(None).await;
                             retry = Retry::after_readiness();
                         }
-                        Ok(Some(_)) => tell(Some("it says that it does not serve".to_owned())).await,
+                        // An open request would hold up its drain, so this one ends here.
+                        Ok(Some(_)) => {
+                            tell(Some("it says that it does not serve".to_owned())).await;
+                            break "it does not serve".to_owned();
+                        }
                         Ok(None) => break "its answer ended".to_owned(),
                         Err(status) => break Error::of_status(&status).message,
                     }

@@ -1,8 +1,7 @@
 //! `creeld`: the supervisor of a stack and every service of it, in one binary.
 //!
 //! The supervisor starts services, watches their health, starts them again and drains them in order. It
-//! is deliberately nothing else: it serves no port, holds no state that outlives the stack, and decides
-//! nothing a service should decide.
+//! is deliberately nothing else: it serves no port and holds no state that outlives the stack.
 //!
 //! Invariants: one supervisor per profile; when it ends, however it ends, nothing of the stack lives on;
 //! what is up is never shown as ready before its own health says so; no service is restarted for ever.
@@ -30,7 +29,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use args::{Args, Check, Command};
+use args::{Args, Command};
 use clap::Parser as _;
 use creel_kit::Profile;
 use creel_wire::ServiceName;
@@ -55,8 +54,7 @@ fn main() -> ExitCode {
         Command::Scheduler => services::run(profile, ServiceName::Scheduler),
         Command::AgentRunner => services::run(profile, ServiceName::AgentRunner),
         Command::Health { service } => health::check(&profile, service),
-        Command::Check { what: Check::Config } => check::config(&profile),
-        Command::Check { what: Check::Cron } => check::cron(),
+        Command::Check { what } => check::run(&profile, what),
         Command::Version => text::version(),
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Report {
     shown: BTreeMap<ServiceName, Shown>,
     rows: Vec<ChildStatus>,
     outlook: Outlook,
+    /// The services whose failure was announced.
+    given_up: Vec<ServiceName>,
     settled: bool,
     draining: bool,
 }
@@ -54,6 +56,7 @@ impl Report {
             shown: BTreeMap::new(),
             rows: Vec::new(),
             outlook: Outlook::Starting,
+            given_up: Vec::new(),
             settled: false,
             draining: false,
         }
@@ -104,7 +107,7 @@ impl Report {
             self.write_status();
             self.show();
             if !self.draining {
-                self.announce(fleet.outlook(), config);
+                self.announce(fleet, config);
             }
         }
     }
@@ -163,8 +166,17 @@ impl Report {
     }
 
     /// Says so when everything is ready, or can't be.
-    fn announce(&mut self, outlook: Outlook, config: &Config) {
-        if outlook == std::mem::replace(&mut self.outlook, outlook) || outlook == Outlook::Starting {
+    fn announce(&mut self, fleet: &Fleet, config: &Config) {
+        let outlook = fleet.outlook();
+        let given_up = fleet.failed();
+        if outlook == Outlook::Starting {
+            if self.outlook == Outlook::Ready {
+                self.outlook = outlook;
+            }
+            return;
+        }
+        // A service that comes and goes beside one that is given up is no news of that one.
+        if (outlook, &given_up) == (self.outlook, &self.given_up) {
             return;
         }
         let text = match outlook {
@@ -174,12 +186,15 @@ impl Report {
                 tracing::info!(ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "ready");
                 ready_lines(took, self.edge().as_ref(), config)
             }
-            Outlook::Crippled => failed_lines(&self.rows, &self.profile),
+            Outlook::Crippled => failed_lines(&given_up, &self.profile),
         };
         self.view.note(&text);
+        (self.outlook, self.given_up) = (outlook, given_up);
         if !self.settled {
             self.settled = true;
             systemd::ready();
+            // Now the figures are worth a look.
+            self.show();
         }
     }
 
@@ -209,16 +224,16 @@ fn ready_lines(took: Duration, edge: Option<&EdgeFile>, config: &Config) -> Stri
     lines.join("\n")
 }
 
-fn failed_lines(rows: &[ChildStatus], profile: &Profile) -> String {
-    let mut lines = Vec::new();
-    for row in rows.iter().filter(|row| row.state == Phase::Failed.label()) {
-        lines.push(format!("{} failed: {}", row.name, row.detail));
-        lines.push(format!(
-            "  its log: {}/{}.jsonl",
-            profile.logs().display(),
-            row.name
-        ));
-    }
+fn failed_lines(given_up: &[ServiceName], profile: &Profile) -> String {
+    let mut lines: Vec<_> = given_up
+        .iter()
+        .map(|name| {
+            format!(
+                "{name} is given up; its log: {}",
+                profile.log_file(*name).display()
+            )
+        })
+        .collect();
     lines.push("  the rest keeps running; a mended creel.toml, or SIGHUP, starts it again".to_owned());
     lines.join("\n")
 }

@@ -168,10 +168,10 @@ impl Stack {
             .map(|name| name.as_str())
             .collect::<Vec<_>>()
             .join(", ");
-        tracing::info!(services = list, "the new config is applied");
+        tracing::info!(services = list, "the config is read anew");
         self.report
             .view()
-            .note(&format!("creel.toml is applied: {list} start anew"));
+            .note(&format!("creel.toml is read anew; starting again: {list}"));
         let acts = self.fleet.restart(&names, self.moment());
         self.apply(acts);
         if dialled_anew {
@@ -245,7 +245,11 @@ impl Stack {
 
     fn apply(&mut self, acts: Acts) {
         for (name, act) in acts {
-            match (act, self.processes.get(&name)) {
+            if act != Act::Start {
+                // How it is from here on, its end tells. An open request would hold up its drain.
+                self.watches.remove(&name);
+            }
+            match (act, self.processes.get_mut(&name)) {
                 (Act::Start, _) => self.start(name),
                 (Act::Stop, Some(process)) => process.stop(),
                 (Act::Kill, Some(process)) => process.kill(),

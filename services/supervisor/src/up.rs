@@ -1,6 +1,6 @@
 //! `creeld up`: from the lock on the profile to the last process gone.
 
-use std::{fs, io, process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use creel_kit::{Clock, Config, Profile, config::Log, logs::RotatingFile, service::EXIT_CONFIG};
 use creel_sandbox::{become_subreaper, kill_descendants, reap_strays};
@@ -52,8 +52,8 @@ pub(crate) fn up(profile: &Profile, detached: bool) -> ExitCode {
         .and_then(|runtime| runtime.block_on(run(profile, config, started, view, detached)));
     // Whatever the services left behind, or what did not end in time.
     let left = kill_descendants(Duration::ZERO);
-    for path in [profile.status_file(), profile.edge_file()] {
-        let _ = fs::remove_file(path); // may never have been written
+    if let Err(error) = clean_run(profile) {
+        tracing::warn!(%error, "sockets are left behind");
     }
     drop(lock);
     match (outcome, left) {
