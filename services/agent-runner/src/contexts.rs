@@ -163,6 +163,14 @@ impl Contexts {
         Ok(locked)
     }
 
+    /// Takes back a context that was opened and never committed.
+    pub(crate) fn discard(locked: &mut Locked) {
+        if let Some(context) = locked.take_if(|context| !context.exists) {
+            // It holds nothing; should it stay, then as an empty directory.
+            let _ = context.transcript.remove();
+        }
+    }
+
     async fn load(&self, mut record: ContextRecord) -> Result<Context, Error> {
         let (path, committed) = (self.folder(&record.folder), record.entries);
         let transcript = blocking(move || Transcript::open(&path, committed)).await?;

@@ -20,11 +20,12 @@ use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    accept::NewTurn,
     contexts::blocking,
     convert,
     events::{self, EventReader},
     inbox,
-    runner::{AbortOrder, NewTurn, Runner},
+    runner::{AbortOrder, Runner},
     session,
     store::{self, Kind},
     subscribe,
@@ -74,7 +75,7 @@ impl ContextService for Contexts {
         let context = locked
             .as_ref()
             .ok_or_else(|| Error::not_found("session", &message.session))?;
-        let (running, _) = self.0.turns_of(&key);
+        let running = self.0.current_turn(&key);
         Ok(Response::new(convert::context(
             &context.record,
             running,
@@ -135,7 +136,7 @@ impl Contexts {
             let record: creel_proto::agent::v1::ContextRecord = store::decode(&entry.value)?;
             let running = SessionKey::parse(&record.session)
                 .ok()
-                .and_then(|key| self.0.turns_of(&key).0);
+                .and_then(|key| self.0.current_turn(&key));
             let queued = store::page(
                 &self.0.store,
                 Kind::Queued.range_of([&record.folder]),
@@ -285,8 +286,8 @@ impl Turns {
             (false, true) => message.turn_id.clone(),
             (true, false) => {
                 let key = session::parse("session", &message.session)?;
-                let (running, waiting) = runner.turns_of(&key);
-                running.or_else(|| waiting.into_iter().next()).ok_or_else(|| {
+                let waiting = runner.turns_of(&key).1.into_iter().next();
+                runner.current_turn(&key).or(waiting).ok_or_else(|| {
                     Error::new(
                         Code::FailedPrecondition,
                         "no_turn",
@@ -310,6 +311,10 @@ impl Turns {
             // It ended by itself in the meantime, or long ago.
             _ => {
                 let state = convert::state(&runner.turn_record(&turn).await?);
+                if matches!(state, TurnState::Accepted | TurnState::Running) {
+                    let message = "the turn can't be ended now";
+                    return Err(Error::new(Code::Unavailable, "not_aborted", message).hint("try again"));
+                }
                 let message = format!(
                     "the turn has ended: {}",
                     state.as_str_name().trim_start_matches("TURN_STATE_")

@@ -6,8 +6,10 @@ use creel_store::Txn;
 use creel_wire::{Code, Error, SessionKey};
 
 use crate::{
+    accept::{NewTurn, store_event},
+    contexts::Contexts,
     convert,
-    runner::{NewTurn, Runner, store_event},
+    runner::Runner,
     session, store,
     works::{self, Job, MAX_HELD},
 };
@@ -48,7 +50,7 @@ impl Runner {
                 Ok(()) => return,
                 Err(error) => works::refused(job.record, &error),
             },
-            Err((record, error)) => works::refused(record, &error),
+            Err(refused) => works::refused(refused.0, &refused.1),
         };
         tracing::info!(run = %kept.run_id, reason = %kept.reason, "a run was refused");
         let mut txn = Txn::new();
@@ -184,9 +186,7 @@ impl Runner {
             }
             Err(error) => {
                 context.cut(before);
-                if !context.exists {
-                    *locked = None;
-                }
+                Contexts::discard(&mut locked);
                 Err(error)
             }
         }
@@ -200,24 +200,53 @@ impl Runner {
             run: String::new(),
         }
         .to_string();
-        let range = store::contexts_with(&any);
-        let found = store::all::<ContextRecord>(&self.store, range, 4 * KEPT_RUNS + 64).await;
-        let mut runs = match found {
+        let mut runs = match self.contexts_with(&any).await {
             Ok(runs) if runs.len() > KEPT_RUNS => runs,
             Ok(_) => return,
             Err(error) => return tracing::warn!(%error, job, "runs were not counted"),
         };
-        runs.sort_by_key(|run| run.created_at_unix_ms);
+        runs.sort();
         runs.truncate(runs.len() - KEPT_RUNS);
-        for run in runs {
-            let Ok(key) = SessionKey::parse(&run.session) else {
+        for (_, session) in runs {
+            let Ok(key) = SessionKey::parse(&session) else {
                 continue;
             };
-            if self.turns_of(&key) == (None, Vec::new())
-                && let Err(error) = self.remove_context(&key, Txn::new(), |_, _| ()).await
-            {
-                tracing::warn!(%error, session = %run.session, "an old run was not removed");
+            if let Err(error) = self.remove_idle(&key).await {
+                tracing::warn!(%error, session, "an old run was not removed");
             }
         }
+    }
+
+    /// When the contexts with a prefix were made, and their sessions.
+    async fn contexts_with(&self, prefix: &str) -> Result<Vec<(i64, String)>, Error> {
+        let mut found = Vec::new();
+        let mut rest = Some(store::contexts_with(prefix));
+        while let Some(range) = rest {
+            let page = store::page(&self.store, range, 500).await?;
+            for entry in &page.entries {
+                let record: ContextRecord = store::decode(&entry.value)?;
+                found.push((record.created_at_unix_ms, record.session));
+            }
+            rest = page.next;
+        }
+        Ok(found)
+    }
+
+    /// Removes a context unless it has open turns or is being deleted.
+    async fn remove_idle(&self, key: &SessionKey) -> Result<(), Error> {
+        if !self.closing().insert(key.clone()) {
+            return Ok(());
+        }
+        let removed = async {
+            // Whoever held the lock has its turn in the queue by now; nobody gets in later.
+            drop(self.contexts.find(key).await?);
+            if self.turns_of(key) == (None, Vec::new()) {
+                self.remove_context(key, Txn::new(), |_, _| ()).await?;
+            }
+            Ok(())
+        };
+        let removed = removed.await;
+        self.closing().remove(key);
+        removed
     }
 }

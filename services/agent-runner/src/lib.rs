@@ -16,6 +16,7 @@
 //! - A run of a job becomes at most one turn per attempt, and its summary is delivered at most once.
 //! - Everything is bounded: lines, output, events, tool calls, queues, inboxes, transcripts, history.
 
+mod accept;
 mod contexts;
 mod convert;
 mod course;
@@ -23,6 +24,7 @@ mod echo;
 mod events;
 mod figures;
 mod files;
+mod finish;
 mod grpc;
 mod inbox;
 mod jobs;
@@ -58,6 +60,9 @@ pub use grpc::{Contexts, Turns};
 pub use runner::{Parts, Runner};
 pub use sandbox::{Starter, start_spawner};
 
+/// Between TERM and KILL for what a lost spawner left.
+const LAST_GRACE: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// Builds the service. `starter` was made by [`start_spawner`] before the lockdown.
 ///
 /// # Errors
@@ -72,6 +77,10 @@ pub async fn build(deps: Deps, starter: Starter) -> anyhow::Result<Built> {
         let attached = tokio::spawn(worker::attach(runner.clone(), scheduler));
         let outcome = runner.run().await;
         attached.abort();
+        if outcome.is_err() {
+            // A spawner that is lost leaves its workers to us; nothing may outlive the service.
+            tokio::task::spawn_blocking(|| creel_sandbox::kill_descendants(LAST_GRACE)).await??;
+        }
         outcome
     });
     Ok(Built { routes, run })
@@ -89,6 +98,7 @@ impl Runner {
 pub fn lock(profile: &Profile, _config: &Config) -> Lock {
     Lock {
         write: vec![profile.workspace()],
+        has_spawner: true,
         ..Lock::default()
     }
 }

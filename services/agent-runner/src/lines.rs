@@ -75,9 +75,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 };
             }
             self.buffer.reserve(READ);
-            let mut chunk = [0; READ];
-            match self.from.read(&mut chunk).await {
-                Ok(read @ 1..) => self.buffer.extend_from_slice(&chunk[..read]),
+            match self.from.read_buf(&mut self.buffer).await {
+                Ok(1..) => {}
                 // A broken pipe is an end too; the exit tells why.
                 Ok(_) | Err(_) => self.ended = true,
             }

@@ -101,6 +101,14 @@ impl Transcript {
         Ok(())
     }
 
+    /// Removes all of it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn remove(self) -> io::Result<()> {
+        fs::remove_dir_all(&self.dir)
+    }
+
     /// What has to be synced for all entries to be durable.
     pub(crate) fn unsynced(&self) -> Unsynced {
         Unsynced {

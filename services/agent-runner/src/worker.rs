@@ -246,15 +246,15 @@ mod tests {
     fn each_stream_says_everything_once_and_results_wait_for_their_delivery() {
         let mut said = Said::default();
         let running = record("a", RunState::Unspecified, "pending");
-        assert_eq!(kinds(&said.due(&[running.clone()])), ["started"]);
+        assert_eq!(kinds(&said.due(std::slice::from_ref(&running))), ["started"]);
         assert!(said.due(&[running]).is_empty());
         let undelivered = record("a", RunState::Succeeded, "pending");
         assert!(said.due(&[undelivered]).is_empty());
         let over = record("a", RunState::Succeeded, "delivered");
-        assert_eq!(kinds(&said.due(&[over.clone()])), ["finished"]);
-        assert!(said.due(&[over.clone()]).is_empty());
+        assert_eq!(kinds(&said.due(std::slice::from_ref(&over))), ["finished"]);
+        assert!(said.due(std::slice::from_ref(&over)).is_empty());
         assert_eq!(
-            kinds(&Said::default().due(&[over.clone()])),
+            kinds(&Said::default().due(std::slice::from_ref(&over))),
             ["started", "finished"],
             "another stream"
         );

@@ -112,7 +112,7 @@ pub(crate) struct Job {
 ///
 /// # Errors
 /// What of it can't be right; with its record, so that this can be reported.
-pub(crate) fn read(work: &Work, now_ms: i64) -> Result<Job, (WorkRecord, Error)> {
+pub(crate) fn read(work: &Work, now_ms: i64) -> Result<Job, Box<(WorkRecord, Error)>> {
     let reference = work.r#ref.clone().unwrap_or_default();
     let mut record = WorkRecord {
         run_id: reference.run_id,
@@ -123,7 +123,7 @@ pub(crate) fn read(work: &Work, now_ms: i64) -> Result<Job, (WorkRecord, Error)>
     };
     match checked(work, &mut record, now_ms) {
         Ok(job) => Ok(job),
-        Err(error) => Err((record, error)),
+        Err(error) => Err(Box::new((record, error))),
     }
 }
 

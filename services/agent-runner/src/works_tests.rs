@@ -63,7 +63,7 @@ fn a_turn_is_isolated_and_an_event_goes_to_its_target() {
 #[test]
 fn what_cannot_be_right_is_refused_with_its_record() {
     let refuse = |work: &Work| {
-        let (record, error) = read(work, 5).unwrap_err();
+        let (record, error) = *read(work, 5).unwrap_err();
         assert_eq!((record.run_id.as_str(), record.attempt), ("r1", 1));
         error.field.unwrap()
     };

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{House, MAIN, ask, kinds};
+use common::{House, MAIN, ask, example, kinds};
 use creel_proto::agent::v1::{
     AbortTurnRequest, TurnState, transcript_entry::Entry, turn_event::Event,
     turn_service_server::TurnService as _,
@@ -13,10 +13,6 @@ fn reason(turn: &creel_proto::agent::v1::Turn) -> (&str, TurnState) {
         turn.error.as_ref().map_or("", |error| error.reason.as_str()),
         turn.state(),
     )
-}
-
-fn example(name: &str) -> String {
-    std::fs::read_to_string(format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

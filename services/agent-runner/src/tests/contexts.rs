@@ -83,3 +83,75 @@ async fn transcripts_are_read_in_pages_and_from_the_end() {
     assert_eq!(read(0, 2, true).await, (vec![10, 11], 0));
     assert_eq!(read(99, 2, false).await, (vec![], 0));
 }
+
+#[tokio::test]
+async fn a_deleted_context_is_gone_with_its_turns_and_starts_anew() {
+    let mut house = House::new().await;
+    let old = house.run(MAIN, "say x").await.turn_id;
+    house.reach("say x").await;
+    let running = house.start(MAIN, "silent").await;
+    let waiting = house.start(MAIN, "say never").await;
+    house.reach("silent").await;
+    let request = |validate_only| DeleteContextRequest {
+        request_id: if validate_only { String::new() } else { "d1".into() },
+        validate_only,
+        session: MAIN.into(),
+    };
+    assert_eq!(
+        house
+            .contexts
+            .delete(ask(request(true)))
+            .await
+            .unwrap()
+            .into_inner()
+            .entries,
+        4
+    );
+    let deleted = house
+        .contexts
+        .delete(ask(request(false)))
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(deleted.entries >= 6, "{deleted:?}");
+    assert_eq!(
+        house
+            .contexts
+            .delete(ask(request(false)))
+            .await
+            .unwrap()
+            .into_inner(),
+        deleted,
+        "the same request"
+    );
+    for turn in [&old, &running, &waiting] {
+        let gone = house
+            .turns
+            .get(ask(GetTurnRequest {
+                turn_id: turn.clone(),
+            }))
+            .await
+            .unwrap_err();
+        assert_eq!(of(gone).code, Code::NotFound);
+    }
+    let state = house.ground.profile.state(creel_wire::ServiceName::AgentRunner);
+    for dir in ["transcripts", "events"] {
+        assert_eq!(std::fs::read_dir(state.join(dir)).unwrap().count(), 0, "{dir}");
+    }
+    let none = GetContextRequest { session: MAIN.into() };
+    assert_eq!(
+        of(house.contexts.get(ask(none.clone())).await.unwrap_err()).code,
+        Code::NotFound
+    );
+    let audit = house.ground.store.scan(
+        creel_kit::idempotency::FrameKind::Outbox.range(),
+        creel_store::Page::first(9),
+    );
+    let records = audit.await.unwrap().entries;
+    assert_eq!(records.len(), 1);
+    assert!(String::from_utf8_lossy(&records[0].value).contains("context.deleted"));
+
+    house.run(MAIN, "say y").await;
+    let context = house.contexts.get(ask(none)).await.unwrap().into_inner();
+    assert_eq!((context.turns, context.entries), (1, 3));
+}

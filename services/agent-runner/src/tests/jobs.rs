@@ -286,3 +286,32 @@ async fn many_summaries_of_one_job_wait_as_one() {
         ["job summary: 0", "job summary: 1", "job summary: 2"]
     );
 }
+
+#[tokio::test]
+async fn old_runs_of_a_job_are_forgotten_and_recent_ones_kept() {
+    let house = House::new().await;
+    for n in 0..203 {
+        house.ground.clock.advance(1);
+        house
+            .runner
+            .take_work(&work(&format!("r{n}"), 1, turn("say x")))
+            .await;
+        house.over(&format!("r{n}")).await;
+        let reference = WorkRef {
+            run_id: format!("r{n}"),
+            attempt: 1,
+        };
+        house.runner.forget_work(&reference).await;
+    }
+    house.drain.cancel();
+    house.runner.run().await.unwrap();
+    let left = crate::store::contexts_with("cron:j1:run:");
+    let left = house.ground.store.scan_all(left, 999).await.unwrap().entries;
+    assert_eq!(left.len(), 200);
+    let gone = |n: usize| {
+        !left
+            .iter()
+            .any(|entry| crate::store::last_part(&entry.key) == Some(format!("cron:j1:run:r{n}")))
+    };
+    assert!(gone(0) && gone(2) && !gone(3) && !gone(202));
+}

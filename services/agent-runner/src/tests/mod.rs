@@ -159,7 +159,8 @@ pub(crate) fn ask<T>(message: T) -> Request<T> {
 /// What outlives a process: the store and the files.
 #[derive(Clone)]
 pub(crate) struct Ground {
-    pub(crate) dir: Arc<tempfile::TempDir>,
+    /// Removed with the last of its houses.
+    _dir: Arc<tempfile::TempDir>,
     pub(crate) profile: Profile,
     pub(crate) store: Store,
     pub(crate) clock: Clock,
@@ -173,7 +174,7 @@ impl Ground {
         profile.create(&[ServiceName::AgentRunner]).unwrap();
         let config = Arc::new(Config::parse(config, Path::new("creel.toml")).unwrap());
         Self {
-            dir: Arc::new(dir),
+            _dir: Arc::new(dir),
             profile,
             store: Store::memory(),
             clock: Clock::manual(1_764_000_000_000),

@@ -201,6 +201,87 @@ async fn the_longest_text_goes_through_whole() {
     );
 }
 
+#[tokio::test]
+async fn waiting_is_bounded_and_says_so() {
+    let mut house = House::new().await;
+    house.start(MAIN, "hold first").await;
+    house.reach("hold first").await;
+    for _ in 0..MAX_PER_CONTEXT {
+        house.start(MAIN, "say x").await;
+    }
+    let error = house.try_start(MAIN, "say x").await.unwrap_err();
+    assert_eq!(
+        (error.code, error.reason.as_ref()),
+        (Code::ResourceExhausted, "context_queue_full")
+    );
+    assert!(error.hint.is_some());
+    house.start("agent:other:main", "say x").await;
+
+    let mut house = Ground::new("[agent]\nmax_running_turns = 1\nmax_waiting_turns = 2\n")
+        .house()
+        .await;
+    house.start("agent:a:main", "hold first").await;
+    house.reach("hold first").await;
+    house.start("agent:b:main", "say x").await;
+    assert_eq!(
+        house.try_start("agent:c:main", "say x").await.unwrap_err().reason,
+        "owner_queue_full"
+    );
+    // Nothing is left of what was refused.
+    assert!(house.runner.follow("x").is_none());
+    let missing = creel_proto::agent::v1::GetContextRequest {
+        session: "agent:c:main".into(),
+    };
+    let missing =
+        creel_proto::agent::v1::context_service_server::ContextService::get(&house.contexts, ask(missing));
+    assert_eq!(of(missing.await.unwrap_err()).code, Code::NotFound);
+}
+
+#[tokio::test]
+async fn running_and_waiting_turns_can_be_aborted_and_the_answer_is_kept() {
+    let mut house = House::new().await;
+    let running = house.start(MAIN, "silent").await;
+    let waiting = house.start(MAIN, "say never").await;
+    house.reach("silent").await;
+    let request = |turn: &str| AbortTurnRequest {
+        request_id: format!("abort {turn}"),
+        turn_id: turn.into(),
+        reason: "enough".into(),
+        ..Default::default()
+    };
+    for turn in [&waiting, &running] {
+        let aborted = house.turns.abort(ask(request(turn))).await.unwrap().into_inner();
+        assert_eq!(
+            (aborted.state(), aborted.turn_id.as_str()),
+            (TurnState::Aborted, turn.as_str())
+        );
+        assert_eq!(aborted.error.as_ref().unwrap().message, "aborted: enough");
+        let again = house.turns.abort(ask(request(turn))).await.unwrap().into_inner();
+        assert_eq!(again, aborted, "the same request has the same answer");
+        let events = house.subscribe(turn, 1).await.unwrap();
+        assert!(matches!(events.last().unwrap().event, Some(Event::Error(_))));
+    }
+    // The running one's input was there first.
+    let entries = words(&house.transcript(MAIN).await);
+    assert_eq!(
+        entries,
+        [
+            "user silent",
+            "user say never",
+            "Aborted aborted",
+            "Aborted aborted"
+        ]
+    );
+    let nothing = AbortTurnRequest {
+        session: MAIN.into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        of(house.turns.abort(ask(nothing)).await.unwrap_err()).reason,
+        "no_turn"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_turn_ends_when_its_time_is_over() {
     let house = House::new().await;
@@ -252,5 +333,56 @@ async fn a_draining_service_takes_nothing() {
     assert_eq!(
         (error.code, error.reason.as_ref()),
         (Code::Unavailable, "draining")
+    );
+}
+
+#[tokio::test]
+async fn an_old_turn_that_is_forgotten_leaves_the_transcript() {
+    let house = House::new().await;
+    let (one, two) = (
+        house.run(MAIN, "say one").await.turn_id,
+        house.run(MAIN, "say two").await.turn_id,
+    );
+    let folder = house.runner.turn_record(&one).await.unwrap().folder;
+    house.runner.forget_turn(&folder, 1).await.unwrap();
+    assert_eq!(
+        house.runner.turn_record(&one).await.unwrap_err().code,
+        Code::NotFound
+    );
+    assert_eq!(house.subscribe(&one, 1).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(house.wait(&two).await.reply, "two");
+    assert_eq!(house.transcript(MAIN).await.len(), 6);
+    house.runner.forget_turn(&folder, 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_fails_ends_the_process_and_loses_nothing() {
+    let ground = Ground::new("");
+    let mut house = ground.house().await;
+    let turn = house.start(MAIN, "hold x").await;
+    house.reach("hold x").await;
+    // The transcript's folder is gone: its end can't be written down.
+    let dir = ground
+        .profile
+        .state(creel_wire::ServiceName::AgentRunner)
+        .join("transcripts");
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::write(&dir, "in the way").unwrap();
+    house.let_go_on();
+    let error = house.runner.run().await.unwrap_err();
+    assert!(
+        error.to_string().starts_with("can't go on: keeping a turn"),
+        "{error}"
+    );
+    assert_eq!(
+        house.runner.turn(&turn).await.unwrap().state(),
+        TurnState::Running,
+        "nobody was told of an end"
+    );
+    std::fs::remove_file(&dir).unwrap();
+    assert_eq!(
+        ground.house().await.wait(&turn).await.reply,
+        "x",
+        "the log knew it"
     );
 }

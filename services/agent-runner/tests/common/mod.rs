@@ -1,5 +1,6 @@
 //! A service with real workers, without certificates: handlers are called as the layer would.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, outside of a test function")]
 #![allow(dead_code, reason = "not every test uses every helper")]
 
 use std::{path::Path, sync::Arc};
@@ -17,9 +18,9 @@ use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
-pub const MAIN: &str = "agent:default:main";
+pub(crate) const MAIN: &str = "agent:default:main";
 
-pub fn operator() -> Caller {
+pub(crate) fn operator() -> Caller {
     test_caller(
         Principal::Operator(DeviceId::of_public_key(&[7; 32])),
         Scopes::new(),
@@ -27,30 +28,30 @@ pub fn operator() -> Caller {
     )
 }
 
-pub fn by<T>(caller: Caller, message: T) -> Request<T> {
+pub(crate) fn by<T>(caller: Caller, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(caller);
     request
 }
 
-pub fn ask<T>(message: T) -> Request<T> {
+pub(crate) fn ask<T>(message: T) -> Request<T> {
     by(operator(), message)
 }
 
-pub struct House {
-    pub dir: tempfile::TempDir,
-    pub profile: Profile,
-    pub store: Store,
-    pub drain: CancellationToken,
-    pub metrics: Metrics,
-    pub runner: Runner,
-    pub turns: Turns,
-    pub contexts: Contexts,
+pub(crate) struct House {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) profile: Profile,
+    pub(crate) store: Store,
+    pub(crate) drain: CancellationToken,
+    pub(crate) metrics: Metrics,
+    pub(crate) runner: Runner,
+    pub(crate) turns: Turns,
+    pub(crate) contexts: Contexts,
 }
 
 impl House {
     /// A service with this config, in a new profile.
-    pub async fn with(config: &str) -> Self {
+    pub(crate) async fn with(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("p");
         let profile = Profile::at("default", &root).unwrap();
@@ -99,7 +100,7 @@ impl House {
     }
 
     /// A service whose backends are programs: name and argv, each a file below `dir`.
-    pub async fn with_program(interpreter: &str, program: &str, more: &str) -> Self {
+    pub(crate) async fn with_program(interpreter: &str, program: &str, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("program");
         std::fs::write(&file, program).unwrap();
@@ -114,11 +115,11 @@ impl House {
         house
     }
 
-    pub async fn start(&self, session: &str, text: &str, backend: &str) -> Turn {
+    pub(crate) async fn start(&self, session: &str, text: &str, backend: &str) -> Turn {
         self.start_within(session, text, backend, None).await.unwrap()
     }
 
-    pub async fn start_within(
+    pub(crate) async fn start_within(
         &self,
         session: &str,
         text: &str,
@@ -135,7 +136,7 @@ impl House {
         Ok(self.turns.start(ask(request)).await?.into_inner())
     }
 
-    pub async fn wait(&self, turn: &str) -> Turn {
+    pub(crate) async fn wait(&self, turn: &str) -> Turn {
         let request = WaitTurnRequest {
             turn_id: turn.into(),
             timeout: None,
@@ -143,12 +144,12 @@ impl House {
         self.turns.wait(ask(request)).await.unwrap().into_inner()
     }
 
-    pub async fn run(&self, session: &str, text: &str, backend: &str) -> Turn {
+    pub(crate) async fn run(&self, session: &str, text: &str, backend: &str) -> Turn {
         let turn = self.start(session, text, backend).await;
         self.wait(&turn.turn_id).await
     }
 
-    pub async fn events(&self, turn: &str, from: u64) -> Vec<TurnEvent> {
+    pub(crate) async fn events(&self, turn: &str, from: u64) -> Vec<TurnEvent> {
         let request = SubscribeTurnRequest {
             turn_id: turn.into(),
             from_sequence: from,
@@ -157,7 +158,7 @@ impl House {
         stream.map(Result::unwrap).collect().await
     }
 
-    pub async fn transcript(&self, session: &str) -> Vec<TranscriptEntry> {
+    pub(crate) async fn transcript(&self, session: &str) -> Vec<TranscriptEntry> {
         let request = GetTranscriptRequest {
             session: session.into(),
             page_size: 500,
@@ -172,14 +173,14 @@ impl House {
     }
 
     /// Waits until no worker lives.
-    pub async fn quiet(&self) {
+    pub(crate) async fn quiet(&self) {
         while self.runner.running() > 0 {
             tokio::task::yield_now().await;
         }
     }
 }
 
-pub fn kinds(events: &[TurnEvent]) -> Vec<&'static str> {
+pub(crate) fn kinds(events: &[TurnEvent]) -> Vec<&'static str> {
     let kind = |event: &TurnEvent| match event.event.as_ref().unwrap() {
         Event::Accepted(_) => "accepted",
         Event::Started(_) => "started",
@@ -191,4 +192,9 @@ pub fn kinds(events: &[TurnEvent]) -> Vec<&'static str> {
         Event::Error(_) => "error",
     };
     events.iter().map(kind).collect()
+}
+
+/// One of the examples, as text.
+pub(crate) fn example(name: &str) -> String {
+    std::fs::read_to_string(format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
