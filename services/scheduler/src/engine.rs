@@ -80,6 +80,7 @@ struct Done {
     result: Result<Outcome, creel_store::Error>,
     effects: Vec<Effect>,
     replies: Vec<Reply>,
+    audited: bool,
 }
 
 enum Stop {
@@ -221,11 +222,14 @@ impl Engine {
         }
     }
 
-    /// Takes a command, and those that wait behind it.
+    /// Takes a command, and those that wait behind it, as long as what they change fits.
     fn commands(&mut self, turn: &mut Turn, first: Command) {
         let mut replies = Vec::new();
         replies.extend(first(&mut turn.ledger, self.now()));
         for _ in 1..MAX_BATCH {
+            if turn.ledger.is_full() {
+                break;
+            }
             let Ok(command) = self.commands.try_recv() else {
                 break;
             };
@@ -250,7 +254,15 @@ impl Engine {
             commits.push(Commit::default());
         }
         let count = commits.len();
-        for (place, Commit { txn, effects }) in commits.into_iter().enumerate() {
+        for (
+            place,
+            Commit {
+                txn,
+                effects,
+                audited,
+            },
+        ) in commits.into_iter().enumerate()
+        {
             let replies = if place + 1 == count {
                 std::mem::take(&mut replies)
             } else {
@@ -268,6 +280,7 @@ impl Engine {
                     result,
                     effects,
                     replies,
+                    audited,
                 }
             }));
         }
@@ -284,7 +297,7 @@ impl Engine {
             }
             Err(error) => return Some(Stop::Store(creel_kit::idempotency::chain(&error))),
         }
-        if !done.replies.is_empty() {
+        if done.audited {
             self.parts.outbox.committed();
         }
         for effect in done.effects {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::{
     admission::SkipReason,
-    id::{JobId, RunId},
+    id::JobId,
     policy::{Policy, quarantine_ms},
     spec::{Origin, Spec},
     store::RunRef,
@@ -277,10 +277,6 @@ impl Last {
 }
 
 impl State {
-    pub(crate) fn is_active(&self, run: RunId) -> bool {
-        self.active.iter().any(|one| one.run == run)
-    }
-
     pub(crate) fn record(&self) -> JobStateRecord {
         let last = self.last.as_ref();
         JobStateRecord {

@@ -9,7 +9,6 @@ use std::{
 
 use creel_kit::outbox::{Event, Outbox};
 use creel_proto::scheduler::v1::{RunRecord, RunState};
-use creel_schedule::Zones;
 use creel_store::Txn;
 use creel_wire::Error;
 
@@ -24,6 +23,7 @@ use crate::{
     store::RunRef,
 };
 
+mod attempt;
 mod change;
 mod fire;
 mod flush;
@@ -32,7 +32,7 @@ mod work;
 
 pub(crate) use change::{Changed, Creation, Target, late_one_shot, name_taken, run_finished};
 pub(crate) use flush::{Commit, Effect};
-pub(crate) use view::{Page, Retention, View};
+pub(crate) use view::{Retention, View};
 pub(crate) use work::{Hello, Prepared, ack_message};
 
 use flush::Changes;

@@ -30,6 +30,8 @@ mod prune;
 mod run;
 mod spec;
 mod store;
+#[cfg(test)]
+mod testing;
 mod work;
 
 use std::sync::Arc;

@@ -16,9 +16,9 @@ mod schedule;
 pub(crate) use schedule::{Origin, refused, schedule};
 
 /// Longest text of a payload, in bytes.
-pub const MAX_TEXT_BYTES: usize = 64 * 1_024;
+pub(crate) const MAX_TEXT_BYTES: usize = 64 * 1_024;
 /// Longest name, in characters.
-pub const MAX_NAME_CHARS: usize = 128;
+pub(crate) const MAX_NAME_CHARS: usize = 128;
 /// Longest description, in bytes.
 const MAX_DESCRIPTION_BYTES: usize = 4 * 1_024;
 /// The agent whose main session `main` means.

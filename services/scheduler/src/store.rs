@@ -3,7 +3,7 @@
 use creel_proto::scheduler::v1::{
     JobRecord, JobStateRecord, RunRecord, RunRefRecord, StartsRecord, TombstoneRecord,
 };
-use creel_store::{Error, Key, KeyRange, Op, Page, Store, be, from_be, kinds::parts};
+use creel_store::{Error, Key, KeyRange, Op, Store, be, from_be, kinds::parts};
 use prost::Message as _;
 
 use crate::id::{JobId, RunId};
@@ -177,22 +177,6 @@ pub(crate) async fn note_start(store: &Store, now_ms: i64) -> Result<Vec<i64>, E
         .commit(creel_store::Txn::new().put(key, record.encode_to_vec()))
         .await?;
     Ok(starts)
-}
-
-/// Hands every entry of a kind to `take`, page by page.
-pub(crate) async fn each(
-    store: &Store,
-    kind: Kind,
-    mut take: impl FnMut(creel_store::Entry),
-) -> Result<(), Error> {
-    let mut range = Some(kind.range());
-    while let Some(rest) = range {
-        let page = store.scan(rest, Page::default()).await?;
-        page.entries.into_iter().for_each(&mut take);
-        range = page.next;
-        tokio::task::yield_now().await;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

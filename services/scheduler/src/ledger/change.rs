@@ -330,13 +330,19 @@ impl Ledger {
 
     /// Its owner may not have it run any more.
     pub(super) fn hold_for_owner(&mut self, id: JobId, now: Now) {
-        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.state.pause.is_none()) else {
+        if self.jobs.get(&id).is_none_or(|job| job.state.pause.is_some()) {
             return;
-        };
+        }
+        let event =
+            Event::new("job.paused", "service/scheduler", format!("job/{id}")).with("reason", OWNER_REVOKED);
+        // No change without its record: the next run is refused as well, and then it is paused.
+        let Ok(audit) = self.audit(event) else { return };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
         tracing::warn!(job = %id, name = %job.name, "paused: its owner was revoked");
         job.state.pause = Some(OWNER_REVOKED.to_owned());
         job.state.version += 1;
         job.open_skip = None;
+        self.changes.extra(id, audit);
         self.restart(id, now);
     }
 
@@ -357,12 +363,12 @@ impl Ledger {
             if wake.is_none_or(|at| at > now.wall_ms) {
                 return Ok(());
             }
+            if self.changes.is_heavy(id) {
+                break;
+            }
         }
-        Err(Error::new(
-            Code::Unavailable,
-            "catching_up",
-            "the job is catching up with a very long past; try again",
-        ))
+        let message = "the job is catching up with what it missed; try again";
+        Err(Error::new(Code::Unavailable, "catching_up", message))
     }
 
     /// Looks at a changed job anew.

@@ -13,6 +13,8 @@ use crate::{
 
 /// Operations of one transaction, a little below the store's limit.
 const MAX_OPS: usize = 96;
+/// Operations of a job that leave room for one more change of it, which has 89 at most (`admission::MAX_STEPS`).
+const LIGHT: usize = 5;
 /// Bytes of one transaction, well below the store's limit.
 const MAX_BYTES: usize = 768 * 1_024;
 
@@ -23,6 +25,8 @@ pub(crate) struct Commit {
     pub(crate) txn: Txn,
     /// Once it is durable, in order.
     pub(crate) effects: Vec<Effect>,
+    /// Audit records may be among it.
+    pub(crate) audited: bool,
 }
 
 /// What is done once a commit is durable.
@@ -46,6 +50,8 @@ pub(crate) enum Effect {
 pub(super) struct Changes {
     jobs: BTreeMap<JobId, JobChange>,
     effects: Vec<Effect>,
+    /// Some job has as much as one more change of it leaves room for.
+    heavy: bool,
 }
 
 /// The changes of one job: one transaction, so that a cursor never moves without its runs.
@@ -57,6 +63,8 @@ struct JobChange {
     runs: BTreeSet<RunId>,
     skips: BTreeMap<RunRef, (RunRecord, bool)>,
     extra: Txn,
+    /// Operations that can't be committed before the others.
+    weight: usize,
 }
 
 impl Changes {
@@ -76,17 +84,36 @@ impl Changes {
         self.jobs.entry(job).or_default().runs.insert(run);
     }
 
+    pub(super) fn new_run(&mut self, job: JobId, run: RunId) {
+        self.run(job, run);
+        self.weigh(job, 3);
+    }
+
     pub(super) fn skip(&mut self, job: JobId, at: RunRef, record: RunRecord, new: bool) {
         let skips = &mut self.jobs.entry(job).or_default().skips;
         let new = new || skips.get(&at).is_some_and(|(_, new)| *new);
         skips.insert(at, (record, new));
+        self.weigh(job, 3);
     }
 
     /// More for the transaction of a job: audit records, answers.
     pub(super) fn extra(&mut self, job: JobId, more: Txn) {
         let extra = &mut self.jobs.entry(job).or_default().extra;
         extra.when.extend(more.when);
+        let count = more.then.len();
         extra.then.extend(more.then);
+        self.weigh(job, count);
+    }
+
+    /// Whether a job has to be committed before it changes again: all of its changes are one transaction.
+    pub(super) fn is_heavy(&self, job: JobId) -> bool {
+        self.jobs.get(&job).is_some_and(|change| change.weight > LIGHT)
+    }
+
+    fn weigh(&mut self, job: JobId, more: usize) {
+        let weight = &mut self.jobs.entry(job).or_default().weight;
+        *weight += more;
+        self.heavy |= *weight > LIGHT;
     }
 
     pub(super) fn effect(&mut self, effect: Effect) {
@@ -97,7 +124,7 @@ impl Changes {
 impl Ledger {
     /// What the steps since the last call left behind, in the order it is to be committed.
     pub(crate) fn flush(&mut self) -> Vec<Commit> {
-        let Changes { jobs, effects } = std::mem::take(&mut self.changes);
+        let Changes { jobs, effects, .. } = std::mem::take(&mut self.changes);
         let mut packed = Packed::default();
         let mut published = Vec::new();
         for (id, change) in jobs {
@@ -130,15 +157,17 @@ impl Ledger {
             {
                 unit.push(store::put_state(id, &job.state.record()));
             }
+            let audited = !change.extra.then.is_empty();
             unit.extend(change.extra.then);
             // Known runs change with their job, unless they are too many for that: then before it, so that the
             // job still names each that has not ended.
-            while unit.len() + late.len() > MAX_OPS {
+            while !late.is_empty() && unit.len() + late.len() > MAX_OPS {
                 let rest = late.split_off(late.len().min(MAX_OPS));
                 packed.add(std::mem::replace(&mut late, rest), Vec::new());
             }
             late.extend(unit);
             packed.add(late, change.extra.when);
+            packed.audited |= audited;
         }
         let mut commits = packed.done();
         if commits.is_empty() && (!effects.is_empty() || !published.is_empty()) {
@@ -149,6 +178,11 @@ impl Ledger {
             last.effects.extend(effects);
         }
         commits
+    }
+
+    /// Whether what is left behind has to be committed before anything else changes.
+    pub(crate) fn is_full(&self) -> bool {
+        self.changes.heavy
     }
 
     /// Adds to the transaction of a job what an answer to its change needs.
@@ -163,6 +197,7 @@ struct Packed {
     full: Vec<Commit>,
     open: Txn,
     bytes: usize,
+    audited: bool,
 }
 
 impl Packed {
@@ -184,6 +219,7 @@ impl Packed {
         self.full.push(Commit {
             txn,
             effects: Vec::new(),
+            audited: std::mem::take(&mut self.audited),
         });
     }
 

@@ -8,7 +8,7 @@ use super::Ledger;
 use crate::{
     id::{JobId, RunId},
     job::{Job, State},
-    run::{Now, Run},
+    run::Now,
 };
 
 /// How a job is.
@@ -113,16 +113,6 @@ impl Ledger {
             .filter_map(|id| self.runs.get(id))
             .filter(|run| run.end.is_none() && !run.new);
         runs.map(|run| (run.id(), run.record())).collect()
-    }
-
-    /// How many runs are not over, how many of them with workers.
-    #[cfg(test)]
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        let live = || self.runs.values().filter(|run| run.end.is_none());
-        (
-            live().count(),
-            live().filter(|run: &&Run| run.lease.held().is_some()).count(),
-        )
     }
 }
 

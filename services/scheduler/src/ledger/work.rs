@@ -6,8 +6,7 @@ use std::{
 };
 
 use creel_proto::scheduler::v1::{
-    Job as ShownJob, RunState, SchedulerMessage, Work, WorkAck, WorkCancel, WorkFinished, WorkKind, WorkRef,
-    scheduler_message::Message,
+    RunState, SchedulerMessage, Work, WorkAck, WorkCancel, WorkFinished, WorkRef, scheduler_message::Message,
 };
 
 use super::{Ledger, flush::Effect};

@@ -1,0 +1,201 @@
+//! Occurrences of one job: decided, committed, given away; with crashes, a clock that is set back, a recreated
+//! job, pauses, and catching up that is held.
+
+use creel_schedule::{Every, EveryMode, Schedule};
+use jiff::Timestamp;
+
+use crate::{
+    admission::{Decision, SkipReason, Step, View, decide},
+    guard::{Guard, Guards},
+    policy::{CatchUp, Overlap, Policy},
+};
+
+const SECOND: i64 = 1_000;
+/// Instants of the small world: one a second.
+const END: i64 = 4;
+
+/// An admitted occurrence: (incarnation, instant in seconds).
+type Run = (u8, i64);
+
+/// One job's occurrences, in memory and on disk.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fires {
+    guards: Guards,
+    now: i64,
+    /// Set back once at most, recreated once at most: the world stays small.
+    set_back: bool,
+    incarnation: u8,
+    /// When this incarnation was made, in seconds: what is before is none of its occurrences.
+    made: i64,
+    held: bool,
+    paused: bool,
+    memory: i64,
+    disk: i64,
+    /// On its way to the disk, oldest first: cursor, admitted, skipped.
+    commits: Vec<(i64, Vec<Run>, Vec<Run>)>,
+    admitted: Vec<Run>,
+    skipped: Vec<Run>,
+    sent: Vec<Run>,
+}
+
+/// What can happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fire {
+    /// A second passes.
+    Tick,
+    /// The clock is set back by two seconds.
+    SetBack,
+    /// The job is looked at.
+    Decide,
+    /// The oldest commit is durable.
+    Commit,
+    /// Memory, and what was on its way, is gone.
+    Crash,
+    /// Pause or resume.
+    Pause,
+    /// Catching up is held, or no more.
+    Hold,
+    /// Deleted and made again.
+    Recreate,
+}
+
+impl Fire {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::Tick,
+        Self::SetBack,
+        Self::Decide,
+        Self::Commit,
+        Self::Crash,
+        Self::Pause,
+        Self::Hold,
+        Self::Recreate,
+    ];
+}
+
+impl Fires {
+    /// A new job at second 0.
+    #[must_use]
+    pub const fn new(guards: Guards) -> Self {
+        Self {
+            guards,
+            now: 0,
+            set_back: false,
+            incarnation: 0,
+            made: 0,
+            held: false,
+            paused: false,
+            memory: 0,
+            disk: 0,
+            commits: Vec::new(),
+            admitted: Vec::new(),
+            skipped: Vec::new(),
+            sent: Vec::new(),
+        }
+    }
+
+    /// The state after something happened; `None` if it can't happen now.
+    #[must_use]
+    pub fn after(&self, fire: Fire) -> Option<Self> {
+        let mut next = self.clone();
+        match fire {
+            Fire::Tick if self.now < END => next.now += 1,
+            Fire::SetBack if !self.set_back && self.now >= 2 => {
+                (next.set_back, next.now) = (true, self.now - 2);
+            }
+            Fire::Decide if self.commits.len() < 2 => next.look()?,
+            Fire::Commit if !self.commits.is_empty() => {
+                let (cursor, admitted, skipped) = next.commits.remove(0);
+                next.disk = cursor;
+                if self.guards.on(Guard::SyncFirst) {
+                    next.sent.extend(&admitted);
+                }
+                next.admitted.extend(admitted);
+                next.skipped.extend(skipped);
+            }
+            Fire::Crash => {
+                next.commits.clear();
+                next.memory = self.disk;
+            }
+            Fire::Pause => next.paused = !self.paused,
+            Fire::Hold => next.held = !self.held,
+            Fire::Recreate if self.incarnation == 0 && self.commits.is_empty() => {
+                next.incarnation = 1;
+                (next.made, next.memory, next.disk) = (self.now, self.now, self.now);
+            }
+            _ => return None,
+        }
+        (next != *self).then_some(next)
+    }
+
+    fn look(&mut self) -> Option<()> {
+        let Decision { steps, cursor_ms, .. } = self.decision()?;
+        let cursor = cursor_ms / SECOND;
+        if steps.is_empty() && cursor == self.memory {
+            return None;
+        }
+        let (mut admitted, mut skipped) = (Vec::new(), Vec::new());
+        for step in steps {
+            match step {
+                Step::Admit { nominal_ms, .. } => admitted.push((self.incarnation, nominal_ms / SECOND)),
+                Step::Skip {
+                    first_ms, last_ms, ..
+                } => {
+                    skipped.extend((first_ms / SECOND..=last_ms / SECOND).map(|at| (self.incarnation, at)));
+                }
+            }
+        }
+        if !self.guards.on(Guard::SyncFirst) {
+            self.sent.extend(&admitted);
+        }
+        self.memory = cursor;
+        self.commits.push((cursor, admitted, skipped));
+        Some(())
+    }
+
+    fn decision(&self) -> Option<Decision> {
+        let every = Every::new(1_000, Timestamp::UNIX_EPOCH, EveryMode::FixedRate).ok()?;
+        let policy = Policy {
+            overlap: Overlap::Allow { max: 1_000 },
+            catch_up: CatchUp::Last,
+            window_ms: Some(2 * SECOND),
+            ..Policy::default()
+        };
+        let view = View {
+            schedule: &Schedule::Every(every),
+            policy: &policy,
+            job: [0; 16],
+            cursor_ms: self.memory * SECOND,
+            finished_ms: 0,
+            hold: self.paused.then_some(SkipReason::Paused),
+            active: 0,
+            waiting: 0,
+            grace_ms: 0,
+            catch_up_from_ms: if self.held { i64::MAX } else { i64::MIN },
+        };
+        Some(decide(self.guards, self.now * SECOND, &view))
+    }
+}
+
+/// INV-FIR-1: at most one run per (incarnation, instant).
+#[must_use]
+pub fn fir_1(fires: &Fires) -> bool {
+    let mut runs = fires.admitted.clone();
+    runs.sort_unstable();
+    runs.windows(2).all(|pair| pair[0] != pair[1])
+}
+
+/// INV-FIR-2: what the durable cursor has passed was admitted or skipped.
+#[must_use]
+pub fn fir_2(fires: &Fires) -> bool {
+    (fires.made + 1..=fires.disk).all(|at| {
+        let run = (fires.incarnation, at);
+        fires.admitted.contains(&run) || fires.skipped.contains(&run)
+    })
+}
+
+/// INV-FIR-3: nothing is given away before it is durable.
+#[must_use]
+pub fn fir_3(fires: &Fires) -> bool {
+    fires.sent.iter().all(|run| fires.admitted.contains(run))
+}

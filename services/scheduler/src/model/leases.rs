@@ -1,0 +1,239 @@
+//! One run, two workers, three attempts: taken, sent, lost, retaken, finished; with crashes of the scheduler
+//! between every two steps and messages that come late.
+
+use crate::{
+    guard::Guards,
+    lease::{Lease, Times, Verdict},
+};
+
+const TIMES: Times = Times {
+    lease_ms: 1,
+    cancel_ms: 1,
+};
+const ATTEMPTS: u32 = 3;
+/// Longer than the world lasts.
+const TIMEOUT_MS: i64 = 1_000;
+const END_MS: i64 = 9;
+
+/// What the run's record says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Disk {
+    attempt: u32,
+    held: bool,
+    over: bool,
+    accepted: Vec<u32>,
+}
+
+/// One run, in memory, on disk, and with workers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Leases {
+    guards: Guards,
+    now_ms: i64,
+    lease: Lease,
+    disk: Disk,
+    commits: Vec<Disk>,
+    /// The attempt each worker has.
+    workers: [Option<u32>; 2],
+    /// Results that were taken: (attempt, the newest attempt then).
+    counted: Vec<(u32, u32)>,
+    /// How often the run ended, on disk.
+    ended: u8,
+    /// Attempts that went out, and to whom.
+    fences: Vec<(u32, u8)>,
+    /// A lease that was over was looked at, and went on.
+    overdue: bool,
+}
+
+/// What can happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// The run is given to a worker.
+    Take(u8),
+    /// The oldest commit is durable.
+    Commit,
+    /// The work goes out.
+    Send,
+    /// A worker shows that it is there.
+    Renew(u8),
+    /// A worker's result arrives: it succeeded.
+    Finish(u8),
+    /// A worker's result arrives: it failed, so there is another attempt.
+    Fail(u8),
+    /// Time passes.
+    Tick,
+    /// Leases are looked at.
+    Expire,
+    /// The scheduler's memory, and what was on its way, is gone.
+    Crash,
+}
+
+impl Step {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::Take(0),
+        Self::Take(1),
+        Self::Commit,
+        Self::Send,
+        Self::Renew(0),
+        Self::Renew(1),
+        Self::Finish(0),
+        Self::Finish(1),
+        Self::Fail(0),
+        Self::Fail(1),
+        Self::Tick,
+        Self::Expire,
+        Self::Crash,
+    ];
+}
+
+impl Leases {
+    /// A pending run.
+    #[must_use]
+    pub fn new(guards: Guards) -> Self {
+        Self {
+            guards,
+            now_ms: 0,
+            lease: Lease::default(),
+            disk: Disk {
+                attempt: 1,
+                held: false,
+                over: false,
+                accepted: Vec::new(),
+            },
+            commits: Vec::new(),
+            workers: [None; 2],
+            counted: Vec::new(),
+            ended: 0,
+            fences: Vec::new(),
+            overdue: false,
+        }
+    }
+
+    /// The state after a step; `None` if it can't happen now.
+    #[must_use]
+    pub fn after(&self, step: Step) -> Option<Self> {
+        let mut next = self.clone();
+        match step {
+            Step::Take(worker) => {
+                if !next.lease.take(u64::from(worker)) {
+                    return None;
+                }
+                next.persist();
+            }
+            Step::Commit if !self.commits.is_empty() => {
+                let disk = next.commits.remove(0);
+                if disk.held {
+                    next.lease.persisted(disk.attempt);
+                }
+                next.ended += u8::from(disk.over && (!self.disk.over || disk.accepted != self.disk.accepted));
+                next.disk = disk;
+            }
+            Step::Send => {
+                let attempt = self.lease.attempt();
+                let stream = next
+                    .lease
+                    .send(self.guards, attempt, self.now_ms, TIMEOUT_MS, TIMES)
+                    .ok()?;
+                let worker = u8::from(stream == 1);
+                next.workers[usize::from(worker)] = Some(attempt);
+                next.fences.push((attempt, worker));
+            }
+            Step::Renew(worker) => {
+                let attempt = self.workers[usize::from(worker)]?;
+                // After a crash its worker comes back first.
+                if self.lease.held().is_some_and(|held| held.stream.is_none()) {
+                    next.lease.moved(attempt, Some(u64::from(worker)));
+                }
+                if !next
+                    .lease
+                    .renew(u64::from(worker), attempt, true, self.now_ms, TIMES)
+                {
+                    return None;
+                }
+            }
+            Step::Finish(worker) | Step::Fail(worker) => {
+                let attempt = self.workers[usize::from(worker)]?;
+                // The worker keeps it, since the ack may be lost: the world in which most can go wrong.
+                if next.lease.finish(self.guards, attempt) != Verdict::Taken {
+                    return None;
+                }
+                next.counted.push((attempt, self.lease.attempt()));
+                if matches!(step, Step::Fail(_)) && self.lease.attempt() < ATTEMPTS && !self.lease.is_over() {
+                    next.lease.again();
+                } else {
+                    next.lease.end();
+                }
+                next.persist();
+            }
+            Step::Tick if self.now_ms < END_MS => next.now_ms += 1,
+            Step::Expire => {
+                if self.lease.expired(self.guards, self.now_ms).is_some() {
+                    if self.lease.attempt() < ATTEMPTS {
+                        next.lease.again()
+                    } else {
+                        next.lease.end()
+                    }
+                    next.persist();
+                } else {
+                    let over = |held: &crate::lease::Held| held.sent && held.until_ms <= self.now_ms;
+                    next.overdue |= self.lease.held().is_some_and(over);
+                }
+            }
+            Step::Crash => {
+                next.commits.clear();
+                let Disk {
+                    attempt,
+                    held,
+                    over,
+                    accepted,
+                } = self.disk.clone();
+                next.lease = Lease::restored(attempt, accepted, held, TIMEOUT_MS, self.now_ms, TIMES);
+                if over {
+                    next.lease.end();
+                }
+                // What was taken and not durable was never acknowledged: it comes again.
+                next.counted
+                    .retain(|(attempt, _)| self.disk.accepted.contains(attempt));
+            }
+            _ => return None,
+        }
+        let small = next.commits.len() <= 2 && next.counted.len() <= 4 && next.fences.len() <= 4;
+        (next != *self && small).then_some(next)
+    }
+
+    fn persist(&mut self) {
+        self.commits.push(Disk {
+            attempt: self.lease.attempt(),
+            held: self.lease.held().is_some(),
+            over: self.lease.is_over(),
+            accepted: self.lease.accepted().to_vec(),
+        });
+    }
+}
+
+/// INV-LEA-1: only the newest attempt's result counts.
+#[must_use]
+pub fn lea_1(leases: &Leases) -> bool {
+    leases.counted.iter().all(|(attempt, newest)| attempt == newest)
+}
+
+/// INV-LEA-2: one end, however often it is reported.
+#[must_use]
+pub fn lea_2(leases: &Leases) -> bool {
+    leases.ended <= 1
+}
+
+/// INV-LEA-3: an attempt goes to one worker, and to a later one only a greater attempt.
+#[must_use]
+pub fn lea_3(leases: &Leases) -> bool {
+    leases
+        .fences
+        .windows(2)
+        .all(|pair| pair[0] == pair[1] || pair[0].0 < pair[1].0)
+}
+
+/// INV-LEA-4, as a safety property: whoever looks at a lease that is over ends it.
+#[must_use]
+pub fn lea_4(leases: &Leases) -> bool {
+    !leases.overdue
+}

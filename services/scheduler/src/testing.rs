@@ -1,0 +1,436 @@
+//! The whole service in one process on virtual time: the store in memory, the wall clock driven by tokio's paused
+//! one, workers that are scripted. A stack can crash at any moment and is started again on the same store.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use creel_kit::{Clock, idempotency::Idempotency, metrics::Metrics, outbox::Outbox};
+use creel_proto::{
+    identity::v1::JobSubject,
+    scheduler::v1::{
+        AgentTurnPayload, CreateJobRequest, DeleteJobRequest, DeliveryStatus, Every, GetJobRequest,
+        GetRunRequest, Job, JobSpec, Payload, Run, RunRecord, RunState, Schedule, SchedulerMessage, Work,
+        WorkAck, WorkCancel, WorkFinished, WorkHeartbeat, WorkKind, WorkRef, WorkStarted, WorkerHello,
+        WorkerMessage, job_service_server::JobService, payload, run_service_server::RunService, schedule,
+        scheduler_message::Message as Down, worker_message::Message as Up,
+    },
+    time::{duration, timestamp},
+};
+use creel_schedule::Zones;
+use creel_store::{Page, Store};
+use creel_wire::{Caller, DeviceId, Principal, Scope, Scopes, ServiceName, authz::test_caller};
+use prost::Message as _;
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
+
+use crate::{
+    Config, MintError, Minter,
+    engine::{Engine, Parts},
+    figures::Figures,
+    grpc::{Api, Busy},
+    prune::Pruner,
+    store::Kind,
+    work::WorkApi,
+};
+
+/// A Monday, 00:00 UTC.
+pub(crate) const START_MS: i64 = 1_764_547_200_000;
+
+/// Mints, unless it is told to refuse.
+#[derive(Debug, Default)]
+pub(crate) struct TestMinter {
+    pub(crate) refusal: Mutex<Option<MintError>>,
+    pub(crate) subjects: Mutex<Vec<JobSubject>>,
+}
+
+#[tonic::async_trait]
+impl Minter for TestMinter {
+    async fn mint(&self, subject: JobSubject) -> Result<Vec<u8>, MintError> {
+        let assertion = format!("for {}", subject.run_id).into_bytes();
+        self.subjects.lock().unwrap().push(subject);
+        match self.refusal.lock().unwrap().clone() {
+            Some(refusal) => Err(refusal),
+            None => Ok(assertion),
+        }
+    }
+}
+
+/// What outlives a crash.
+pub(crate) struct World {
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) minter: Arc<TestMinter>,
+    pub(crate) config: Config,
+}
+
+impl World {
+    /// A world whose wall clock follows in steps of 50 ms.
+    pub(crate) fn new() -> Self {
+        Self::on(Store::memory(), 50)
+    }
+
+    /// In steps of a second, for tests that last for hours.
+    pub(crate) fn coarse() -> Self {
+        Self::on(Store::memory(), 1_000)
+    }
+
+    pub(crate) fn on(store: Store, step_ms: i64) -> Self {
+        let clock = Clock::manual(START_MS);
+        let driven = clock.clone();
+        tokio::spawn(async move {
+            loop {
+                sleep(Duration::from_millis(step_ms.unsigned_abs())).await;
+                driven.advance(step_ms);
+            }
+        });
+        Self {
+            store,
+            clock,
+            minter: Arc::default(),
+            config: Config::default(),
+        }
+    }
+
+    pub(crate) async fn start(&self) -> Stack {
+        let metrics = Metrics::new(ServiceName::Scheduler);
+        let (name, clock) = (ServiceName::Scheduler, self.clock.clone());
+        let outbox = Outbox::open(self.store.clone(), name, clock, metrics.clone())
+            .await
+            .unwrap();
+        let zones = Arc::new(Zones::bundled());
+        let boot = Instant::now();
+        let (engine, handle, jobs) = Engine::new(Parts {
+            config: self.config.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            boot_ms: Arc::new(move || i64::try_from(boot.elapsed().as_millis()).unwrap()),
+            zones: Arc::clone(&zones),
+            minter: self.minter.clone(),
+            outbox,
+            figures: Figures::new(&metrics),
+            random: || Box::new(|| u64::MAX / 2),
+        });
+        let drain = CancellationToken::new();
+        let api = Api {
+            engine: handle.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            idempotency: Idempotency::new(self.store.clone(), self.clock.clone()),
+            zones,
+            random: rand::random,
+            busy: Busy::default(),
+            drain: drain.clone(),
+        };
+        let work = WorkApi {
+            engine: handle.clone(),
+            store: self.store.clone(),
+            config: self.config.clone(),
+            drain: drain.clone(),
+        };
+        let pruner = Pruner {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            engine: handle,
+            config: self.config.clone(),
+            jobs,
+            rest: None,
+        };
+        let tasks = [
+            tokio::spawn(engine.run(drain.clone())),
+            tokio::spawn(pruner.run(drain.clone())),
+        ];
+        Stack {
+            api,
+            work,
+            drain,
+            tasks,
+        }
+    }
+
+    /// Every run record, by admission.
+    pub(crate) async fn records(&self) -> Vec<RunRecord> {
+        let mut records = Vec::new();
+        let mut range = Some(Kind::Run.range());
+        while let Some(rest) = range {
+            let page = self.store.scan(rest, Page::default()).await.unwrap();
+            records.extend(
+                page.entries
+                    .into_iter()
+                    .map(|entry| RunRecord::decode(entry.value).unwrap()),
+            );
+            range = page.next;
+        }
+        records
+    }
+
+    /// How many occurrences there are of each state and reason.
+    pub(crate) async fn outcomes(&self) -> BTreeMap<(RunState, String), u64> {
+        let mut outcomes = BTreeMap::new();
+        for record in self.records().await {
+            *outcomes.entry((record.state(), record.reason)).or_insert(0) += record.skipped_count.max(1);
+        }
+        outcomes
+    }
+}
+
+pub(crate) struct Stack {
+    pub(crate) api: Api,
+    pub(crate) work: WorkApi,
+    drain: CancellationToken,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Stack {
+    /// `kill -9`: what was not in the store is gone.
+    pub(crate) async fn crash(self) {
+        for task in self.tasks {
+            task.abort();
+            assert!(
+                task.await.is_err_and(|error| error.is_cancelled()),
+                "it had ended by itself"
+            );
+        }
+        self.drain.cancel();
+    }
+
+    pub(crate) async fn stop(self) {
+        self.drain.cancel();
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+    }
+
+    pub(crate) async fn create(&self, spec: JobSpec) -> Job {
+        let request = CreateJobRequest {
+            spec: Some(spec),
+            ..Default::default()
+        };
+        self.api
+            .create(asked(request))
+            .await
+            .unwrap()
+            .into_inner()
+            .job
+            .unwrap()
+    }
+
+    pub(crate) async fn delete(&self, job: &str) {
+        let request = DeleteJobRequest {
+            job: job.into(),
+            ..Default::default()
+        };
+        self.api.delete(asked(request)).await.unwrap();
+    }
+
+    pub(crate) async fn job(&self, job: &str) -> Job {
+        self.try_job(job).await.unwrap()
+    }
+
+    pub(crate) async fn try_job(&self, job: &str) -> Result<Job, Status> {
+        let request = asked(GetJobRequest { job: job.into() });
+        JobService::get(&self.api, request)
+            .await
+            .map(tonic::Response::into_inner)
+    }
+
+    pub(crate) async fn run(&self, run_id: &str) -> Run {
+        let request = asked(GetRunRequest {
+            run_id: run_id.into(),
+        });
+        RunService::get(&self.api, request).await.unwrap().into_inner()
+    }
+
+    /// A worker of agent-runner with room for 16 runs that holds `holding`.
+    pub(crate) async fn worker(&self, instance: &str, holding: &[WorkRef]) -> Worker {
+        let (up, incoming) = mpsc::channel::<Result<WorkerMessage, Status>>(64);
+        let kinds: &'static [WorkKind] = &[WorkKind::SystemEvent, WorkKind::AgentTurn];
+        let down = self.work.open(kinds, ReceiverStream::new(incoming));
+        let mut worker = Worker { up, down };
+        let hello = WorkerHello {
+            kinds: kinds.iter().map(|kind| (*kind).into()).collect(),
+            capacity: 16,
+            holding: holding.to_vec(),
+            instance: instance.into(),
+        };
+        worker.say(Up::Hello(hello)).await;
+        assert!(matches!(worker.hear().await, Down::Welcome(_)));
+        worker
+    }
+}
+
+/// A scripted worker.
+pub(crate) struct Worker {
+    pub(crate) up: mpsc::Sender<Result<WorkerMessage, Status>>,
+    pub(crate) down: mpsc::Receiver<Result<SchedulerMessage, Status>>,
+}
+
+impl Worker {
+    pub(crate) async fn say(&self, message: Up) {
+        self.up
+            .send(Ok(WorkerMessage {
+                message: Some(message),
+            }))
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn hear(&mut self) -> Down {
+        self.down.recv().await.unwrap().unwrap().message.unwrap()
+    }
+
+    pub(crate) async fn work(&mut self) -> Work {
+        match self.hear().await {
+            Down::Work(work) => work,
+            other => panic!("no work: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn no_work_for(&mut self, wait: Duration) {
+        if let Ok(message) = tokio::time::timeout(wait, self.down.recv()).await {
+            panic!("not silent: {message:?}");
+        }
+    }
+
+    pub(crate) async fn cancelled(&mut self) -> WorkCancel {
+        match self.hear().await {
+            Down::Cancel(cancel) => cancel,
+            other => panic!("no cancel: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn acked(&mut self) -> WorkAck {
+        match self.hear().await {
+            Down::Ack(ack) => ack,
+            other => panic!("no ack: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn started(&self, r#ref: &WorkRef, session: &str) {
+        self.say(Up::Started(WorkStarted {
+            r#ref: Some(r#ref.clone()),
+            session: session.into(),
+        }))
+        .await;
+    }
+
+    pub(crate) async fn beat(&self, refs: &[WorkRef]) {
+        self.say(Up::Heartbeat(WorkHeartbeat { refs: refs.to_vec() }))
+            .await;
+    }
+
+    pub(crate) async fn finish(&self, r#ref: &WorkRef, outcome: RunState) {
+        self.say(Up::Finished(WorkFinished {
+            r#ref: Some(r#ref.clone()),
+            outcome: outcome.into(),
+            reason: if outcome == RunState::Succeeded {
+                String::new()
+            } else {
+                "backend".into()
+            },
+            summary: "said so".into(),
+            session: "cron:j:run:r".into(),
+            delivery: Some(DeliveryStatus {
+                state: "delivered".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }))
+        .await;
+    }
+
+    /// Takes a run, succeeds, and sees that it counted.
+    pub(crate) async fn succeed(&mut self) -> Work {
+        let work = self.work().await;
+        let r#ref = of(&work);
+        self.finish(&r#ref, RunState::Succeeded).await;
+        assert_eq!(
+            self.acked().await,
+            WorkAck {
+                r#ref: Some(r#ref),
+                accepted: true
+            }
+        );
+        work
+    }
+
+    /// Takes a run and fails.
+    pub(crate) async fn fail(&mut self) -> Work {
+        let work = self.work().await;
+        self.finish(&of(&work), RunState::Failed).await;
+        assert!(self.acked().await.accepted);
+        work
+    }
+}
+
+/// The typed reading of a record's number.
+pub(crate) trait Recorded {
+    fn state(&self) -> RunState;
+}
+
+impl Recorded for RunRecord {
+    fn state(&self) -> RunState {
+        RunState::try_from(self.state).unwrap()
+    }
+}
+
+pub(crate) fn of(work: &Work) -> WorkRef {
+    work.r#ref.clone().unwrap()
+}
+
+pub(crate) fn operator(scopes: &[Scope]) -> Caller {
+    let device = DeviceId::of_public_key(&[3; 32]);
+    let scopes = scopes.iter().copied().collect::<Scopes>();
+    test_caller(Principal::Operator(device), scopes, Some(ServiceName::Gateway))
+}
+
+/// A request of an operator who may write.
+pub(crate) fn asked<T>(message: T) -> Request<T> {
+    asked_by(operator(&[Scope::Read, Scope::Write]), message)
+}
+
+pub(crate) fn asked_by<T>(caller: Caller, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(caller);
+    request
+}
+
+/// A job with a turn every `seconds`, on the grid of whole ones.
+pub(crate) fn every(name: &str, seconds: i64) -> JobSpec {
+    let every = Every {
+        period: Some(duration(seconds * 1_000)),
+        anchor: Some(timestamp(START_MS)),
+        ..Default::default()
+    };
+    JobSpec {
+        name: name.into(),
+        schedule: Some(Schedule {
+            kind: Some(schedule::Kind::Every(every)),
+        }),
+        payload: Some(turn("Summarise my inbox")),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn turn(message: &str) -> Payload {
+    let turn = AgentTurnPayload {
+        message: message.into(),
+        ..Default::default()
+    };
+    Payload {
+        kind: Some(payload::Kind::AgentTurn(turn)),
+    }
+}
+
+/// The instant a record is for, since the start.
+pub(crate) fn since_start(record: &RunRecord) -> i64 {
+    record.nominal_unix_ms - START_MS
+}
