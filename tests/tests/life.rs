@@ -190,16 +190,8 @@ fn an_unreadable_key_stops_that_service_and_says_which_file() {
         cluster.said().contains("scheduler") && cluster.said().contains("private key")
     });
     wait_until("it is given up, the others run", PATIENCE, || {
-        cluster.status().is_some_and(|status| {
-            let state = |name: &str| {
-                status
-                    .services
-                    .iter()
-                    .find(|one| one.name == name)
-                    .map(|one| one.state.clone())
-            };
-            state("scheduler").as_deref() == Some("failed") && state("identity").as_deref() == Some("ready")
-        })
+        cluster.state_of(ServiceName::Scheduler).as_deref() == Some("failed")
+            && cluster.state_of(ServiceName::Identity).as_deref() == Some("ready")
     });
     assert!(
         cluster.creel(&["send", "hello"]).ok().contains("hello"),
