@@ -1,16 +1,20 @@
 //! The edge listener: each request is proven, judged, and served here or forwarded.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use arc_swap::ArcSwap;
-use creel_kit::{Deps, outbox::Outbox};
+use creel_kit::{Clock, Deps, outbox::Outbox};
 use creel_wire::{
-    Caller, Code, Error,
+    Caller, Code, Error, Source,
     accept::{Acceptor, Connection, Limits, Listener},
     authz,
     caller::Peer,
     names::Subject,
     observe::Observed,
+    source::Buckets,
 };
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -56,7 +60,16 @@ struct Shared {
     /// Own services, health and reflection.
     local: axum::Router,
     drain: CancellationToken,
+    clock: Clock,
+    /// What those who proved nothing may still call.
+    strangers: Mutex<Buckets>,
 }
+
+/// Calls of one source that proved nothing: so many at once, then one each second.
+const BURST: u32 = 20;
+const EVERY_MS: i64 = 1_000;
+/// Sources told apart; more share one bucket.
+const MAX_SOURCES: usize = 4_096;
 
 /// One connection as its requests need it.
 struct Session {
@@ -64,6 +77,14 @@ struct Session {
     memory: Memory,
     /// Counts the connection while any of its requests or the connection itself lives.
     _live: Option<Live>,
+}
+
+impl Session {
+    /// Where the connection comes from, for limits.
+    fn source(&self) -> Source {
+        let remote = self.connection.remote;
+        remote.map_or(Source::LOCAL, |remote| Source::of(remote.ip()))
+    }
 }
 
 impl Edge {
@@ -87,6 +108,8 @@ impl Edge {
             certificate: Arc::clone(&parts.certificate),
             local: local.prepare().into_axum_router(),
             drain: parts.deps.drain.clone(),
+            clock: parts.deps.clock.clone(),
+            strangers: Mutex::new(Buckets::new(BURST, EVERY_MS, MAX_SOURCES)),
         };
         Ok(Self {
             deps: parts.deps,
@@ -208,12 +231,32 @@ impl Shared {
         }
         match (known, &proven) {
             (Some(method), Some(proven)) if method.owner != "gateway" => {
+                let header = Some(proven.header.clone());
                 self.upstreams
-                    .forward(method, request, proven.header.clone())
+                    .forward(method, request, header, session.source())
+                    .await
+            }
+            // Let in by a rule for everybody: the ways to prove oneself.
+            (Some(method), None) if method.owner != "gateway" => {
+                self.slow_down(session)?;
+                self.upstreams
+                    .forward(method, request, None, session.source())
                     .await
             }
             _ => self.serve_here(request, caller.clone()).await,
         }
+    }
+
+    /// Callers who proved nothing are slowed down, each source for itself.
+    fn slow_down(&self, session: &Session) -> Result<(), Error> {
+        let mut buckets = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = buckets.take(session.source(), self.clock.now_ms());
+        taken.map_err(|wait_ms| {
+            let message = format!(
+                "{BURST} calls without a certificate at once, then one a second; the next in {wait_ms} ms"
+            );
+            Error::new(Code::ResourceExhausted, "slow_down", message)
+        })
     }
 
     async fn serve_here(&self, request: Request<Incoming>, caller: Caller) -> Result<Response<Body>, Error> {

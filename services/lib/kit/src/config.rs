@@ -17,6 +17,8 @@ pub use errors::{ConfigError, Place};
 pub struct Config {
     /// The edge.
     pub gateway: Gateway,
+    /// Who is let in.
+    pub identity: Identity,
     /// Turns of the agent.
     pub agent: Agent,
     /// Backends by name, besides the built-in `echo`.
@@ -55,6 +57,26 @@ impl Default for Gateway {
             names: Vec::new(),
             max_connections: 4_096,
             max_connections_per_device: 256,
+        }
+    }
+}
+
+/// Who is let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identity {
+    /// A device that asks to be let in waits so long for an operator, in minutes: 1 to 1440.
+    pub pairing_minutes: u32,
+    /// Devices that speak the original's protocol may hold `operator.admin`, `.approvals` and `.pairing`.
+    /// Its proofs can be relayed by another server, so this is off.
+    pub legacy_devices_may_administer: bool,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            pairing_minutes: 60,
+            legacy_devices_may_administer: false,
         }
     }
 }
@@ -273,6 +295,7 @@ impl Config {
                 1 << 20,
             ),
             ("log.rotate_mib", self.log.rotate_mib, 1_024),
+            ("identity.pairing_minutes", self.identity.pairing_minutes, 24 * 60),
         ] {
             if value == 0 || value > most {
                 return invalid(key, format!("must be from 1 to {most}"));
