@@ -10,6 +10,7 @@ mod devices;
 mod doctor;
 mod health;
 mod logs;
+mod nodes;
 mod send;
 mod sessions;
 mod status;
@@ -64,6 +65,8 @@ async fn online(context: &mut Context, command: Command) -> Result<(), Failure> 
         Command::Cron(Cron::Add(args)) => cron_add::run(context, &args).await,
         Command::Cron(command) => cron::run(context, command).await,
         Command::Devices(command) => devices::run(context, command).await,
+        Command::Nodes(command) => nodes::run(context, command).await,
+        Command::Connect(to) => nodes::connect(context, to).await,
         Command::Logs(args) => logs::run(context, &args).await,
         Command::Whoami => devices::whoami(context).await,
         Command::Version | Command::Completions { .. } | Command::Config(_) => {
