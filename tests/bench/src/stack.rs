@@ -136,6 +136,13 @@ impl Stack {
     }
 }
 
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // However the bench ends; of what is down already there is nothing to stop.
+        let _ = self.stop();
+    }
+}
+
 /// Cold: a fresh profile each time, CA and all. Warm: the same profile again.
 pub(crate) fn starts(bin: &Path, rounds: usize) -> anyhow::Result<Vec<Row>> {
     let (mut cold, mut warm) = (Vec::new(), Vec::new());
