@@ -2,6 +2,7 @@
 
 mod logs;
 mod message;
+mod sender;
 mod status;
 
 use std::sync::Arc;

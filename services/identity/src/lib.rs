@@ -108,4 +108,6 @@ async fn build(deps: Deps, authority: Arc<OnceLock<Arc<ca::Authority>>>) -> anyh
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
