@@ -39,3 +39,26 @@ where
         assert_eq!(broken, BTreeSet::from([*holds]), "without {guard:?}");
     }
 }
+
+/// A history far longer than the exhaustive search reaches: at each step one of the possible actions, by
+/// the next choice. The first invariant that breaks.
+fn walk<M: Model>(model: &M, choices: &[u16]) -> Option<&'static str> {
+    let mut state = model.init_states().into_iter().next()?;
+    let properties = model.properties();
+    for choice in choices {
+        let mut actions = Vec::new();
+        model.actions(&state, &mut actions);
+        if actions.is_empty() {
+            return None;
+        }
+        let action = actions.swap_remove(usize::from(*choice) % actions.len());
+        state = model.next_state(&state, action).unwrap_or(state);
+        let broken = properties
+            .iter()
+            .find(|property| !(property.condition)(model, &state));
+        if let Some(broken) = broken {
+            return Some(broken.name);
+        }
+    }
+    None
+}

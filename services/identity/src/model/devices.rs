@@ -3,6 +3,7 @@
 
 use creel_proto::identity::v1::Role;
 use creel_wire::{Scope, Scopes};
+use proptest::prelude::*;
 use stateright::{Model, Property};
 
 use crate::{
@@ -17,8 +18,6 @@ const LIMITS: Limits = Limits {
     known: 2,
     life_ms: 2,
 };
-const END_MS: i64 = 3;
-const ASKS: u8 = 3;
 
 /// What a device is: an operator, a node, a client of the original.
 const HOLDERS: [Holder; 3] = [
@@ -68,7 +67,7 @@ struct Granted {
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct World {
     now_ms: i64,
-    asks: u8,
+    asks: u16,
     book: Book,
     demoted: bool,
     /// When each device's waiting request was first made, by the world's own books.
@@ -92,7 +91,12 @@ enum Step {
     Tick,
 }
 
-struct Pairing(Guards);
+struct Pairing {
+    guards: Guards,
+    /// How often devices ask at most, and until when.
+    asks: u16,
+    end_ms: i64,
+}
 
 fn id(device: usize) -> String {
     format!("d{device}")
@@ -219,7 +223,7 @@ impl Model for Pairing {
 
     fn actions(&self, world: &World, into: &mut Vec<Step>) {
         for device in 0..HOLDERS.len() {
-            if world.asks < ASKS {
+            if world.asks < self.asks {
                 into.push(Step::Ask { device, wide: false });
                 into.push(Step::Ask { device, wide: true });
             }
@@ -237,7 +241,7 @@ impl Model for Pairing {
         if !world.demoted {
             into.push(Step::Demote);
         }
-        if world.now_ms < END_MS {
+        if world.now_ms < self.end_ms {
             into.push(Step::Tick);
         }
     }
@@ -245,14 +249,14 @@ impl Model for Pairing {
     fn next_state(&self, before: &World, step: Step) -> Option<World> {
         let mut world = before.clone();
         match step {
-            Step::Ask { device, wide } => world.ask(device, wide, self.0)?,
+            Step::Ask { device, wide } => world.ask(device, wide, self.guards)?,
             Step::Approve {
                 device,
                 approver,
                 narrow,
-            } => world.approve(device, approver, narrow, self.0)?,
+            } => world.approve(device, approver, narrow, self.guards)?,
             Step::Reject(device) => {
-                world.book.decide(&id(device), world.now_ms, self.0).ok()?;
+                world.book.decide(&id(device), world.now_ms, self.guards).ok()?;
                 world.book.remove(&id(device));
                 world.first_ms[device] = None;
             }
@@ -281,7 +285,11 @@ impl Model for Pairing {
 
 #[test]
 fn no_device_gets_in_late_too_many_or_with_more_than_each_of_three_allows() {
-    let world = |out: Option<Guard>| Pairing(out.map_or(Guards::all(), Guards::without));
+    let world = |out: Option<Guard>| Pairing {
+        guards: out.map_or(Guards::all(), Guards::without),
+        asks: 3,
+        end_ms: 2,
+    };
     let guards = [
         (Guard::Cap, "PAI-1"),
         (Guard::Ttl, "PAI-2"),
@@ -298,4 +306,12 @@ fn no_device_gets_in_late_too_many_or_with_more_than_each_of_three_allows() {
 fn what_a_node_or_a_legacy_device_can_hold_is_what_the_world_thinks() {
     assert_eq!(HOLDERS[1], Holder::of(Role::Node, false));
     assert_eq!(HOLDERS[2], Holder::of(Role::Operator, true));
+}
+
+proptest! {
+    #[test]
+    fn long_histories_of_devices_keep_the_invariants(choices in prop::collection::vec(any::<u16>(), 0..300)) {
+        let world = Pairing { guards: Guards::all(), asks: u16::MAX, end_ms: 1_000 };
+        prop_assert_eq!(super::walk(&world, &choices), None);
+    }
 }

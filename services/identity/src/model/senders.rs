@@ -2,6 +2,7 @@
 //! steps after which the oldest gives way. And, in a world of its own, an approver who guesses.
 
 use creel_proto::identity::v1::RecoveryRecord;
+use proptest::prelude::*;
 use stateright::{Model, Property};
 
 use crate::{
@@ -13,7 +14,6 @@ use crate::{
 /// (channel, sender); each has one code.
 const SENDERS: [(usize, &str); 5] = [(0, "a"), (0, "b"), (0, "c"), (0, "d"), (1, "a")];
 const STEP_MS: i64 = 2 * GIVE_WAY_MS;
-const END_MS: i64 = LIFE_MS;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct World {
@@ -32,7 +32,10 @@ enum Step {
     Tick,
 }
 
-struct Letting(Guards);
+struct Letting {
+    guards: Guards,
+    end_ms: i64,
+}
 
 fn code(sender: usize) -> String {
     format!("CODEABC{sender}")
@@ -104,7 +107,7 @@ impl Model for Letting {
     fn actions(&self, world: &World, into: &mut Vec<Step>) {
         into.extend((0..SENDERS.len()).map(Step::Write));
         into.extend((0..SENDERS.len()).map(Step::Approve));
-        if world.now_ms < END_MS {
+        if world.now_ms < self.end_ms {
             into.push(Step::Tick);
         }
     }
@@ -112,8 +115,8 @@ impl Model for Letting {
     fn next_state(&self, before: &World, step: Step) -> Option<World> {
         let mut world = before.clone();
         match step {
-            Step::Write(sender) => world.write(sender, self.0)?,
-            Step::Approve(sender) => world.approve(sender, self.0)?,
+            Step::Write(sender) => world.write(sender, self.guards)?,
+            Step::Approve(sender) => world.approve(sender, self.guards)?,
             Step::Tick => world.now_ms += STEP_MS,
         }
         Some(world)
@@ -135,7 +138,10 @@ impl Model for Letting {
 
 #[test]
 fn a_code_lets_in_its_own_sender_in_time() {
-    let world = |out: Option<Guard>| Letting(out.map_or(Guards::all(), Guards::without));
+    let world = |out: Option<Guard>| Letting {
+        guards: out.map_or(Guards::all(), Guards::without),
+        end_ms: LIFE_MS,
+    };
     let guards = [
         (Guard::Cap, "PAI-1"),
         (Guard::Ttl, "PAI-2"),
@@ -214,4 +220,12 @@ impl Model for Guesser {
 fn wrong_codes_are_bounded_however_they_are_spread() {
     let world = |out: Option<Guard>| Guesser(out.map_or(Guards::all(), Guards::without));
     super::check(world, 1_000, &[(Guard::GuessLimit, "PAI-5")]);
+}
+
+proptest! {
+    #[test]
+    fn long_histories_of_senders_keep_the_invariants(choices in prop::collection::vec(any::<u16>(), 0..300)) {
+        let world = Letting { guards: Guards::all(), end_ms: 100 * LIFE_MS };
+        prop_assert_eq!(super::walk(&world, &choices), None);
+    }
 }
