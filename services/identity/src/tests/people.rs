@@ -287,7 +287,13 @@ async fn a_sender_speaks_for_one_person_and_a_person_goes_only_without_devices()
         person: "anna".into(),
         ..Default::default()
     };
-    let device = reason(identity.devices().approve(as_caller(owner, request)).await).unwrap();
+    let device = reason(
+        identity
+            .devices()
+            .approve(as_caller(owner.clone(), request))
+            .await,
+    )
+    .unwrap();
     assert_eq!(device.person, "anna");
     let remove = |name: &str| {
         let request = RemovePersonRequest {
@@ -300,7 +306,25 @@ async fn a_sender_speaks_for_one_person_and_a_person_goes_only_without_devices()
     assert_eq!(remove("anna").await.unwrap_err(), "person_has_devices");
     assert_eq!(remove("owner").await.unwrap_err(), "owner_stays");
     identity.revoke(&device.name).await.unwrap();
+    let invite = creel_proto::identity::v1::CreateInviteRequest {
+        name: "late".into(),
+        person: "anna".into(),
+        ..Default::default()
+    };
+    let invite = identity.devices().create_invite(as_caller(owner, invite)).await;
+    let invite = reason(invite).unwrap();
     remove("anna").await.unwrap();
+    let late = creel_proto::identity::v1::RedeemInviteRequest {
+        secret: invite.secret,
+        csr_der: request_for(&device_key()).unwrap(),
+        declared: None,
+    };
+    let late = identity.devices().redeem_invite(as_caller(nobody(), late)).await;
+    assert_eq!(
+        reason(late).unwrap_err(),
+        "not_found",
+        "an invite does not bring a person back"
+    );
     assert!(
         matches!(chat.resolve("7", false).await, Outcome::Denied(_)),
         "its links went with it"
