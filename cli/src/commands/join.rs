@@ -53,14 +53,19 @@ pub(super) async fn run(context: &mut Context, args: Join) -> Result<(), Failure
     let profile = context.profile()?;
     let name = args.context.unwrap_or_else(|| name_of(&invite.endpoint));
     let joined = Joined::named(&profile, &name)?;
-    if joined.exists() {
+    // A join whose answer was lost goes on with its key: for that one the code is still good.
+    let begun = joined.files.load_key()?.filter(|_| !joined.files.cert.exists());
+    if joined.exists() && begun.is_none() {
         let message = format!("there is a context `{name}` already");
         return Err(Error::new(Code::Conflict, "context_exists", message)
             .hint("give it another name: --context NAME")
             .into());
     }
     let root = proven_root(context, &invite).await?;
-    let key = Key::generate()?;
+    let key = match begun {
+        Some(key) => key,
+        None => Key::generate()?,
+    };
     // Written before it is used: a key that is let in must not be lost.
     joined.keep_endpoint(&invite.endpoint)?;
     joined.files.keep_key(&key)?;
@@ -68,7 +73,13 @@ pub(super) async fn run(context: &mut Context, args: Join) -> Result<(), Failure
     let answer = match outcome {
         Ok(answer) => answer,
         Err(failure) => {
-            joined.discard();
+            let undecided = matches!(
+                failure.code(),
+                Some(Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted)
+            );
+            if !undecided {
+                joined.discard();
+            }
             return Err(failure);
         }
     };
