@@ -29,6 +29,7 @@ use crate::{
     epochs::Watch,
     forward::Upstreams,
     http_edge,
+    ws::{self, Door},
 };
 
 /// What the edge is made of.
@@ -41,6 +42,7 @@ pub(crate) struct Parts {
     pub(crate) upstreams: Upstreams,
     /// The gateway's own services.
     pub(crate) own: Routes,
+    pub(crate) door: Door,
 }
 
 /// The edge. One for all connections.
@@ -59,6 +61,7 @@ struct Shared {
     certificate: Arc<ArcSwap<EdgeCertificate>>,
     /// Own services, health and reflection.
     local: axum::Router,
+    door: Door,
     drain: CancellationToken,
     clock: Clock,
     /// What those who proved nothing may still call.
@@ -107,6 +110,7 @@ impl Edge {
             outbox: parts.deps.outbox.clone(),
             certificate: Arc::clone(&parts.certificate),
             local: local.prepare().into_axum_router(),
+            door: parts.door,
             drain: parts.deps.drain.clone(),
             clock: parts.deps.clock.clone(),
             strangers: Mutex::new(Buckets::new(BURST, EVERY_MS, MAX_SOURCES)),
@@ -191,11 +195,11 @@ impl Shared {
             .get(http::header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         if !grpc {
-            return http_edge::answer(
-                &request,
-                &self.certificate.load().names,
-                self.drain.is_cancelled(),
-            );
+            let certificate = self.certificate.load();
+            if ws::is_asked(&request) && http_edge::is_for_us(&request, &certificate.names) {
+                return self.door.upgrade(&session.connection, request).await;
+            }
+            return http_edge::answer(&request, &certificate.names, self.drain.is_cancelled());
         }
         match self.grpc(session, request).await {
             Ok(response) => response,

@@ -47,6 +47,19 @@ pub struct Gateway {
     pub max_connections: u32,
     /// Connections at once of one device.
     pub max_connections_per_device: u32,
+    /// What nodes may be asked for.
+    pub nodes: Nodes,
+}
+
+/// What nodes may be asked for, besides what their platform allows by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nodes {
+    /// More commands, for example `camera.snap`: whatever records people or reads what is theirs is here or
+    /// nowhere. Never those that start programs.
+    pub allow: Vec<String>,
+    /// Commands that no node may be asked for, whatever else allows them.
+    pub deny: Vec<String>,
 }
 
 impl Default for Gateway {
@@ -57,6 +70,7 @@ impl Default for Gateway {
             names: Vec::new(),
             max_connections: 4_096,
             max_connections_per_device: 256,
+            nodes: Nodes::default(),
         }
     }
 }
@@ -278,6 +292,14 @@ impl Config {
         }
         if self.gateway.names.len() > 32 {
             return invalid("gateway.names", "at most 32 names".to_owned());
+        }
+        for (key, list) in [
+            ("gateway.nodes.allow", &self.gateway.nodes.allow),
+            ("gateway.nodes.deny", &self.gateway.nodes.deny),
+        ] {
+            if list.len() > 256 || list.iter().any(|command| command.is_empty() || command.len() > 64) {
+                return invalid(key, "at most 256 commands of 1 to 64 bytes".to_owned());
+            }
         }
         for (key, value, most) in [
             (
