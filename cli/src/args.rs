@@ -3,6 +3,7 @@
 pub(crate) mod cron;
 pub(crate) mod devices;
 pub(crate) mod people;
+pub(crate) mod nodes;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -112,6 +113,12 @@ pub(crate) enum Command {
     },
     /// The stacks this machine can call; `*` marks the one in use
     Contexts,
+    /// Companion devices: what they are and can be asked for
+    #[command(subcommand)]
+    Nodes(nodes::Nodes),
+    /// How other programs get here
+    #[command(subcommand)]
+    Connect(nodes::Connect),
     /// The services' logs
     Logs(Logs),
     /// The deployment: creel.toml
@@ -327,6 +334,10 @@ pairing remove --dry-run --request-id
 join --context --address
 use
 contexts
+nodes list
+nodes describe
+nodes invoke --params --request-id
+connect openclaw
 logs --follow --lines
 config check
 config schema

@@ -16,6 +16,7 @@ mod join;
 mod logs;
 mod pairing;
 mod people;
+mod nodes;
 mod send;
 mod sessions;
 mod status;
@@ -75,6 +76,8 @@ async fn online(context: &mut Context, command: Command) -> Result<(), Failure> 
         Command::People(command) => people::run(context, command).await,
         Command::Pairing(command) => pairing::run(context, command).await,
         Command::Join(args) => join::run(context, args).await,
+        Command::Nodes(command) => nodes::run(context, command).await,
+        Command::Connect(to) => nodes::connect(context, to).await,
         Command::Logs(args) => logs::run(context, &args).await,
         Command::Whoami => devices::whoami(context).await,
         Command::Version

@@ -4,7 +4,7 @@ use creel_proto::{
     agent::v1::{context_service_client::ContextServiceClient, turn_service_client::TurnServiceClient},
     gateway::v1::{
         log_service_client::LogServiceClient, message_service_client::MessageServiceClient,
-        status_service_client::StatusServiceClient,
+        node_service_client::NodeServiceClient, status_service_client::StatusServiceClient,
     },
     identity::v1::{
         device_service_client::DeviceServiceClient, people_service_client::PeopleServiceClient,
@@ -32,6 +32,7 @@ stubs! {
     logs -> LogServiceClient,
     messages -> MessageServiceClient,
     people -> PeopleServiceClient,
+    nodes -> NodeServiceClient,
     runs -> RunServiceClient,
     senders -> SenderServiceClient,
     status -> StatusServiceClient,

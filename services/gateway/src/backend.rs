@@ -8,7 +8,7 @@ use std::{
 };
 
 use creel_kit::{Deps, outbox::Outbox};
-use creel_wire::{Caller, Code, Error, ServiceName, assertion, authz};
+use creel_wire::{Code, Error, ServiceName, assertion, authz};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use http::{HeaderName, Request, Response};
 use tonic::{Status, body::Body, transport::Channel};
@@ -58,11 +58,6 @@ pub(crate) struct AsCaller {
 }
 
 impl AsCaller {
-    /// The caller.
-    pub(crate) fn caller(&self) -> &Caller {
-        &self.proven.caller
-    }
-
     fn judge(&self, path: &str) -> Result<&'static creel_proto::Method, Error> {
         authz::decide(path, &self.proven.caller)?;
         creel_proto::method(path).ok_or_else(|| Error::internal("finding the method"))

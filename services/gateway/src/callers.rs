@@ -72,24 +72,19 @@ impl Callers {
         (proven.expires_at_unix_ms - REFRESH_MS > self.clock.now_ms()).then_some(proven)
     }
 
-    /// The caller on a connection that proved its device by [`Proven::of`]; asked for again in time, it is
-    /// good as long as the device's grant stays what it was.
-    pub(crate) async fn of_proven(&self, connection_id: &str, memory: &Memory) -> Result<Arc<Proven>, Error> {
-        if let Some(proven) = self.remembered(memory) {
-            return Ok(proven);
-        }
-        let _asking = memory.asking.lock().await;
-        if let Some(proven) = self.remembered(memory) {
-            return Ok(proven);
-        }
-        self.renew(connection_id, memory).await
-    }
-
-    /// Asks identity for a fresh assertion of a proven connection, whatever is remembered.
+    /// Asks identity for a fresh assertion of a connection that proved its device, whatever is remembered.
+    /// What is remembered must still hold; and it is good only as long as the device's grant stays what it was.
     pub(crate) async fn renew(&self, connection_id: &str, memory: &Memory) -> Result<Arc<Proven>, Error> {
-        let held = memory.proven.load_full().ok_or_else(|| Error::internal("authorization"))?;
+        let held = memory
+            .proven
+            .load_full()
+            .ok_or_else(|| Error::internal("authorization"))?;
         let subject = Subject::Connection(ConnectionSubject {
-            assertion: held.caller.assertion().map(|bytes| bytes.to_vec()).unwrap_or_default(),
+            assertion: held
+                .caller
+                .assertion()
+                .map(|bytes| bytes.to_vec())
+                .unwrap_or_default(),
             connection_id: connection_id.to_owned(),
         });
         let proven = Arc::new(self.mint(subject).await?);

@@ -12,8 +12,7 @@ use arc_swap::ArcSwap;
 use creel_kit::{Deps, profile::EdgeFile};
 use creel_proto::gateway::v1::{
     log_service_server::LogServiceServer, message_service_server::MessageServiceServer,
-    node_service_server::NodeServiceServer,
-    status_service_server::StatusServiceServer,
+    node_service_server::NodeServiceServer, status_service_server::StatusServiceServer,
 };
 use creel_wire::{Caller, Error, SessionKey, authz};
 use tonic::service::Routes;

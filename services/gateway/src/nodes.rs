@@ -76,10 +76,19 @@ impl Nodes {
     }
 
     /// A node answers.
-    pub(crate) fn answer(&self, device: &DeviceId, connection: u64, id: &str, named: &str, outcome: Outcome) -> Taken {
+    pub(crate) fn answer(
+        &self,
+        device: &DeviceId,
+        connection: u64,
+        id: &str,
+        named: &str,
+        outcome: Outcome,
+    ) -> Taken {
         let now = self.now_ms();
         let mut state = self.lock();
-        let taken = state.registry.answer(device, connection, id, named, outcome.clone(), now);
+        let taken = state
+            .registry
+            .answer(device, connection, id, named, outcome.clone(), now);
         if taken == Taken::Yes {
             state.wake(vec![id.to_owned()], &outcome);
         }
@@ -102,7 +111,11 @@ impl Nodes {
         }
     }
 
-    fn begin(&self, ask: &Ask, timeout: Duration) -> Result<Result<Outcome, watch::Receiver<Option<Outcome>>>, Error> {
+    fn begin(
+        &self,
+        ask: &Ask,
+        timeout: Duration,
+    ) -> Result<Result<Outcome, watch::Receiver<Option<Outcome>>>, Error> {
         let now = self.now_ms();
         let id = uuid::Uuid::new_v4().to_string();
         let mut state = self.lock();
@@ -118,9 +131,12 @@ impl Nodes {
         let request = Event {
             name: "node.invoke.request",
             payload: request_payload(ask, &id, timeout),
-            audience: Audience::One,
+            audience: Audience::Anyone,
         };
-        let sent = state.lines.get(&connection).is_some_and(|line| line.send(Arc::new(request)));
+        let sent = state
+            .lines
+            .get(&connection)
+            .is_some_and(|line| line.send(Arc::new(request)));
         if !sent {
             state.registry.not_sent(&id);
             return Err(error_of(&Refused::NotConnected, ask));
@@ -128,11 +144,21 @@ impl Nodes {
         let (done, waiting) = watch::channel(None);
         state.waiting.insert(id.clone(), done);
         drop(state);
-        tokio::spawn(self.clone().time_out(id, connection, ask.node.clone(), timeout, waiting.clone()));
+        tokio::spawn(
+            self.clone()
+                .time_out(id, connection, ask.node.clone(), timeout, waiting.clone()),
+        );
         Ok(Err(waiting))
     }
 
-    async fn time_out(self, id: String, connection: u64, node: DeviceId, timeout: Duration, mut waiting: watch::Receiver<Option<Outcome>>) {
+    async fn time_out(
+        self,
+        id: String,
+        connection: u64,
+        node: DeviceId,
+        timeout: Duration,
+        mut waiting: watch::Receiver<Option<Outcome>>,
+    ) {
         let answered = waiting.wait_for(Option::is_some);
         if tokio::time::timeout(timeout, answered).await.is_ok() {
             return;
@@ -145,7 +171,7 @@ impl Nodes {
                 let cancel = Event {
                     name: "node.invoke.cancel",
                     payload,
-                    audience: Audience::One,
+                    audience: Audience::Anyone,
                 };
                 line.send(Arc::new(cancel));
             }

@@ -100,7 +100,11 @@ impl Door {
     }
 
     /// Turns a request into a WebSocket, or says why not. The host was checked, and that no page sent it.
-    pub(crate) async fn upgrade(&self, connection: &Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn upgrade(
+        &self,
+        connection: &Arc<Connection>,
+        mut request: Request<Incoming>,
+    ) -> Response<Body> {
         let Ok(place) = Arc::clone(&self.0.open).try_acquire_owned() else {
             return upgrade::later(StatusCode::SERVICE_UNAVAILABLE, "too many connections\n", 5);
         };
@@ -131,7 +135,9 @@ impl Door {
     }
 
     fn knock(&self, connection: &Connection) -> Result<(Duration, Unproven), Box<Response<Body>>> {
-        let address = connection.remote.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |remote| remote.ip());
+        let address = connection
+            .remote
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |remote| remote.ip());
         let source = Source::of(address);
         let knock = self.sources(|sources, now| sources.knock(source, now));
         match knock {
@@ -146,7 +152,11 @@ impl Door {
             Knock::Later(after_ms) => {
                 let seconds = after_ms.div_ceil(1_000).max(1);
                 let why = "too many failed handshakes from your network: slow down\n";
-                Err(Box::new(upgrade::later(StatusCode::TOO_MANY_REQUESTS, why, seconds)))
+                Err(Box::new(upgrade::later(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    why,
+                    seconds,
+                )))
             }
             Knock::Full => {
                 let why = "Too many unauthenticated sockets\n";
@@ -157,7 +167,10 @@ impl Door {
 
     fn sources<T>(&self, act: impl FnOnce(&mut Sources, u64) -> T) -> T {
         let now = self.now_ms();
-        act(&mut self.0.sources.lock().unwrap_or_else(PoisonError::into_inner), now)
+        act(
+            &mut self.0.sources.lock().unwrap_or_else(PoisonError::into_inner),
+            now,
+        )
     }
 
     /// Monotonic.
@@ -168,7 +181,9 @@ impl Door {
     /// Tells operators of pairings as identity decides them, until the drain.
     pub(crate) async fn follow_pairings(
         self,
-        devices: creel_proto::identity::v1::device_service_client::DeviceServiceClient<tonic::transport::Channel>,
+        devices: creel_proto::identity::v1::device_service_client::DeviceServiceClient<
+            tonic::transport::Channel,
+        >,
     ) {
         news::follow(&self.0.parts, devices).await;
     }
@@ -189,6 +204,7 @@ impl Inner {
 impl Drop for Unproven {
     fn drop(&mut self) {
         let (source, proven) = (self.source, self.proven);
-        self.door.sources(|sources, now| sources.leave(source, proven, now));
+        self.door
+            .sources(|sources, now| sources.leave(source, proven, now));
     }
 }

@@ -15,7 +15,10 @@ use creel_wire::{Caller, DeviceId, Error, Scope, ServiceName, authz};
 use tonic::{Request, Response, Status, transport::Channel};
 
 use super::on_behalf;
-use crate::nodes::{Nodes, payload_of, registry::{Ask, Node}};
+use crate::nodes::{
+    Nodes, payload_of,
+    registry::{Ask, Node},
+};
 
 /// How long a node is waited for when the caller doesn't say.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,7 +55,13 @@ impl NodeRpc {
                 page_size: 500,
                 ..ListDevicesRequest::default()
             };
-            let known = self.devices.clone().list_devices(on_behalf(caller, list)?).await?.into_inner().devices;
+            let known = self
+                .devices
+                .clone()
+                .list_devices(on_behalf(caller, list)?)
+                .await?
+                .into_inner()
+                .devices;
             for device in known {
                 let is_away = device.role() == Role::Node
                     && device.state() == DeviceState::Approved
@@ -62,6 +71,8 @@ impl NodeRpc {
                     shown.push(NodeShown {
                         device_id: device.device_id,
                         name: device.name,
+                        platform: device.platform,
+                        device_family: device.device_family,
                         caps: surface.caps,
                         other_commands: surface.commands,
                         ..NodeShown::default()
@@ -75,7 +86,11 @@ impl NodeRpc {
 }
 
 fn connected((device, node, commands): (DeviceId, Node, Vec<String>)) -> NodeShown {
-    let other_commands = node.declared.into_iter().filter(|command| !commands.contains(command)).collect();
+    let other_commands = node
+        .declared
+        .into_iter()
+        .filter(|command| !commands.contains(command))
+        .collect();
     NodeShown {
         device_id: device.to_string(),
         name: node.name,
@@ -127,7 +142,10 @@ fn ask_of(caller: &Caller, request: InvokeNodeRequest, node: DeviceId) -> Result
     }
     let params = request.params_json;
     if params.len() > MAX_PARAMS {
-        return Err(Error::invalid("params_json", format!("at most {MAX_PARAMS} bytes")));
+        return Err(Error::invalid(
+            "params_json",
+            format!("at most {MAX_PARAMS} bytes"),
+        ));
     }
     if !params.is_empty() && serde_json::from_str::<serde::de::IgnoredAny>(&params).is_err() {
         return Err(Error::invalid("params_json", "not JSON"));
@@ -169,11 +187,17 @@ impl NodeService for NodeRpc {
         Ok(Response::new(find(self.all(&caller).await?, &message.node)?))
     }
 
-    async fn invoke(&self, request: Request<InvokeNodeRequest>) -> Result<Response<InvokeNodeResponse>, Status> {
+    async fn invoke(
+        &self,
+        request: Request<InvokeNodeRequest>,
+    ) -> Result<Response<InvokeNodeResponse>, Status> {
         let (caller, message) = authz::split(request)?;
         let patience = patience(message.timeout.as_ref())?;
         let node = find(self.all(&caller).await?, &message.node)?;
-        let device = node.device_id.parse().map_err(|_| Error::internal("finding the node"))?;
+        let device = node
+            .device_id
+            .parse()
+            .map_err(|_| Error::internal("finding the node"))?;
         let ask = ask_of(&caller, message, device)?;
         let command = ask.command.clone();
         let outcome = self.nodes.invoke(ask, patience).await?;
@@ -200,8 +224,18 @@ mod tests {
 
     #[test]
     fn a_node_is_found_by_id_beginning_or_name_and_never_by_guess() {
-        let nodes = || vec![node("aaaaaaaa11", "Kitchen"), node("aaaaaaaa22", "attic"), node("bbbbbbbb", "attic")];
-        let id = |wanted: &str| find(nodes(), wanted).map(|node| node.device_id).map_err(|error| error.reason);
+        let nodes = || {
+            vec![
+                node("aaaaaaaa11", "Kitchen"),
+                node("aaaaaaaa22", "attic"),
+                node("bbbbbbbb", "attic"),
+            ]
+        };
+        let id = |wanted: &str| {
+            find(nodes(), wanted)
+                .map(|node| node.device_id)
+                .map_err(|error| error.reason)
+        };
         assert_eq!(id("aaaaaaaa22"), Ok("aaaaaaaa22".to_owned()));
         assert_eq!(id("kitchen"), Ok("aaaaaaaa11".to_owned()));
         assert_eq!(id("aaaaaaaa1"), Ok("aaaaaaaa11".to_owned()));

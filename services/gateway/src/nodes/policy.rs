@@ -60,9 +60,15 @@ fn platform(name: &str, family: &str) -> Platform {
         Platform::Mobile
     } else if computers.iter().any(|prefix| name.starts_with(prefix)) {
         Platform::Computer
-    } else if ["iphone", "ipad", "ios", "android"].iter().any(|part| family.contains(part)) {
+    } else if ["iphone", "ipad", "ios", "android"]
+        .iter()
+        .any(|part| family.contains(part))
+    {
         Platform::Mobile
-    } else if ["mac", "windows", "linux"].iter().any(|part| family.contains(part)) {
+    } else if ["mac", "windows", "linux"]
+        .iter()
+        .any(|part| family.contains(part))
+    {
         Platform::Computer
     } else {
         Platform::Unknown
@@ -117,7 +123,9 @@ mod tests {
     #[test]
     fn no_config_lets_a_program_be_started_past_exec_and_deny_wins() {
         let config = Nodes {
-            allow: ["system.run", "sms.send", "camera.snap"].map(str::to_owned).to_vec(),
+            allow: ["system.run", "sms.send", "camera.snap"]
+                .map(str::to_owned)
+                .to_vec(),
             deny: ["sms.send", "system.which"].map(str::to_owned).to_vec(),
         };
         assert!(!allows(&config, "linux", "", "system.run"));

@@ -54,8 +54,13 @@ pub(crate) struct Ask {
 /// How an invocation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    Answered { payload_json: Option<String> },
-    Failed { code: String, message: String },
+    Answered {
+        payload_json: Option<String>,
+    },
+    Failed {
+        code: String,
+        message: String,
+    },
     TimedOut,
     /// The node went away.
     Gone,
@@ -130,7 +135,13 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// A node connected; the connection it replaces, and the invocations that ended with that.
-    pub(crate) fn join(&mut self, device: DeviceId, connection: u64, node: Node, now_ms: u64) -> (Option<u64>, Vec<String>) {
+    pub(crate) fn join(
+        &mut self,
+        device: DeviceId,
+        connection: u64,
+        node: Node,
+        now_ms: u64,
+    ) -> (Option<u64>, Vec<String>) {
         let link = Link {
             connection,
             node,
@@ -143,7 +154,10 @@ impl Registry {
 
     /// A connection ended; the invocations that ended with it, and whether the node is gone now.
     pub(crate) fn leave(&mut self, device: &DeviceId, connection: u64, now_ms: u64) -> (Vec<String>, bool) {
-        let own = self.links.get(device).is_some_and(|link| link.connection == connection);
+        let own = self
+            .links
+            .get(device)
+            .is_some_and(|link| link.connection == connection);
         if own {
             self.links.remove(device);
         }
@@ -151,7 +165,13 @@ impl Registry {
     }
 
     /// Passes an ask through the gates. `id` is fresh.
-    pub(crate) fn begin(&mut self, ask: &Ask, config: &Nodes, id: &str, now_ms: u64) -> Result<Begun, Refused> {
+    pub(crate) fn begin(
+        &mut self,
+        ask: &Ask,
+        config: &Nodes,
+        id: &str,
+        now_ms: u64,
+    ) -> Result<Begun, Refused> {
         self.forget(now_ms);
         let key = (ask.principal.clone(), ask.key.clone());
         let hash = fingerprint(ask);
@@ -182,11 +202,23 @@ impl Registry {
     }
 
     /// A connection answers.
-    pub(crate) fn answer(&mut self, device: &DeviceId, connection: u64, id: &str, named: &str, outcome: Outcome, now_ms: u64) -> Taken {
+    pub(crate) fn answer(
+        &mut self,
+        device: &DeviceId,
+        connection: u64,
+        id: &str,
+        named: &str,
+        outcome: Outcome,
+        now_ms: u64,
+    ) -> Taken {
         if named != device.as_str() {
             return Taken::OtherNode;
         }
-        if self.pending.get(id).is_none_or(|pending| pending.connection != connection) {
+        if self
+            .pending
+            .get(id)
+            .is_none_or(|pending| pending.connection != connection)
+        {
             return Taken::Ignored;
         }
         self.end(id, outcome, now_ms);
@@ -224,7 +256,8 @@ impl Registry {
 
     fn end(&mut self, id: &str, outcome: Outcome, now_ms: u64) {
         let Some(pending) = self.take(id) else { return };
-        let long = matches!(&outcome, Outcome::Answered { payload_json: Some(text) } if text.len() > MAX_KEPT_BYTES);
+        let long =
+            matches!(&outcome, Outcome::Answered { payload_json: Some(text) } if text.len() > MAX_KEPT_BYTES);
         let kept = if long { Outcome::NotKept } else { outcome };
         if let Some((_, state)) = self.keys.get_mut(&pending.key) {
             *state = Kept::Done(kept);
@@ -270,7 +303,9 @@ pub(super) fn gates(node: &Node, config: &Nodes, command: &str) -> Result<(), Re
         return Err(Refused::NotAllowed);
     }
     match policy::permission(command) {
-        Some(permission) if node.permissions.get(permission) == Some(&false) => Err(Refused::Permission(permission)),
+        Some(permission) if node.permissions.get(permission) == Some(&false) => {
+            Err(Refused::Permission(permission))
+        }
         _ => Ok(()),
     }
 }
@@ -278,7 +313,13 @@ pub(super) fn gates(node: &Node, config: &Nodes, command: &str) -> Result<(), Re
 /// What makes two asks the same; lengths keep the parts apart.
 fn fingerprint(ask: &Ask) -> String {
     let params = ask.params_json.as_deref().unwrap_or_default();
-    let text = format!("{}|{}|{}|{}|{params}", ask.node, ask.command.len(), ask.command, params.len());
+    let text = format!(
+        "{}|{}|{}|{}|{params}",
+        ask.node,
+        ask.command.len(),
+        ask.command,
+        params.len()
+    );
     sha256_hex(text.as_bytes())
 }
 

@@ -20,7 +20,11 @@ use crate::backend::AsCaller;
 const MAX_TREE: usize = 1 << 20;
 
 /// Does what a request asks for.
-pub(crate) async fn call(session: &Arc<Session>, method: &Method, request: &Request) -> Result<Value, Failure> {
+pub(crate) async fn call(
+    session: &Arc<Session>,
+    method: &Method,
+    request: &Request,
+) -> Result<Value, Failure> {
     match method.name {
         "health" => status::health(session).await,
         "status" => status::status(session).await,
@@ -67,7 +71,10 @@ impl Session {
             Err(error) if error.code == Code::Unavailable => {}
             Err(error) => return Err(error.into()),
         }
-        let proven = self.memory.current().ok_or_else(|| Error::internal("authorization"))?;
+        let proven = self
+            .memory
+            .current()
+            .ok_or_else(|| Error::internal("authorization"))?;
         Ok(parts.backend.for_caller(proven))
     }
 }
@@ -82,7 +89,10 @@ fn request_id(given: Option<String>) -> String {
 /// Refuses a frame that is too long to be read as a tree.
 fn as_tree(request: &Request) -> Result<(), Failure> {
     if request.len() > MAX_TREE {
-        return Err(Failure::invalid(format!("invalid {} params: at most 1 MiB", request.method)));
+        return Err(Failure::invalid(format!(
+            "invalid {} params: at most 1 MiB",
+            request.method
+        )));
     }
     Ok(())
 }

@@ -11,7 +11,9 @@ use creel_proto::{
         context_service_client::ContextServiceClient, transcript_entry::Entry, turn_event::Event as Happened,
         turn_service_client::TurnServiceClient,
     },
-    gateway::v1::{SendMessageRequest, SubscribeMessageRequest, message_service_client::MessageServiceClient},
+    gateway::v1::{
+        SendMessageRequest, SubscribeMessageRequest, message_service_client::MessageServiceClient,
+    },
     time,
 };
 use creel_wire::{Code, Error, Scope, SessionKey};
@@ -76,7 +78,9 @@ fn name_of(given: &str) -> Result<String, Failure> {
         }) if agent == AGENT && channel == "webchat" && account == "local" => Ok(sender),
         // The original's name of its main session.
         _ if given == "agent:main:main" => Ok("main".to_owned()),
-        _ if given.contains(':') => Err(Failure::invalid("unknown sessionKey: a name, or a key of sessions.list")),
+        _ if given.contains(':') => Err(Failure::invalid(
+            "unknown sessionKey: a name, or a key of sessions.list",
+        )),
         _ => Ok(given.to_owned()),
     }
 }
@@ -91,7 +95,10 @@ pub(super) async fn send(session: &Arc<Session>, request: &Request) -> Result<Va
         request_id: params.idempotency_key,
         session: name,
         text: params.message,
-        timeout: params.timeout_ms.filter(|ms| *ms > 0).map(|ms| time::duration(i64::from(ms))),
+        timeout: params
+            .timeout_ms
+            .filter(|ms| *ms > 0)
+            .map(|ms| time::duration(i64::from(ms))),
         ..SendMessageRequest::default()
     };
     let services = session.services().await?;
@@ -100,12 +107,22 @@ pub(super) async fn send(session: &Arc<Session>, request: &Request) -> Result<Va
     let hub = &session.door.0.parts.hub;
     // Before the first event can come.
     hub.follow(session.connection, &sent.session);
-    follow(session, MessageServiceClient::new(services), &sent.message_id, &sent.session);
+    follow(
+        session,
+        MessageServiceClient::new(services),
+        &sent.message_id,
+        &sent.session,
+    );
     Ok(json!({ "runId": sent.message_id, "status": "started", "sessionKey": sent.session }))
 }
 
 /// Publishes a turn's events to whoever follows its session, once per turn.
-fn follow(session: &Arc<Session>, mut messages: MessageServiceClient<crate::backend::AsCaller>, turn: &str, key: &str) {
+fn follow(
+    session: &Arc<Session>,
+    mut messages: MessageServiceClient<crate::backend::AsCaller>,
+    turn: &str,
+    key: &str,
+) {
     let door = session.door.clone();
     let Ok(place) = Arc::clone(&door.0.followers).try_acquire_owned() else {
         return;
@@ -168,7 +185,11 @@ fn event_json(event: &TurnEvent, key: &str, said: &mut String) -> Option<Value> 
         Happened::Error(error) => {
             payload["state"] = json!("error");
             payload["errorMessage"] = json!(error.message);
-            payload["errorKind"] = json!(if error.reason == "timeout" { "timeout" } else { "unknown" });
+            payload["errorKind"] = json!(if error.reason == "timeout" {
+                "timeout"
+            } else {
+                "unknown"
+            });
         }
         Happened::Accepted(_)
         | Happened::Started(_)
@@ -235,7 +256,10 @@ pub(super) async fn abort(session: &Arc<Session>, request: &Request) -> Result<V
         }
         // Nothing runs: nothing to end.
         Err(status)
-            if matches!(Error::of_status(&status).code, Code::NotFound | Code::FailedPrecondition) =>
+            if matches!(
+                Error::of_status(&status).code,
+                Code::NotFound | Code::FailedPrecondition
+            ) =>
         {
             Ok(json!({ "ok": true, "aborted": false, "runIds": [] }))
         }
@@ -262,7 +286,12 @@ mod tests {
         assert_eq!(name("notes").unwrap(), "notes");
         let key = session_key("notes").unwrap().to_string();
         assert_eq!(name(&key).unwrap(), "notes");
-        for foreign in ["agent:other:main", "cron:a:run:b", "agent:default:telegram:x:dm:1", "global:"] {
+        for foreign in [
+            "agent:other:main",
+            "cron:a:run:b",
+            "agent:default:telegram:x:dm:1",
+            "global:",
+        ] {
             assert!(name(foreign).is_err(), "{foreign}");
         }
     }
@@ -279,12 +308,25 @@ mod tests {
             };
             event_json(&event, "k", &mut said)
         };
-        let delta = |text: &str| Happened::Delta(TextDelta { text: text.to_owned() });
+        let delta = |text: &str| {
+            Happened::Delta(TextDelta {
+                text: text.to_owned(),
+            })
+        };
         tell(1, delta("a"));
         let second = tell(2, delta("b")).unwrap();
-        assert_eq!((&second["state"], &second["deltaText"]), (&json!("delta"), &json!("b")));
+        assert_eq!(
+            (&second["state"], &second["deltaText"]),
+            (&json!("delta"), &json!("b"))
+        );
         assert_eq!(second["message"]["content"][0]["text"], "ab", "the whole so far");
-        let last = tell(3, Happened::Final(Final { text: "ab".to_owned() })).unwrap();
+        let last = tell(
+            3,
+            Happened::Final(Final {
+                text: "ab".to_owned(),
+            }),
+        )
+        .unwrap();
         assert_eq!((&last["state"], &last["seq"]), (&json!("final"), &json!(3)));
         let failed = |reason: &str| {
             Happened::Error(TurnError {

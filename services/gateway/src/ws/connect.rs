@@ -156,8 +156,6 @@ pub(crate) enum Refusal {
     PublicKey,
     /// Not 64 bytes.
     Signature,
-    /// Longer than the handshake may take.
-    TooLate,
 }
 
 impl Refusal {
@@ -178,7 +176,6 @@ impl Refusal {
                 .details(json!({ "code": "DEVICE_IDENTITY_REQUIRED" })),
             Self::PublicKey => device_auth("DEVICE_AUTH_PUBLIC_KEY_INVALID", "device public key invalid"),
             Self::Signature => device_auth("DEVICE_AUTH_SIGNATURE_INVALID", "device signature invalid"),
-            Self::TooLate => Failure::invalid("handshake timeout"),
         }
     }
 
@@ -288,28 +285,68 @@ pub(crate) mod tests {
             })
             .map(|_| ())
         };
-        for (min, max, mode) in [(4, 4, "cli"), (3, 4, "cli"), (1, 9, "cli"), (3, 3, "node"), (3, 3, "probe")] {
+        for (min, max, mode) in [
+            (4, 4, "cli"),
+            (3, 4, "cli"),
+            (1, 9, "cli"),
+            (3, 3, "node"),
+            (3, 3, "probe"),
+        ] {
             assert_eq!(with(min, max, mode), Ok(()), "{min}-{max} {mode}");
         }
-        for (min, max, mode) in [(3, 3, "cli"), (5, 5, "cli"), (1, 2, "node"), (5, 9, "probe"), (4, 3, "node")] {
-            assert_eq!(with(min, max, mode), Err(Refusal::Protocol { min, max }), "{min}-{max} {mode}");
+        for (min, max, mode) in [
+            (3, 3, "cli"),
+            (5, 5, "cli"),
+            (1, 2, "node"),
+            (5, 9, "probe"),
+            (4, 3, "node"),
+        ] {
+            assert_eq!(
+                with(min, max, mode),
+                Err(Refusal::Protocol { min, max }),
+                "{min}-{max} {mode}"
+            );
         }
     }
 
     #[test]
     fn each_guard_refuses_what_it_is_for() {
-        assert_eq!(judged(|v| v["role"] = json!("worker")).unwrap_err(), Refusal::Role);
-        assert_eq!(judged(|v| v["client"]["id"] = json!("me")).unwrap_err(), Refusal::Client);
-        assert_eq!(judged(|v| v["client"]["mode"] = json!("operator")).unwrap_err(), Refusal::Client);
-        assert_eq!(judged(|v| v["device"] = Value::Null).unwrap_err(), Refusal::NoDevice);
+        assert_eq!(
+            judged(|v| v["role"] = json!("worker")).unwrap_err(),
+            Refusal::Role
+        );
+        assert_eq!(
+            judged(|v| v["client"]["id"] = json!("me")).unwrap_err(),
+            Refusal::Client
+        );
+        assert_eq!(
+            judged(|v| v["client"]["mode"] = json!("operator")).unwrap_err(),
+            Refusal::Client
+        );
+        assert_eq!(
+            judged(|v| v["device"] = Value::Null).unwrap_err(),
+            Refusal::NoDevice
+        );
         let short = URL_SAFE_NO_PAD.encode([1; 31]);
-        assert_eq!(judged(|v| v["device"]["publicKey"] = json!(short)).unwrap_err(), Refusal::PublicKey);
-        assert_eq!(judged(|v| v["device"]["signature"] = json!("!")).unwrap_err(), Refusal::Signature);
+        assert_eq!(
+            judged(|v| v["device"]["publicKey"] = json!(short)).unwrap_err(),
+            Refusal::PublicKey
+        );
+        assert_eq!(
+            judged(|v| v["device"]["signature"] = json!("!")).unwrap_err(),
+            Refusal::Signature
+        );
         let endless = "A".repeat(10_000);
-        assert_eq!(judged(|v| v["device"]["signature"] = json!(endless)).unwrap_err(), Refusal::Signature);
+        assert_eq!(
+            judged(|v| v["device"]["signature"] = json!(endless)).unwrap_err(),
+            Refusal::Signature
+        );
         let mut value = sample();
         value["device"].as_object_mut().unwrap().remove("nonce");
-        assert!(serde_json::from_value::<Params>(value).is_err(), "a nonce is not optional");
+        assert!(
+            serde_json::from_value::<Params>(value).is_err(),
+            "a nonce is not optional"
+        );
     }
 
     #[test]
@@ -330,8 +367,14 @@ pub(crate) mod tests {
             (connect.token.expose().clone(), connect.invite.expose().clone())
         };
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-        assert_eq!(auth(json!({"token":"a","deviceToken":"b","bootstrapToken":"c"})), pair("a", ""));
-        assert_eq!(auth(json!({"deviceToken":"b","bootstrapToken":"c"})), pair("b", ""));
+        assert_eq!(
+            auth(json!({"token":"a","deviceToken":"b","bootstrapToken":"c"})),
+            pair("a", "")
+        );
+        assert_eq!(
+            auth(json!({"deviceToken":"b","bootstrapToken":"c"})),
+            pair("b", "")
+        );
         assert_eq!(auth(json!({"bootstrapToken":"c"})), pair("", "c"));
         assert_eq!(auth(Value::Null), pair("", ""));
     }

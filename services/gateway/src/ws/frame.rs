@@ -196,7 +196,10 @@ mod tests {
         assert_eq!(id(r#"{"type":"req","id":"7","method":""}"#), Some("7".to_owned()));
         assert_eq!(id(r#"{"type":"req","id":7,"method":"x"}"#), None);
         let long = "x".repeat(129);
-        assert_eq!(id(&format!(r#"{{"type":"req","id":"{long}","method":"x"}}"#)), None);
+        assert_eq!(
+            id(&format!(r#"{{"type":"req","id":"{long}","method":"x"}}"#)),
+            None
+        );
         let longest = "x".repeat(128);
         assert!(parse(&format!(r#"{{"type":"req","id":"{longest}","method":"x"}}"#)).is_ok());
         assert!(parse("hello").unwrap_err().garbage);
@@ -205,7 +208,10 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_refused_not_recursed() {
-        let deep = format!(r#"{{"type":"req","id":"1","method":"x","params":{}"#, "[".repeat(60_000));
+        let deep = format!(
+            r#"{{"type":"req","id":"1","method":"x","params":{}"#,
+            "[".repeat(60_000)
+        );
         assert!(parse(&deep).is_err());
     }
 
@@ -214,10 +220,14 @@ mod tests {
         let ok: Value = serde_json::from_str(&answer("1", &Ok(json!({"a":1})))).unwrap();
         assert_eq!(ok, json!({"type":"res","id":"1","ok":true,"payload":{"a":1}}));
         let failed: Value = serde_json::from_str(&answer("1", &Err(Failure::invalid("no")))).unwrap();
-        let expected = json!({"type":"res","id":"1","ok":false,"error":{"code":"INVALID_REQUEST","message":"no"}});
+        let expected =
+            json!({"type":"res","id":"1","ok":false,"error":{"code":"INVALID_REQUEST","message":"no"}});
         assert_eq!(failed, expected);
         let tick: Value = serde_json::from_str(&event("tick", &json!({"ts":1}), Some(3))).unwrap();
-        assert_eq!(tick, json!({"type":"event","event":"tick","payload":{"ts":1},"seq":3}));
+        assert_eq!(
+            tick,
+            json!({"type":"event","event":"tick","payload":{"ts":1},"seq":3})
+        );
     }
 
     proptest! {

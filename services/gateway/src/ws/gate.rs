@@ -72,7 +72,11 @@ impl Frames {
     }
 
     fn payload_len(&self) -> u64 {
-        let big_endian = |bytes: &[u8]| bytes.iter().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
+        let big_endian = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte))
+        };
         match self.header[1] & 0x7f {
             126 => big_endian(&self.header[2..4]),
             127 => big_endian(&self.header[2..10]),
@@ -106,12 +110,18 @@ impl<S> Gate<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let Some(frames) = &mut this.frames else {
             return Pin::new(&mut this.stream).poll_read(cx, buf);
         };
-        let room = usize::try_from(frames.allowed()).unwrap_or(usize::MAX).min(buf.remaining());
+        let room = usize::try_from(frames.allowed())
+            .unwrap_or(usize::MAX)
+            .min(buf.remaining());
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
         std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, &mut part))?;
         let read = part.filled().len();
@@ -162,6 +172,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn nothing_past_a_frame_is_read(sizes in prop::collection::vec(0_usize..70_000, 1..5), chunk in 1_usize..9_000) {
             let frames: Vec<_> = sizes.iter().map(|size| frame(&vec![7; *size])).collect();

@@ -119,7 +119,11 @@ impl Hub {
     /// To those who follow a session.
     pub(crate) fn publish_to(&self, session: &str, event: Event) {
         let event = Arc::new(event);
-        for entry in self.lock().values().filter(|entry| entry.sessions.contains(session)) {
+        for entry in self
+            .lock()
+            .values()
+            .filter(|entry| entry.sessions.contains(session))
+        {
             entry.line.send(Arc::clone(&event));
         }
     }
@@ -127,7 +131,9 @@ impl Hub {
     /// From now on the connection gets the session's events.
     pub(crate) fn follow(&self, connection: u64, session: &str) {
         let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(&connection) else { return };
+        let Some(entry) = entries.get_mut(&connection) else {
+            return;
+        };
         if !entry.sessions.insert(session.to_owned()) {
             return;
         }
@@ -141,12 +147,20 @@ impl Hub {
     /// Who is here.
     pub(crate) fn presence(&self) -> Vec<Value> {
         let entries = self.lock();
-        entries.values().filter_map(|entry| entry.presence.clone()).take(MAX_SHOWN).collect()
+        entries
+            .values()
+            .filter_map(|entry| entry.presence.clone())
+            .take(MAX_SHOWN)
+            .collect()
     }
 
     fn presence_changed(&self) {
         let entries = self.lock();
-        let presence: Vec<&Value> = entries.values().filter_map(|entry| entry.presence.as_ref()).take(MAX_SHOWN).collect();
+        let presence: Vec<&Value> = entries
+            .values()
+            .filter_map(|entry| entry.presence.as_ref())
+            .take(MAX_SHOWN)
+            .collect();
         let event = Arc::new(Event {
             name: "presence",
             payload: json!({ "presence": presence }),
@@ -179,7 +193,7 @@ mod tests {
         Event {
             name,
             payload: Value::Null,
-            audience: Audience::Everyone,
+            audience: Audience::Anyone,
         }
     }
 

@@ -60,7 +60,7 @@ pub(crate) struct Welcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pairing {
     pub(crate) request: String,
-    /// `not-paired`, `role-upgrade`, `scope-upgrade`.
+    /// `not-paired`, `scope-upgrade`.
     pub(crate) reason: &'static str,
     pub(crate) phrase: String,
     pub(crate) role: Role,
@@ -72,9 +72,8 @@ pub(crate) struct Pairing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Audience {
     Operators(Scope),
-    /// This connection alone; whoever sends it knows whom it is for.
-    One,
-    Everyone,
+    /// Whoever it is sent to: the sender chose the connection.
+    Anyone,
 }
 
 /// Something that happened.
@@ -175,7 +174,10 @@ impl Machine {
             phase: Phase::Challenged,
             heard_at_ms: now_ms,
         };
-        (machine, Effect::Send(frame::event("connect.challenge", &payload, None)))
+        (
+            machine,
+            Effect::Send(frame::event("connect.challenge", &payload, None)),
+        )
     }
 
     /// Whether it is a device's connection.
@@ -203,7 +205,9 @@ impl Machine {
             (Phase::Proving { .. }, Input::Verdict(verdict, hello)) => self.judged(verdict, hello),
             // One frame, then the verdict: whoever says more before it is no client of this protocol.
             (Phase::Proving { .. }, Input::Text(_)) => self.close(1008, "request before hello-ok"),
-            (Phase::Challenged | Phase::Proving { .. }, Input::Binary) => self.close(1003, "text frames only"),
+            (Phase::Challenged | Phase::Proving { .. }, Input::Binary) => {
+                self.close(1003, "text frames only")
+            }
             (Phase::Open(open), Input::Text(text)) => {
                 let effects = open.text(text);
                 self.if_patient(effects)
@@ -356,7 +360,10 @@ impl Open {
             return vec![Effect::Send(frame::answer(&request.id, &Err(failure)))];
         }
         let admitted = if request.method == "connect" {
-            let failure = Failure::new(super::failure::FORBIDDEN, "connect is only valid as the first request");
+            let failure = Failure::new(
+                super::failure::FORBIDDEN,
+                "connect is only valid as the first request",
+            );
             Err(failure)
         } else if self.in_flight.len() >= MAX_IN_FLIGHT {
             Err(Failure::busy())
@@ -382,7 +389,7 @@ impl Open {
     fn event(&mut self, event: &Event) -> Vec<Effect> {
         let admitted = match &event.audience {
             Audience::Operators(scope) => self.role == Role::Operator && self.scopes.contains(scope),
-            Audience::One | Audience::Everyone => true,
+            Audience::Anyone => true,
         };
         if admitted {
             vec![self.number(event.name, &event.payload)]
@@ -423,7 +430,6 @@ fn auth(welcome: &Welcome) -> Value {
 
 fn pairing_required(pairing: &Pairing) -> Failure {
     let requirement = match pairing.reason {
-        "role-upgrade" => "device is asking for a higher role than currently approved",
         "scope-upgrade" => "device is asking for more scopes than currently approved",
         _ => "device is not approved yet",
     };

@@ -44,7 +44,11 @@ use Scope::{Pairing, Read, Write};
 /// All of them, sorted by name.
 pub(crate) static METHODS: &[Method] = &[
     op("chat.abort", Write, "/creel.agent.v1.TurnService/Abort"),
-    op("chat.history", Read, "/creel.agent.v1.ContextService/GetTranscript"),
+    op(
+        "chat.history",
+        Read,
+        "/creel.agent.v1.ContextService/GetTranscript",
+    ),
     op("chat.send", Write, "/creel.gateway.v1.MessageService/Send"),
     op("cron.add", Write, "/creel.scheduler.v1.JobService/Create"),
     op("cron.get", Read, "/creel.scheduler.v1.JobService/Get"),
@@ -54,21 +58,57 @@ pub(crate) static METHODS: &[Method] = &[
     op("cron.runs", Read, "/creel.scheduler.v1.RunService/List"),
     op("cron.status", Read, "/creel.scheduler.v1.JobService/List"),
     op("cron.update", Write, "/creel.scheduler.v1.JobService/Update"),
-    op("device.pair.approve", Pairing, "/creel.identity.v1.DeviceService/Approve"),
-    op("device.pair.list", Pairing, "/creel.identity.v1.DeviceService/ListRequests"),
-    op("device.pair.reject", Pairing, "/creel.identity.v1.DeviceService/Reject"),
-    op("device.pair.remove", Pairing, "/creel.identity.v1.DeviceService/Revoke"),
-    op("device.token.revoke", Pairing, "/creel.identity.v1.DeviceService/Revoke"),
-    op("device.token.rotate", Pairing, "/creel.identity.v1.DeviceService/RotateToken"),
+    op(
+        "device.pair.approve",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Approve",
+    ),
+    op(
+        "device.pair.list",
+        Pairing,
+        "/creel.identity.v1.DeviceService/ListRequests",
+    ),
+    op(
+        "device.pair.reject",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Reject",
+    ),
+    op(
+        "device.pair.remove",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Revoke",
+    ),
+    op(
+        "device.token.revoke",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Revoke",
+    ),
+    op(
+        "device.token.rotate",
+        Pairing,
+        "/creel.identity.v1.DeviceService/RotateToken",
+    ),
     op("health", Read, "/creel.gateway.v1.StatusService/Get"),
     op("node.describe", Read, "/creel.gateway.v1.NodeService/Describe"),
     own("node.event", Admits::Node),
     op("node.invoke", Write, "/creel.gateway.v1.NodeService/Invoke"),
     own("node.invoke.result", Admits::Node),
     op("node.list", Read, "/creel.gateway.v1.NodeService/List"),
-    op("node.pair.approve", Pairing, "/creel.identity.v1.DeviceService/Approve"),
-    op("node.pair.list", Pairing, "/creel.identity.v1.DeviceService/ListRequests"),
-    op("node.pair.reject", Pairing, "/creel.identity.v1.DeviceService/Reject"),
+    op(
+        "node.pair.approve",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Approve",
+    ),
+    op(
+        "node.pair.list",
+        Pairing,
+        "/creel.identity.v1.DeviceService/ListRequests",
+    ),
+    op(
+        "node.pair.reject",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Reject",
+    ),
     op("sessions.list", Read, "/creel.agent.v1.ContextService/List"),
     own("skills.bins", Admits::Node),
     op("status", Read, "/creel.gateway.v1.StatusService/Get"),
@@ -104,7 +144,9 @@ pub(crate) fn admit(name: &str, role: Role, scopes: &Scopes) -> Result<&'static 
         (Admits::Node, Role::Node) => Ok(method),
         (Admits::Operator(scope), Role::Operator) if scopes.contains(&scope) => Ok(method),
         (Admits::Operator(scope), Role::Operator) => Err(Failure::missing_scope(scope)),
-        (Admits::Node, Role::Operator) | (Admits::Operator(_), Role::Node) => Err(Failure::role(role.as_str())),
+        (Admits::Node, Role::Operator) | (Admits::Operator(_), Role::Node) => {
+            Err(Failure::role(role.as_str()))
+        }
     }
 }
 
@@ -124,11 +166,17 @@ mod tests {
     fn every_scope_is_the_one_of_the_method_that_does_the_work() {
         for method in METHODS {
             let Some(path) = method.path else { continue };
-            let rules = creel_proto::method(path).unwrap_or_else(|| panic!("{path}")).rules;
+            let rules = creel_proto::method(path)
+                .unwrap_or_else(|| panic!("{path}"))
+                .rules;
             let Admits::Operator(scope) = method.admits else {
                 panic!("{}: nodes call no service", method.name)
             };
-            assert!(rules.contains(&Rule::Operator(Some(scope.as_str()))), "{}", method.name);
+            assert!(
+                rules.contains(&Rule::Operator(Some(scope.as_str()))),
+                "{}",
+                method.name
+            );
         }
     }
 
@@ -137,9 +185,15 @@ mod tests {
         let read = Scopes::from([Read]);
         assert_eq!(admit("health", Role::Operator, &read).unwrap().name, "health");
         let error = admit("cron.add", Role::Operator, &read).unwrap_err();
-        assert_eq!((error.code, error.message.as_str()), ("FORBIDDEN", "missing scope: operator.write"));
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            ("FORBIDDEN", "missing scope: operator.write")
+        );
         let error = admit("health", Role::Node, &Scopes::new()).unwrap_err();
-        assert_eq!((error.code, error.message.as_str()), ("INVALID_REQUEST", "unauthorized role: node"));
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            ("INVALID_REQUEST", "unauthorized role: node")
+        );
         let error = admit("node.invoke.result", Role::Operator, &read).unwrap_err();
         assert_eq!(error.message, "unauthorized role: operator");
         assert!(admit("skills.bins", Role::Node, &Scopes::new()).is_ok());

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use creel_proto::{
     identity::v1::{
-        ChallengeRequest, Connected, Declaration, LegacyProof, PairingReason, ProveRequest, Refused, RefusedReason,
-        Role as WireRole, Surface, device_service_client::DeviceServiceClient, prove_request::Protocol,
-        prove_response::Outcome,
+        ChallengeRequest, Connected, Declaration, LegacyProof, PairingReason, ProveRequest, Refused,
+        RefusedReason, Role as WireRole, Surface, device_service_client::DeviceServiceClient,
+        prove_request::Protocol, prove_response::Outcome,
     },
     time,
 };
@@ -83,7 +83,6 @@ impl Prover for GrpcProver {
             Some(Outcome::PairingRequired(required)) => {
                 let pairing = Pairing {
                     reason: match required.reason() {
-                        PairingReason::RoleUpgrade => "role-upgrade",
                         PairingReason::ScopeUpgrade | PairingReason::SurfaceUpgrade => "scope-upgrade",
                         PairingReason::NotPaired | PairingReason::Unspecified => "not-paired",
                     },
@@ -109,7 +108,10 @@ impl Prover for GrpcProver {
 }
 
 fn remote_text(knocking: &Knocking) -> String {
-    knocking.remote.map(|address| address.to_canonical().to_string()).unwrap_or_default()
+    knocking
+        .remote
+        .map(|address| address.to_canonical().to_string())
+        .unwrap_or_default()
 }
 
 fn request_of(knocking: &Knocking, connect: &Connect) -> ProveRequest {
@@ -178,9 +180,11 @@ fn refusal(refused: Refused) -> Verdict {
         R::TokenMismatch | R::DeviceRevoked => "AUTH_DEVICE_TOKEN_MISMATCH",
         R::InviteInvalid => "AUTH_BOOTSTRAP_TOKEN_INVALID",
         R::TooManyFailures | R::PairingFull => "AUTH_RATE_LIMITED",
-        R::LegacyRefused | R::RoleMismatch | R::DeclarationInvalid | R::ChannelBindingMissing | R::Unspecified => {
-            "DEVICE_AUTH_INVALID"
-        }
+        R::LegacyRefused
+        | R::RoleMismatch
+        | R::DeclarationInvalid
+        | R::ChannelBindingMissing
+        | R::Unspecified => "DEVICE_AUTH_INVALID",
     };
     Verdict::Refused {
         code,

@@ -12,7 +12,6 @@ use tokio::{
     task::JoinSet,
     time::{Instant, Interval, MissedTickBehavior, Sleep},
 };
-use tokio_util::sync::CancellationToken;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -21,6 +20,7 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, Role as Side, WebSocketConfig},
     },
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Door, HANDSHAKE, Unproven, calls,
@@ -102,7 +102,8 @@ pub(crate) async fn run(door: Door, connection: Arc<Connection>, upgraded: Upgra
         remote: connection.remote.map(|remote| remote.ip()),
     };
     let gate = Gate::new(TokioIo::new(upgraded));
-    let mut socket = WebSocketStream::from_raw_socket(gate, Side::Server, Some(config(frame::PRE_AUTH_BYTES))).await;
+    let mut socket =
+        WebSocketStream::from_raw_socket(gate, Side::Server, Some(config(frame::PRE_AUTH_BYTES))).await;
     let nonce = match door.0.parts.prover.challenge(&knocking).await {
         Ok(nonce) => nonce,
         Err(error) => {
@@ -214,7 +215,8 @@ impl Run {
                         if let Some(old) = socket.take() {
                             let gate = old.into_inner().open();
                             let config = Some(config(frame::MAX_BYTES));
-                            *socket = Some(WebSocketStream::from_raw_socket(gate, Side::Server, config).await);
+                            *socket =
+                                Some(WebSocketStream::from_raw_socket(gate, Side::Server, config).await);
                         }
                         true
                     }
@@ -278,7 +280,10 @@ impl Run {
         };
         let parts = &self.door.0.parts;
         let id = self.connection.id;
-        let Some(live) = parts.connections.open(&welcome.device, id, self.connection.close.clone()) else {
+        let Some(live) = parts
+            .connections
+            .open(&welcome.device, id, self.connection.close.clone())
+        else {
             tracing::warn!(device = %welcome.device, "connection closed: its device has too many");
             return Err((1013, "too many connections of this device"));
         };
@@ -304,14 +309,20 @@ impl Run {
                 device_family: client.device_family.clone().unwrap_or_default(),
                 model: client.model_identifier.clone().unwrap_or_default(),
                 version: client.version.clone(),
-                remote_address: self.knocking.remote.map(|ip| ip.to_canonical().to_string()).unwrap_or_default(),
+                remote_address: self
+                    .knocking
+                    .remote
+                    .map(|ip| ip.to_canonical().to_string())
+                    .unwrap_or_default(),
                 caps: declared.caps,
                 declared: declared.commands,
                 approved: admission.surface.commands,
                 permissions: declared.permissions,
                 connected_at_unix_ms: now,
             };
-            parts.nodes.join(welcome.device.clone(), id, node, self.line.clone())
+            parts
+                .nodes
+                .join(welcome.device.clone(), id, node, self.line.clone())
         });
         tracing::info!(device = %welcome.device, role = welcome.role.as_str(), client = %client.id, "WebSocket opened");
         self.opened = Some(Opened {

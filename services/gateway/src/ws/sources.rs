@@ -97,6 +97,7 @@ impl Sources {
     }
 
     /// How many handshakes are unfinished.
+    #[cfg(test)]
     pub(crate) const fn unproven(&self) -> u32 {
         self.unproven
     }
@@ -107,7 +108,10 @@ impl Sources {
         }
         // Those with a handshake under way are counted on; there are fewer of them than there is room.
         let idle = self.buckets.iter().filter(|(_, bucket)| bucket.unproven == 0);
-        if let Some(source) = idle.min_by_key(|(_, bucket)| bucket.full_at_ms).map(|(source, _)| *source) {
+        if let Some(source) = idle
+            .min_by_key(|(_, bucket)| bucket.full_at_ms)
+            .map(|(source, _)| *source)
+        {
             self.buckets.remove(&source);
         }
     }
@@ -151,7 +155,9 @@ mod tests {
         for _ in 1..waiting {
             assert!(matches!(fail(0), Knock::After(1..)));
         }
-        let Knock::Later(after) = fail(0) else { panic!("no end to it") };
+        let Knock::Later(after) = fail(0) else {
+            panic!("no end to it")
+        };
         assert_eq!(fail(after), Knock::After(MAX_WAIT_MS));
         assert_eq!(fail(1_000_000), Knock::After(0));
     }
@@ -179,12 +185,16 @@ mod tests {
                 all += 1;
             }
         }
-        assert_eq!((all, sources.unproven()), (MAX_UNPROVEN_IN_ALL, MAX_UNPROVEN_IN_ALL));
+        assert_eq!(
+            (all, sources.unproven()),
+            (MAX_UNPROVEN_IN_ALL, MAX_UNPROVEN_IN_ALL)
+        );
         sources.leave(source(1), false, 0);
         assert_eq!(sources.knock(source(1), 0), Knock::After(0));
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
         #[test]
         fn memory_is_bounded_and_no_leave_is_lost(steps in prop::collection::vec((any::<u16>(), any::<bool>()), 0..6_000)) {
             let mut sources = Sources::default();

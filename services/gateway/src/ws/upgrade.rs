@@ -18,18 +18,31 @@ pub(crate) fn is_asked<B>(request: &Request<B>) -> bool {
 pub(crate) fn accept<B>(request: &Request<B>) -> Result<Response<Body>, Response<Body>> {
     let headers = request.headers();
     if request.method() != Method::GET || request.version() != http::Version::HTTP_11 {
-        return Err(text(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket begins with GET over HTTP/1.1\n"));
+        return Err(text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "a WebSocket begins with GET over HTTP/1.1\n",
+        ));
     }
     if !matches!(request.uri().path(), "/" | "/ws") {
         return Err(text(StatusCode::NOT_FOUND, "WebSockets are served at /\n"));
     }
-    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut refused = text(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is spoken here\n");
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
+        let mut refused = text(
+            StatusCode::UPGRADE_REQUIRED,
+            "WebSocket version 13 is spoken here\n",
+        );
         let version = HeaderValue::from_static("13");
-        refused.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
+        refused
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_VERSION, version);
         return Err(refused);
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .filter(|key| key.len() == 24);
     let (Some(key), true) = (key, has_token(headers, header::CONNECTION, "upgrade")) else {
         return Err(text(StatusCode::BAD_REQUEST, "not a WebSocket handshake\n"));
     };
@@ -49,7 +62,9 @@ pub(crate) fn accept<B>(request: &Request<B>) -> Result<Response<Body>, Response
 /// "Come again in so many seconds."
 pub(crate) fn later(status: StatusCode, why: &'static str, seconds: u64) -> Response<Body> {
     let mut response = text(status, why);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 
@@ -83,16 +98,28 @@ mod tests {
     fn the_sample_of_the_rfc_is_accepted() {
         let response = accept(&request(|_| {})).unwrap();
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
-        assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            response.headers()["sec-websocket-accept"],
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
         assert!(is_asked(&request(|_| {})));
     }
 
     #[test]
     fn anything_else_is_refused() {
         let status = |change: &dyn Fn(&mut Request<()>)| accept(&request(change)).unwrap_err().status();
-        assert_eq!(status(&|r| *r.method_mut() = Method::POST), StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(status(&|r| *r.version_mut() = http::Version::HTTP_2), StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(status(&|r| *r.uri_mut() = "/admin".parse().unwrap()), StatusCode::NOT_FOUND);
+        assert_eq!(
+            status(&|r| *r.method_mut() = Method::POST),
+            StatusCode::METHOD_NOT_ALLOWED
+        );
+        assert_eq!(
+            status(&|r| *r.version_mut() = http::Version::HTTP_2),
+            StatusCode::METHOD_NOT_ALLOWED
+        );
+        assert_eq!(
+            status(&|r| *r.uri_mut() = "/admin".parse().unwrap()),
+            StatusCode::NOT_FOUND
+        );
         let without = |name: &'static str| status(&move |r| drop(r.headers_mut().remove(name)));
         assert_eq!(without("sec-websocket-version"), StatusCode::UPGRADE_REQUIRED);
         assert_eq!(without("sec-websocket-key"), StatusCode::BAD_REQUEST);

@@ -297,7 +297,11 @@ impl Config {
             ("gateway.nodes.allow", &self.gateway.nodes.allow),
             ("gateway.nodes.deny", &self.gateway.nodes.deny),
         ] {
-            if list.len() > 256 || list.iter().any(|command| command.is_empty() || command.len() > 64) {
+            if list.len() > 256
+                || list
+                    .iter()
+                    .any(|command| command.is_empty() || command.len() > 64)
+            {
                 return invalid(key, "at most 256 commands of 1 to 64 bytes".to_owned());
             }
         }

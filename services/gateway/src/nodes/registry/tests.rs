@@ -49,7 +49,11 @@ fn each_gate_refuses_what_it_is_for() {
     let judge = |change: &dyn Fn(&mut Node)| {
         let mut one = node(&["system.which", "camera.snap"]);
         change(&mut one);
-        let command = if one.permissions.is_empty() { "system.which" } else { "camera.snap" };
+        let command = if one.permissions.is_empty() {
+            "system.which"
+        } else {
+            "camera.snap"
+        };
         let config = Nodes {
             allow: vec!["camera.snap".to_owned()],
             deny: Vec::new(),
@@ -59,9 +63,14 @@ fn each_gate_refuses_what_it_is_for() {
     assert_eq!(judge(&|_| {}), Ok(()));
     assert_eq!(judge(&|node| node.declared.clear()), Err(Refused::NotDeclared));
     assert_eq!(judge(&|node| node.approved.clear()), Err(Refused::NotApproved));
-    assert_eq!(judge(&|node| node.platform = "plan9".to_owned()), Err(Refused::NotAllowed));
-    let set = |granted: bool| move |node: &mut Node| {
-        node.permissions.insert("camera".to_owned(), granted);
+    assert_eq!(
+        judge(&|node| node.platform = "plan9".to_owned()),
+        Err(Refused::NotAllowed)
+    );
+    let set = |granted: bool| {
+        move |node: &mut Node| {
+            node.permissions.insert("camera".to_owned(), granted);
+        }
     };
     assert_eq!(judge(&set(true)), Ok(()));
     assert_eq!(judge(&set(false)), Err(Refused::Permission("camera")));
@@ -72,7 +81,10 @@ fn each_gate_refuses_what_it_is_for() {
 #[test]
 fn only_the_asked_connection_answers_and_only_once() {
     let mut registry = connected();
-    assert_eq!(begin(&mut registry, &ask("k"), "i"), Ok(Begun::Send { connection: 10 }));
+    assert_eq!(
+        begin(&mut registry, &ask("k"), "i"),
+        Ok(Begun::Send { connection: 10 })
+    );
     let mut answer = |connection, id: &str, named: &DeviceId| {
         registry.answer(&device(1), connection, id, named.as_str(), answered("1"), 0)
     };
@@ -87,15 +99,24 @@ fn only_the_asked_connection_answers_and_only_once() {
 fn the_same_key_asks_once_and_never_for_something_else() {
     let mut registry = connected();
     begin(&mut registry, &ask("k"), "i").unwrap();
-    assert_eq!(begin(&mut registry, &ask("k"), "j"), Ok(Begun::Join { id: "i".to_owned() }));
+    assert_eq!(
+        begin(&mut registry, &ask("k"), "j"),
+        Ok(Begun::Join { id: "i".to_owned() })
+    );
     let mut other = ask("k");
     other.params_json = Some("{\"a\":1}".to_owned());
     assert_eq!(begin(&mut registry, &other, "j"), Err(Refused::OtherRequest));
     let mut stranger = other;
     stranger.principal = "operator/y".to_owned();
-    assert_eq!(begin(&mut registry, &stranger, "j"), Ok(Begun::Send { connection: 10 }));
+    assert_eq!(
+        begin(&mut registry, &stranger, "j"),
+        Ok(Begun::Send { connection: 10 })
+    );
     registry.answer(&device(1), 10, "i", device(1).as_str(), answered("1"), 0);
-    assert_eq!(begin(&mut registry, &ask("k"), "l"), Ok(Begun::Done(answered("1"))));
+    assert_eq!(
+        begin(&mut registry, &ask("k"), "l"),
+        Ok(Begun::Done(answered("1")))
+    );
     let after = registry.begin(&ask("k"), &Nodes::default(), "m", KEPT_MS);
     assert_eq!(after, Ok(Begun::Send { connection: 10 }), "keys end");
 }
@@ -106,7 +127,10 @@ fn a_long_answer_is_not_kept_and_not_asked_again() {
     begin(&mut registry, &ask("k"), "i").unwrap();
     let long = answered(&"x".repeat(MAX_KEPT_BYTES + 1));
     registry.answer(&device(1), 10, "i", device(1).as_str(), long, 0);
-    assert_eq!(begin(&mut registry, &ask("k"), "j"), Ok(Begun::Done(Outcome::NotKept)));
+    assert_eq!(
+        begin(&mut registry, &ask("k"), "j"),
+        Ok(Begun::Done(Outcome::NotKept))
+    );
 }
 
 #[test]
@@ -114,7 +138,10 @@ fn what_was_never_sent_leaves_its_key_free() {
     let mut registry = connected();
     begin(&mut registry, &ask("k"), "i").unwrap();
     registry.not_sent("i");
-    assert_eq!(begin(&mut registry, &ask("k"), "j"), Ok(Begun::Send { connection: 10 }));
+    assert_eq!(
+        begin(&mut registry, &ask("k"), "j"),
+        Ok(Begun::Send { connection: 10 })
+    );
 }
 
 #[test]

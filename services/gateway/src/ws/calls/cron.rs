@@ -5,8 +5,9 @@ mod shape;
 use std::sync::Arc;
 
 use creel_proto::scheduler::v1::{
-    CreateJobRequest, DeleteJobRequest, GetJobRequest, Job, ListJobsRequest, ListRunsRequest, TriggerJobRequest,
-    UpdateJobRequest, job_service_client::JobServiceClient, run_service_client::RunServiceClient,
+    CreateJobRequest, DeleteJobRequest, GetJobRequest, Job, ListJobsRequest, ListRunsRequest,
+    TriggerJobRequest, UpdateJobRequest, job_service_client::JobServiceClient,
+    run_service_client::RunServiceClient,
 };
 use creel_wire::{Code, Error};
 use serde::Deserialize;
@@ -113,14 +114,23 @@ pub(super) async fn list(session: &Arc<Session>, request: &Request) -> Result<Va
 
 pub(super) async fn status(session: &Arc<Session>) -> Result<Value, Failure> {
     let jobs = all(session).await?;
-    let next = jobs.iter().filter_map(|job| job.next_run_at.as_ref().map(creel_proto::time::unix_ms)).min();
+    let next = jobs
+        .iter()
+        .filter_map(|job| job.next_run_at.as_ref().map(creel_proto::time::unix_ms))
+        .min();
     Ok(json!({ "enabled": true, "jobs": jobs.len(), "nextWakeAtMs": next }))
 }
 
 pub(super) async fn get(session: &Arc<Session>, request: &Request) -> Result<Value, Failure> {
     let params: ById = request.params()?;
     let job = params.job("cron.get")?;
-    Ok(job_json(&jobs(session).await?.get(GetJobRequest { job }).await?.into_inner()))
+    Ok(job_json(
+        &jobs(session)
+            .await?
+            .get(GetJobRequest { job })
+            .await?
+            .into_inner(),
+    ))
 }
 
 pub(super) async fn add(session: &Arc<Session>, request: &Request) -> Result<Value, Failure> {
@@ -141,7 +151,9 @@ pub(super) async fn update(session: &Arc<Session>, request: &Request) -> Result<
     let job = params.by.job("cron.update")?;
     let (spec, paths) = shape::patch_of(params.patch)?;
     if paths.is_empty() {
-        return Err(Failure::invalid("invalid cron.update params: nothing in the patch can be changed here"));
+        return Err(Failure::invalid(
+            "invalid cron.update params: nothing in the patch can be changed here",
+        ));
     }
     let update = UpdateJobRequest {
         request_id: request_id(None),

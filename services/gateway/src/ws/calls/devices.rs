@@ -8,7 +8,8 @@ use std::sync::Arc;
 use creel_proto::{
     identity::v1::{
         ApproveRequest, Device, GetDeviceRequest, ListDevicesRequest, ListRequestsRequest, PairingRequest,
-        RejectRequest, RevokeDeviceRequest, Role, RotateTokenRequest, device_service_client::DeviceServiceClient,
+        RejectRequest, RevokeDeviceRequest, Role, RotateTokenRequest,
+        device_service_client::DeviceServiceClient,
     },
     time,
 };
@@ -54,7 +55,10 @@ pub(super) async fn list(session: &Arc<Session>) -> Result<Value, Failure> {
 pub(super) async fn list_nodes(session: &Arc<Session>) -> Result<Value, Failure> {
     let (pending, paired) = fetch(session).await?;
     let is_node = |request: &&PairingRequest| {
-        request.declared.as_ref().is_some_and(|declared| declared.role() == Role::Node)
+        request
+            .declared
+            .as_ref()
+            .is_some_and(|declared| declared.role() == Role::Node)
     };
     Ok(json!({
         "pending": pending.iter().filter(is_node).map(node_pending_json).collect::<Vec<_>>(),
@@ -64,7 +68,11 @@ pub(super) async fn list_nodes(session: &Arc<Session>) -> Result<Value, Failure>
 
 async fn fetch(session: &Arc<Session>) -> Result<(Vec<PairingRequest>, Vec<Device>), Failure> {
     let mut devices = devices(session).await?;
-    let pending = devices.list_requests(ListRequestsRequest {}).await?.into_inner().requests;
+    let pending = devices
+        .list_requests(ListRequestsRequest {})
+        .await?
+        .into_inner()
+        .requests;
     let list = ListDevicesRequest {
         page_size: MAX_DEVICES,
         ..ListDevicesRequest::default()
@@ -208,9 +216,10 @@ pub(crate) fn node_pending_json(request: &PairingRequest) -> Value {
 fn device_json(device: &Device) -> Value {
     let role = role_name(device);
     let surface = device.surface.clone().unwrap_or_default();
-    let token = device.token_issued_at.as_ref().map(|at| {
-        json!([{ "role": role, "scopes": device.scopes, "createdAtMs": time::unix_ms(at) }])
-    });
+    let token = device
+        .token_issued_at
+        .as_ref()
+        .map(|at| json!([{ "role": role, "scopes": device.scopes, "createdAtMs": time::unix_ms(at) }]));
     json!({
         "deviceId": device.device_id,
         "displayName": device.name,

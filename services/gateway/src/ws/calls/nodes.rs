@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use creel_proto::{
     gateway::v1::{
-        DescribeNodeRequest, InvokeNodeRequest, ListNodesRequest, Node, node_service_client::NodeServiceClient,
+        DescribeNodeRequest, InvokeNodeRequest, ListNodesRequest, Node,
+        node_service_client::NodeServiceClient,
     },
     time,
 };
@@ -83,11 +84,22 @@ pub(super) async fn invoke(session: &Arc<Session>, request: &Request) -> Result<
         request_id: params.idempotency_key,
         node: params.node_id,
         command: params.command.clone(),
-        params_json: params.params.filter(|params| !params.is_null()).map(|params| params.to_string()).unwrap_or_default(),
-        timeout: params.timeout_ms.filter(|ms| *ms > 0).map(|ms| time::duration(i64::from(ms))),
+        params_json: params
+            .params
+            .filter(|params| !params.is_null())
+            .map(|params| params.to_string())
+            .unwrap_or_default(),
+        timeout: params
+            .timeout_ms
+            .filter(|ms| *ms > 0)
+            .map(|ms| time::duration(i64::from(ms))),
     };
     let mut nodes = NodeServiceClient::new(session.services().await?).max_decoding_message_size(32 << 20);
-    let answer = nodes.invoke(invoke).await.map_err(|status| invoke_failure(&status, &params.command))?.into_inner();
+    let answer = nodes
+        .invoke(invoke)
+        .await
+        .map_err(|status| invoke_failure(&status, &params.command))?
+        .into_inner();
     let payload: Value = serde_json::from_str(&answer.payload_json).unwrap_or(Value::Null);
     Ok(json!({
         "ok": true,
@@ -107,7 +119,10 @@ fn invoke_failure(status: &tonic::Status, command: &str) -> Failure {
         "node_not_connected" | "node_disconnected" => {
             failure.details = Some(json!({ "code": "NOT_CONNECTED", "reason": reason, "hint": error.hint }));
         }
-        "command_not_declared" | "command_not_approved" | "command_not_allowed" | "node_permission_missing" => {
+        "command_not_declared"
+        | "command_not_approved"
+        | "command_not_allowed"
+        | "node_permission_missing" => {
             failure = Failure::invalid("node command not allowed")
                 .details(json!({ "reason": error.message, "command": command, "hint": error.hint }));
         }
@@ -133,10 +148,18 @@ pub(super) fn result(session: &Session, request: &Request) -> Result<Value, Fail
         request.params()?
     };
     let outcome = if answer.ok {
-        let tree = answer.payload.filter(|payload| !payload.is_null()).map(|payload| payload.to_string());
+        let tree = answer
+            .payload
+            .filter(|payload| !payload.is_null())
+            .map(|payload| payload.to_string());
         let payload_json = answer.payload_json.or(tree);
-        if payload_json.as_deref().is_some_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_err()) {
-            return Err(Failure::invalid("invalid node.invoke.result params: payloadJSON is not JSON"));
+        if payload_json
+            .as_deref()
+            .is_some_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_err())
+        {
+            return Err(Failure::invalid(
+                "invalid node.invoke.result params: payloadJSON is not JSON",
+            ));
         }
         Outcome::Answered { payload_json }
     } else {
@@ -146,11 +169,19 @@ pub(super) fn result(session: &Session, request: &Request) -> Result<Value, Fail
         });
         Outcome::Failed {
             code: error.code.unwrap_or_else(|| UNAVAILABLE.to_owned()),
-            message: error.message.unwrap_or_else(|| "the node gave no reason".to_owned()),
+            message: error
+                .message
+                .unwrap_or_else(|| "the node gave no reason".to_owned()),
         }
     };
     let nodes = &session.door.0.parts.nodes;
-    match nodes.answer(&session.device, session.connection, &answer.id, &answer.node_id, outcome) {
+    match nodes.answer(
+        &session.device,
+        session.connection,
+        &answer.id,
+        &answer.node_id,
+        outcome,
+    ) {
         Taken::Yes => Ok(json!({ "ok": true })),
         Taken::Ignored => Ok(json!({ "ok": true, "ignored": true })),
         Taken::OtherNode => Err(Error::new(Code::InvalidArgument, "node_mismatch", "nodeId mismatch").into()),

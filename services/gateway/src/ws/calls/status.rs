@@ -15,7 +15,9 @@ pub(super) async fn health(session: &Arc<Session>) -> Result<Value, Failure> {
     let services: Vec<Value> = status
         .services
         .iter()
-        .map(|service| json!({ "name": service.name, "state": service.state, "ok": service.state == "ready" }))
+        .map(
+            |service| json!({ "name": service.name, "state": service.state, "ok": service.state == "ready" }),
+        )
         .collect();
     Ok(json!({
         "ok": status.ready,

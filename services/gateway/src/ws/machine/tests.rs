@@ -65,7 +65,10 @@ fn the_way_in_is_challenge_connect_welcome() {
     let expected = json!({"type":"event","event":"connect.challenge","payload":{"nonce":"n","ts":5}});
     assert_eq!(challenge, [expected]);
     machine.handle(Input::Text(connect_frame()), NOW);
-    let effects = machine.handle(Input::Verdict(welcome(Role::Operator, &[Scope::Read]), hello()), NOW);
+    let effects = machine.handle(
+        Input::Verdict(welcome(Role::Operator, &[Scope::Read]), hello()),
+        NOW,
+    );
     let answer = &sent(&effects)[0];
     assert_eq!((&answer["ok"], &answer["id"]), (&json!(true), &json!("c1")));
     let auth = json!({"method":"device-token","role":"operator","scopes":["operator.read"],"deviceToken":"t","issuedAtMs":9});
@@ -108,13 +111,20 @@ fn whatever_else_comes_first_ends_the_connection() {
     let (answers, (code, _)) = first("not json");
     assert_eq!((answers.len(), code), (0, 1008));
     let (answers, (code, _)) = first(r#"{"type":"req","id":"1","method":"health"}"#);
-    assert_eq!(answers[0]["error"]["message"], "invalid handshake: first request must be connect");
+    assert_eq!(
+        answers[0]["error"]["message"],
+        "invalid handshake: first request must be connect"
+    );
     assert_eq!(code, 1008);
     let (answers, _) = first(r#"{"type":"req","id":"1","method":"connect","params":{"minProtocol":4}}"#);
-    assert_eq!(answers[0]["error"]["message"], "invalid connect params: missing field `maxProtocol`");
+    assert_eq!(
+        answers[0]["error"]["message"],
+        "invalid connect params: missing field `maxProtocol`"
+    );
     let mut old = sample();
     old["maxProtocol"] = json!(3);
-    let (answers, (code, _)) = first(&json!({"type":"req","id":"1","method":"connect","params":old}).to_string());
+    let (answers, (code, _)) =
+        first(&json!({"type":"req","id":"1","method":"connect","params":old}).to_string());
     assert_eq!(answers[0]["error"]["details"]["expectedProtocol"], 4);
     assert_eq!(code, 1002);
 }
@@ -141,7 +151,10 @@ fn ids_are_answered_once_and_bounded() {
         assert!(matches!(effects.as_slice(), [Effect::Call(..)]));
     }
     let effects = machine.handle(request("0", "health"), NOW);
-    assert_eq!(sent(&effects)[0]["error"]["message"], "duplicate request id: the first is under way");
+    assert_eq!(
+        sent(&effects)[0]["error"]["message"],
+        "duplicate request id: the first is under way"
+    );
     let effects = machine.handle(request("more", "health"), NOW);
     assert_eq!(sent(&effects)[0]["error"]["retryable"], true);
     let answer = |machine: &mut Machine| {
@@ -176,7 +189,7 @@ fn events_reach_those_who_may_see_them_and_leave_no_gaps() {
     };
     assert_eq!(send(Audience::Operators(Scope::Read)), (Some(1), None));
     assert_eq!(send(Audience::Operators(Scope::Pairing)), (None, None));
-    assert_eq!(send(Audience::Everyone), (Some(2), Some(1)));
+    assert_eq!(send(Audience::Anyone), (Some(2), Some(1)));
 }
 
 #[test]
@@ -250,7 +263,7 @@ fn make(kind: u8, n: u8) -> Input {
         14 => Input::Event(Arc::new(Event {
             name: "x",
             payload: Value::Null,
-            audience: Audience::Everyone,
+            audience: Audience::Anyone,
         })),
         _ => Input::End(Ending::Revoked),
     }

@@ -4,8 +4,8 @@
 
 use creel_proto::{
     scheduler::v1::{
-        AgentTurnPayload, At, Cron, Delivery, Every, EveryMode, Job, JobSpec, NoDelivery, Payload, Phase, Run,
-        RunState, Schedule, SystemEventPayload, at::When, delivery::To, payload::Kind as PayloadKind,
+        AgentTurnPayload, At, Cron, Delivery, Every, EveryMode, Job, JobSpec, NoDelivery, Payload, Phase,
+        Run, RunState, Schedule, SystemEventPayload, at::When, delivery::To, payload::Kind as PayloadKind,
         schedule::Kind as ScheduleKind,
     },
     time::{duration, duration_ms, timestamp, unix_ms},
@@ -97,13 +97,21 @@ pub(super) fn spec_of(add: Add) -> Result<JobSpec, Failure> {
         ("main", PayloadIn::SystemEvent { .. }) | ("isolated", PayloadIn::AgentTurn { .. }) => {}
         ("main", _) => return Err(invalid("main cron jobs require payload.kind=\"systemEvent\"")),
         ("isolated", _) => return Err(invalid("isolated cron jobs require payload.kind=\"agentTurn\"")),
-        _ => return Err(invalid("invalid cron.add params: sessionTarget must be main or isolated")),
+        _ => {
+            return Err(invalid(
+                "invalid cron.add params: sessionTarget must be main or isolated",
+            ));
+        }
     }
     let silent = match (&add.delivery, &add.payload) {
         (Some(delivery), _) => match delivery.mode.as_str() {
             "none" => true,
             "announce" => false,
-            _ => return Err(invalid("invalid cron.add params: delivery.mode must be none or announce")),
+            _ => {
+                return Err(invalid(
+                    "invalid cron.add params: delivery.mode must be none or announce",
+                ));
+            }
         },
         (None, PayloadIn::AgentTurn { deliver, .. }) => *deliver == Some(false),
         (None, PayloadIn::SystemEvent { .. }) => false,
@@ -160,7 +168,9 @@ fn schedule_of(schedule: ScheduleIn) -> Result<Schedule, Failure> {
         ScheduleIn::At { at, at_ms } => {
             let ms = match (at_ms, at) {
                 (Some(ms), _) => ms,
-                (None, Some(text)) => instant(&text).ok_or_else(|| invalid("invalid schedule.at: ISO 8601"))?,
+                (None, Some(text)) => {
+                    instant(&text).ok_or_else(|| invalid("invalid schedule.at: ISO 8601"))?
+                }
                 (None, None) => return Err(invalid("invalid cron params: schedule.at is missing")),
             };
             ScheduleKind::At(At {
@@ -205,7 +215,9 @@ fn payload_of(payload: PayloadIn) -> Result<Payload, Failure> {
     let kind = match payload {
         PayloadIn::SystemEvent { text } => PayloadKind::SystemEvent(SystemEventPayload { text }),
         PayloadIn::AgentTurn { model: Some(_), .. } => {
-            return Err(invalid("payload.model is not supported here; a backend is chosen in creel.toml"));
+            return Err(invalid(
+                "payload.model is not supported here; a backend is chosen in creel.toml",
+            ));
         }
         PayloadIn::AgentTurn {
             message,
@@ -239,11 +251,17 @@ pub(super) fn job_json(job: &Job) -> Value {
     };
     set("nextRunAtMs", json!(ms(&job.next_run_at)));
     set("lastRunAtMs", json!(ms(&job.last_run_at)));
-    set("lastDurationMs", json!(job.last_duration.as_ref().map(duration_ms)));
+    set(
+        "lastDurationMs",
+        json!(job.last_duration.as_ref().map(duration_ms)),
+    );
     let last = (!job.last_status.is_empty()).then(|| status_text(&job.last_status));
     set("lastStatus", json!(last));
     set("lastRunStatus", json!(last));
-    set("lastError", json!((!job.last_error.is_empty()).then_some(&job.last_error)));
+    set(
+        "lastError",
+        json!((!job.last_error.is_empty()).then_some(&job.last_error)),
+    );
     json!({
         "id": job.job_id,
         "name": spec.name,
@@ -283,7 +301,9 @@ fn schedule_json(kind: Option<ScheduleKind>, text: &str) -> Value {
 
 fn payload_json(kind: Option<PayloadKind>) -> (Value, &'static str) {
     match kind {
-        Some(PayloadKind::SystemEvent(event)) => (json!({ "kind": "systemEvent", "text": event.text }), "main"),
+        Some(PayloadKind::SystemEvent(event)) => {
+            (json!({ "kind": "systemEvent", "text": event.text }), "main")
+        }
         Some(PayloadKind::AgentTurn(turn)) => {
             let seconds = turn.timeout.as_ref().map(|timeout| duration_ms(timeout) / 1_000);
             let payload = json!({ "kind": "agentTurn", "message": turn.message, "timeoutSeconds": seconds });
@@ -294,7 +314,10 @@ fn payload_json(kind: Option<PayloadKind>) -> (Value, &'static str) {
             json!({ "kind": "agentTurn", "message": format!("command: {}", command.argv.join(" ")) }),
             "isolated",
         ),
-        Some(PayloadKind::Audit(_)) => (json!({ "kind": "agentTurn", "message": "security audit" }), "isolated"),
+        Some(PayloadKind::Audit(_)) => (
+            json!({ "kind": "agentTurn", "message": "security audit" }),
+            "isolated",
+        ),
         None => (Value::Null, "isolated"),
     }
 }
@@ -319,8 +342,15 @@ pub(super) fn run_json(run: &Run) -> Option<Value> {
         | RunState::Running
         | RunState::Parked => return None,
     };
-    let (start, end) = (run.started_at.as_ref().map(unix_ms), run.finished_at.as_ref().map(unix_ms));
-    let error = if run.error.is_empty() { &run.reason } else { &run.error };
+    let (start, end) = (
+        run.started_at.as_ref().map(unix_ms),
+        run.finished_at.as_ref().map(unix_ms),
+    );
+    let error = if run.error.is_empty() {
+        &run.reason
+    } else {
+        &run.error
+    };
     Some(json!({
         "ts": end.or(start).or(run.admitted_at.as_ref().map(unix_ms)).unwrap_or(0),
         "jobId": run.job_id,
@@ -366,7 +396,10 @@ mod tests {
         for key in ["name", "sessionTarget", "payload", "schedule"] {
             assert_eq!(shown[key], sample()[key], "{key}");
         }
-        assert_eq!((&shown["enabled"], &shown["state"]["nextRunAtMs"]), (&json!(true), &json!(5)));
+        assert_eq!(
+            (&shown["enabled"], &shown["state"]["nextRunAtMs"]),
+            (&json!(true), &json!(5))
+        );
         assert_eq!(shown["state"]["lastStatus"], "error");
         assert!(shown["state"].get("lastError").is_none());
     }
@@ -375,11 +408,17 @@ mod tests {
     fn targets_and_payloads_belong_together() {
         let mut wrong = sample();
         wrong["sessionTarget"] = json!("main");
-        assert_eq!(spec(wrong.clone()).unwrap_err(), "main cron jobs require payload.kind=\"systemEvent\"");
+        assert_eq!(
+            spec(wrong.clone()).unwrap_err(),
+            "main cron jobs require payload.kind=\"systemEvent\""
+        );
         wrong["payload"] = json!({"kind":"systemEvent","text":"x"});
         assert!(spec(wrong.clone()).is_ok());
         wrong["sessionTarget"] = json!("isolated");
-        assert_eq!(spec(wrong).unwrap_err(), "isolated cron jobs require payload.kind=\"agentTurn\"");
+        assert_eq!(
+            spec(wrong).unwrap_err(),
+            "isolated cron jobs require payload.kind=\"agentTurn\""
+        );
     }
 
     #[test]
@@ -406,7 +445,8 @@ mod tests {
 
     #[test]
     fn a_patch_names_what_it_changes_and_nothing_else() {
-        let patch: Patch = serde_json::from_value(json!({"enabled": false, "name": "x", "agentId": null})).unwrap();
+        let patch: Patch =
+            serde_json::from_value(json!({"enabled": false, "name": "x", "agentId": null})).unwrap();
         let (spec, paths) = patch_of(patch).unwrap();
         assert_eq!(paths, ["name", "disabled"]);
         assert!(spec.disabled && spec.name == "x");
@@ -414,16 +454,21 @@ mod tests {
 
     #[test]
     fn only_finished_runs_are_in_the_log() {
-        let run = |state: RunState| run_json(&Run {
-            state: state.into(),
-            started_at: Some(timestamp(10)),
-            finished_at: Some(timestamp(30)),
-            reason: "timeout".to_owned(),
-            ..Run::default()
-        });
+        let run = |state: RunState| {
+            run_json(&Run {
+                state: state.into(),
+                started_at: Some(timestamp(10)),
+                finished_at: Some(timestamp(30)),
+                reason: "timeout".to_owned(),
+                ..Run::default()
+            })
+        };
         assert_eq!(run(RunState::Running), None);
         let failed = run(RunState::TimedOut).unwrap();
-        assert_eq!((&failed["status"], &failed["error"], &failed["durationMs"]), (&json!("error"), &json!("timeout"), &json!(20)));
+        assert_eq!(
+            (&failed["status"], &failed["error"], &failed["durationMs"]),
+            (&json!("error"), &json!("timeout"), &json!(20))
+        );
         assert_eq!(run(RunState::Succeeded).unwrap()["error"], Value::Null);
     }
 }
