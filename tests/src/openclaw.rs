@@ -40,6 +40,17 @@ impl Openclaw {
         })
     }
 
+    /// The same program with another home: a key has one role, so its command line and its node host
+    /// need one each.
+    #[must_use]
+    pub fn with_home(&self, home: &Path) -> Self {
+        std::fs::create_dir_all(home).expect("a home");
+        Self {
+            home: home.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// Writes its config.
     pub fn configure(&self, config: &serde_json::Value) {
         let dir = self.home.join(".openclaw");

@@ -93,7 +93,11 @@ fn its_command_line_pairs_and_calls() {
         .ok();
     openclaw.configure(&cluster.creel(&["connect", "openclaw", "--json"]).json()["config"]);
     let call = |method: &str| cluster.run(&mut openclaw.command(&["gateway", "call", method, "--json"]));
+    // Looking at `health` makes no key of its own; reading jobs does.
     let refused = call("health");
+    assert!(refused.stdout.contains("DEVICE_IDENTITY_REQUIRED"), "{refused:?}");
+    let cron_list = || cluster.run(&mut openclaw.command(&["cron", "list", "--json"]));
+    let refused = cron_list();
     assert_ne!(refused.status, 0, "{}", refused.stdout);
     let requests = waiting(&cluster, &dir);
     let [request] = requests.as_slice() else {
@@ -110,15 +114,24 @@ fn its_command_line_pairs_and_calls() {
     let jobs = call("cron.list").json();
     assert_eq!(jobs["jobs"][0]["name"], "briefing", "{jobs}");
     // Its own view of them, too.
-    let list = cluster
-        .run(&mut openclaw.command(&["cron", "list", "--json"]))
-        .json();
+    let list = cron_list().json();
     assert_eq!(list["jobs"][0]["name"], "briefing", "{list}");
     // More than it was granted waits for an approval instead of being let through.
     let refused = call("device.pair.list");
     assert_ne!(refused.status, 0, "{}", refused.stdout);
     cluster.creel(&["devices", "revoke", "laptop", "--yes"]).ok();
     assert_ne!(call("health").status, 0);
+    // Another home is another key, so another device that waits; this one's request is not its.
+    let other = openclaw.with_home(&cluster.home().join("other"));
+    let config = cluster.creel(&["connect", "openclaw", "--json"]).json();
+    other.configure(&config["config"]);
+    let refused = cluster.run(&mut other.command(&["cron", "list", "--json"]));
+    assert_ne!(refused.status, 0, "{}", refused.stdout);
+    let ids: Vec<_> = waiting(&cluster, &dir)
+        .into_iter()
+        .map(|request| request.device_id)
+        .collect();
+    assert!(ids.iter().any(|id| *id != request.device_id), "{ids:?}");
 }
 
 #[test]

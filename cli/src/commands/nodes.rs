@@ -161,7 +161,7 @@ pub(super) async fn connect(context: &mut Context, to: Connect) -> Result<(), Fa
         "# in ~/.openclaw/openclaw.json",
         &serde_json::to_string_pretty(&lines["config"]).unwrap_or_default(),
         "",
-        "# a companion device",
+        "# a companion device: its own state, since a key has one role here",
         lines["node"].as_str().unwrap_or_default(),
         "",
         "# then, here",
@@ -191,7 +191,7 @@ fn openclaw(host: &str, port: u16, status: &Status) -> Value {
                 },
             },
         },
-        "node": format!("openclaw node run --host {host} --port {port} --tls --tls-fingerprint {fingerprint}"),
+        "node": format!("OPENCLAW_STATE_DIR=~/.openclaw-node openclaw node run --host {host} --port {port} --tls --tls-fingerprint {fingerprint}"),
     })
 }
 

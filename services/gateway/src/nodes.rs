@@ -257,6 +257,11 @@ fn error_of(refused: &Refused, ask: &Ask) -> Error {
             "command_not_approved",
             format!("no operator approved {command} on node {node}"),
         ),
+        Refused::NotAllowed if policy::is_never(&ask.command) => (
+            Code::PermissionDenied,
+            "command_not_allowed",
+            format!("{command} is offered on no node: what starts programs goes through exec"),
+        ),
         Refused::NotAllowed => (
             Code::PermissionDenied,
             "command_not_allowed",
@@ -282,6 +287,7 @@ fn error_of(refused: &Refused, ask: &Ask) -> Error {
         Refused::NotConnected => Some("creel nodes list".to_owned()),
         Refused::NotDeclared => Some(format!("creel nodes describe {node}")),
         Refused::NotApproved => Some("creel devices list".to_owned()),
+        Refused::NotAllowed if policy::is_never(&ask.command) => None,
         Refused::NotAllowed => Some("see gateway.nodes.allow in creel.toml".to_owned()),
         Refused::Permission(_) => Some("grant it on the node, then reconnect it".to_owned()),
         Refused::Busy | Refused::OtherRequest => None,

@@ -3,7 +3,8 @@
 //!
 //! Whatever records people, reads what is theirs or speaks for them needs `[gateway.nodes] allow` in
 //! `creel.toml`; deny wins. An unknown platform gets what is harmless, not everything. Commands that start
-//! programs are not offered this way on any platform: they go through the approvals of `exec`.
+//! programs are not offered this way on any platform: they go through the approvals of `exec`. Nor is the
+//! browser, until its control URLs and methods have the allowlists they need.
 
 use creel_kit::config::Nodes;
 
@@ -21,14 +22,15 @@ const EVERYWHERE: [&str; 8] = [
 /// On phones.
 const MOBILE: [&str; 2] = ["camera.list", "location.get"];
 /// On computers.
-const COMPUTER: [&str; 4] = [
-    "system.execApprovals.get",
-    "system.notify",
-    "system.which",
+const COMPUTER: [&str; 3] = ["system.execApprovals.get", "system.notify", "system.which"];
+/// These start programs, say which may be started, or steer a browser.
+const NEVER: [&str; 5] = [
     "browser.proxy",
+    "browser.proxy.upload.v1",
+    "system.execApprovals.set",
+    "system.run",
+    "system.run.prepare",
 ];
-/// These start programs, or say which may be started.
-const STARTS_PROGRAMS: [&str; 3] = ["system.execApprovals.set", "system.run", "system.run.prepare"];
 
 /// By the beginning of a command's name: the permission it needs.
 const PERMISSIONS: [(&str, &str); 10] = [
@@ -75,10 +77,15 @@ fn platform(name: &str, family: &str) -> Platform {
     }
 }
 
+/// Whether no config can allow a command.
+pub(crate) fn is_never(command: &str) -> bool {
+    NEVER.contains(&command)
+}
+
 /// Whether a node may be asked for a command at all.
 pub(crate) fn allows(config: &Nodes, platform_name: &str, family: &str, command: &str) -> bool {
     let listed = |list: &[String]| list.iter().any(|entry| entry == command);
-    if listed(&config.deny) || STARTS_PROGRAMS.contains(&command) {
+    if listed(&config.deny) || is_never(command) {
         return false;
     }
     let by_platform: &[&str] = match platform(platform_name, family) {

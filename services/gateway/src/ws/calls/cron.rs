@@ -20,6 +20,8 @@ use crate::{
     ws::{failure::Failure, frame::Request, session::Session},
 };
 
+/// Jobs on one page: the original's clients take no longer ones.
+const MAX_PAGE: usize = 200;
 /// Jobs looked at for one answer: five pages.
 const MAX_JOBS: usize = 2_500;
 
@@ -99,11 +101,12 @@ pub(super) async fn list(session: &Arc<Session>, request: &Request) -> Result<Va
     jobs.sort_by_key(|job| job.next_run_at.as_ref().map_or(0, creel_proto::time::unix_ms));
     let total = jobs.len();
     let offset = params.offset.unwrap_or(0).min(total);
-    let limit = params.limit.unwrap_or(200).clamp(1, 500);
+    let limit = params.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
     let page: Vec<Value> = jobs.iter().skip(offset).take(limit).map(job_json).collect();
     let next = offset + page.len();
     Ok(json!({
         "jobs": page,
+        "snapshotRevision": shape::revision(&jobs),
         "total": total,
         "offset": offset,
         "limit": limit,

@@ -238,6 +238,15 @@ pub(super) fn is_enabled(job: &Job) -> bool {
     !disabled && !matches!(job.phase(), Phase::Paused | Phase::Quarantined | Phase::Completed)
 }
 
+/// Names the state of a list: a client that reads it page by page begins again when this changes.
+pub(super) fn revision(jobs: &[Job]) -> String {
+    let text: String = jobs
+        .iter()
+        .map(|job| format!("{} {}\n", job.job_id, job.etag))
+        .collect();
+    creel_wire::names::sha256_hex(text.as_bytes())
+}
+
 /// A job as the original shows it.
 pub(super) fn job_json(job: &Job) -> Value {
     let spec = job.spec.clone().unwrap_or_default();
