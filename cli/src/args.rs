@@ -2,8 +2,8 @@
 
 pub(crate) mod cron;
 pub(crate) mod devices;
-pub(crate) mod people;
 pub(crate) mod nodes;
+pub(crate) mod people;
 
 use std::{path::PathBuf, time::Duration};
 
