@@ -36,7 +36,12 @@ struct Bed {
 
 /// A running stack, and an operator's certificate that may pair.
 fn bed() -> Bed {
-    let cluster = Cluster::start();
+    bed_with("")
+}
+
+fn bed_with(config: &str) -> Bed {
+    let mut cluster = Cluster::new().config(config);
+    cluster.up();
     let dir = cluster.home().join("operator");
     let scopes = ["read", "write", "admin", "pairing"].map(|scope| format!("operator.{scope}"));
     let mut arguments = vec![
@@ -195,6 +200,81 @@ fn an_operator_pairs_calls_reconnects_and_is_cut_off() {
         assert_eq!(error["code"], "INVALID_REQUEST", "{error}");
         device.token = None;
         assert!(bed.open().await.prove(&device).await.is_err());
+    });
+}
+
+#[test]
+fn devices_are_let_in_and_sent_away_through_the_door_where_the_config_says_so() {
+    let bed = bed_with("[identity]\nlegacy_devices_may_administer = true\n");
+    runtime().block_on(async {
+        let mut warden = Device::new(
+            6,
+            "operator",
+            &[
+                "operator.read",
+                "operator.write",
+                "operator.admin",
+                "operator.pairing",
+            ],
+        );
+        let mut socket = bed.paired(&mut warden).await;
+        // One that knocks is news to whoever may let it in.
+        let mut node = Device::new(7, "node", &[]);
+        node.commands = vec!["system.which"];
+        assert!(bed.open().await.prove(&node).await.is_err());
+        let news = socket.event("node.pair.requested").await;
+        assert_eq!(news["nodeId"], node.id().as_str(), "{news}");
+        let listed = socket.call("node.pair.list", json!({})).await.unwrap();
+        assert_eq!(
+            listed["pending"][0]["commands"],
+            json!(["system.which"]),
+            "{listed}"
+        );
+        let id = json!({"requestId": news["requestId"]});
+        socket.call("node.pair.approve", id).await.unwrap();
+        let news = socket.event("device.pair.resolved").await;
+        assert_eq!(
+            (&news["deviceId"], &news["decision"]),
+            (&json!(node.id()), &json!("approved"))
+        );
+        let mut link = bed.open().await;
+        let hello = link.prove(&node).await.unwrap();
+        node.token = hello["auth"]["deviceToken"].as_str().map(str::to_owned);
+        // Who is here, and what it can be asked for.
+        let present = socket.call("system-presence", json!({})).await.unwrap();
+        assert_eq!(present[0]["deviceId"], node.id().as_str(), "{present}");
+        let described = socket
+            .call("node.describe", json!({"nodeId": node.id()}))
+            .await
+            .unwrap();
+        assert_eq!(described["commands"], json!(["system.which"]), "{described}");
+        // A new token ends the old one, and is told to nobody but its device.
+        let target = json!({"deviceId": node.id(), "role": "node"});
+        let rotated = socket.call("device.token.rotate", target.clone()).await.unwrap();
+        assert_eq!(
+            (&rotated["role"], &rotated["token"]),
+            (&json!("node"), &Value::Null),
+            "{rotated}"
+        );
+        let wrong = socket
+            .call(
+                "device.token.revoke",
+                json!({"deviceId": node.id(), "role": "operator"}),
+            )
+            .await;
+        assert_eq!(wrong.unwrap_err()["message"], "unknown deviceId/role");
+        // Ended, it is gone at once.
+        socket.call("device.token.revoke", target).await.unwrap();
+        let closed = tokio::time::timeout(PATIENCE, link.closed()).await.unwrap();
+        assert_eq!(closed.code, 1008, "{closed:?}");
+        assert!(bed.open().await.prove(&node).await.is_err());
+        // Another is sent away.
+        let stranger = Device::new(8, "operator", &["operator.read"]);
+        assert!(bed.open().await.prove(&stranger).await.is_err());
+        let listed = socket.call("device.pair.list", json!({})).await.unwrap();
+        let id = json!({"requestId": listed["pending"][0]["requestId"]});
+        let rejected = socket.call("device.pair.reject", id).await.unwrap();
+        assert_eq!(rejected["deviceId"], stranger.id().as_str(), "{rejected}");
     });
 }
 

@@ -221,11 +221,15 @@ impl Machine {
                 self.if_patient(effects)
             }
             (Phase::Open(open), Input::Answer { id, outcome }) => {
-                if open.in_flight.remove(&id) {
-                    vec![Effect::Send(frame::answer(&id, &outcome))]
-                } else {
-                    Vec::new()
+                if !open.in_flight.remove(&id) {
+                    return Vec::new();
                 }
+                let mut answer = frame::answer(&id, &outcome);
+                if answer.len() > frame::MAX_BYTES {
+                    let failure = Failure::invalid("the answer is longer than a frame may be; ask for less");
+                    answer = frame::answer(&id, &Err(failure));
+                }
+                vec![Effect::Send(answer)]
             }
             (Phase::Open(open), Input::Event(event)) => open.event(&event),
             (Phase::Open(open), Input::Tick { unix_ms }) => {

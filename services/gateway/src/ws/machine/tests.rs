@@ -172,6 +172,18 @@ fn ids_are_answered_once_and_bounded() {
 }
 
 #[test]
+fn an_answer_that_fits_no_frame_is_told_as_such() {
+    let mut machine = opened(Role::Operator, &[Scope::Read]);
+    machine.handle(request("1", "health"), NOW);
+    let input = Input::Answer {
+        id: "1".to_owned(),
+        outcome: Ok(json!("x".repeat(frame::MAX_BYTES))),
+    };
+    let answer = &sent(&machine.handle(input, NOW))[0];
+    assert_eq!((&answer["ok"], &answer["id"]), (&json!(false), &json!("1")));
+}
+
+#[test]
 fn events_reach_those_who_may_see_them_and_leave_no_gaps() {
     let mut reader = opened(Role::Operator, &[Scope::Read]);
     let mut node = opened(Role::Node, &[]);
