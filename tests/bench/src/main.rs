@@ -13,6 +13,7 @@
 )]
 #![allow(missing_docs, reason = "a program, not a library")]
 
+mod door;
 mod echo;
 mod load;
 mod nginx;
@@ -42,6 +43,9 @@ struct Args {
     /// Seconds that the idle stack is watched.
     #[arg(long, default_value_t = 60)]
     idle: u64,
+    /// The load client of the WebSocket door's figures; they are left out without it.
+    #[arg(long)]
+    wsload: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -97,6 +101,7 @@ fn main() -> anyhow::Result<()> {
         args.rounds,
         Duration::from_secs(args.seconds),
     )?);
+    rows.extend(door::measure(&stack, args.wsload.as_deref(), args.rounds)?);
     stack.stop()?;
     let table = table(&rows);
     println!("{table}");

@@ -230,6 +230,12 @@ impl Run {
                     }
                     true
                 }
+                Effect::Refused(method) => {
+                    if let Some(opened) = &self.opened {
+                        opened.session.refused(method);
+                    }
+                    true
+                }
                 Effect::Close { code, reason } => {
                     close(open, code, &reason).await;
                     false

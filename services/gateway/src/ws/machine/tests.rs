@@ -172,6 +172,18 @@ fn ids_are_answered_once_and_bounded() {
 }
 
 #[test]
+fn what_may_not_be_called_is_put_on_record_and_what_does_not_exist_is_not() {
+    let mut machine = opened(Role::Operator, &[Scope::Read]);
+    let effects = machine.handle(request("1", "cron.add"), NOW);
+    assert!(matches!(
+        effects.as_slice(),
+        [Effect::Refused("cron.add"), Effect::Send(_)]
+    ));
+    let effects = machine.handle(request("2", "nothing"), NOW);
+    assert!(matches!(effects.as_slice(), [Effect::Send(_)]));
+}
+
+#[test]
 fn an_answer_that_fits_no_frame_is_told_as_such() {
     let mut machine = opened(Role::Operator, &[Scope::Read]);
     machine.handle(request("1", "health"), NOW);
@@ -310,7 +322,7 @@ proptest! {
                             under_way.remove(id);
                         }
                     }
-                    Effect::Ping => {}
+                    Effect::Ping | Effect::Refused(_) => {}
                 }
             }
             prop_assert!(proofs <= 1 && under_way.len() <= MAX_IN_FLIGHT);
