@@ -41,7 +41,7 @@ check: setup ## formatting, lints, tidy, unit tests
 
 test: setup tools ## everything CI runs
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -q
+	cargo clippy --workspace --all-targets --locked -q -- -D warnings
 	cargo build --workspace --bins --locked
 	PATH="$(TOOLS)/bin:$$PATH" cargo test --workspace --locked --no-fail-fast
 
