@@ -21,7 +21,7 @@ use creel_tests::{
     cluster::PATIENCE,
     door::{Device, Socket, tls},
     edge,
-    processes::wait_until,
+    processes::{signal, wait_until},
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -390,6 +390,21 @@ fn pages_strangers_and_garbage_get_nowhere() {
             answer["error"]["message"],
             "invalid cron.add params: at most 1 MiB"
         );
+    });
+}
+
+#[test]
+fn a_service_that_stops_says_so() {
+    let bed = bed();
+    runtime().block_on(async {
+        let mut device = Device::new(9, "operator", &["operator.read"]);
+        let mut socket = bed.paired(&mut device).await;
+        signal(bed.cluster.pid_of("gateway"), rustix::process::Signal::TERM);
+        let goodbye = tokio::time::timeout(PATIENCE, socket.event("shutdown"))
+            .await
+            .unwrap();
+        assert_eq!(goodbye["reason"], "service restart");
+        assert_eq!(socket.closed().await.code, 1012);
     });
 }
 
