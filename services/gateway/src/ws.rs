@@ -125,7 +125,7 @@ impl Door {
         };
         let response = match upgrade::accept(&request) {
             Ok(response) => response,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         let upgraded = hyper::upgrade::on(&mut request);
         let (door, connection) = (self.clone(), Arc::clone(connection));

@@ -266,7 +266,7 @@ fn make(kind: u8, n: u8) -> Input {
         0 => Input::Text(connect_frame()),
         1 => Input::Text("garbage".to_owned()),
         2 => Input::Text("{\"type\":\"req\"}".to_owned()),
-        3 | 4 | 5 => request(&id, if n % 2 == 0 { "health" } else { "nothing" }),
+        3..=5 => request(&id, if n.is_multiple_of(2) { "health" } else { "nothing" }),
         6 => Input::Binary,
         7 => Input::Sign,
         8 => Input::Verdict(welcome(Role::Operator, &[Scope::Read]), hello()),
@@ -301,7 +301,7 @@ proptest! {
         let (mut proofs, mut under_way) = (0, BTreeSet::new());
         for (kind, n) in inputs {
             // An ending in every sixteenth input would leave little to see.
-            let kind = if kind == 15 && n % 8 != 0 { 13 } else { kind };
+            let kind = if kind == 15 && !n.is_multiple_of(8) { 13 } else { kind };
             let (was_over, was_open) = (machine.is_over(), machine.is_open());
             let before = under_way.clone();
             for effect in machine.handle(make(kind, n), NOW) {
