@@ -13,6 +13,7 @@
 )]
 #![allow(missing_docs, reason = "a program, not a library")]
 
+mod door;
 mod echo;
 mod load;
 mod nginx;
@@ -45,6 +46,9 @@ struct Args {
     /// Only these parts of the table; none: all.
     #[arg(value_enum, long = "only")]
     sections: Vec<Section>,
+    /// The load client of the WebSocket door's figures; they are left out without it.
+    #[arg(long)]
+    wsload: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -96,7 +100,7 @@ fn main() -> anyhow::Result<()> {
             .into_iter()
             .try_for_each(|row| table.push(row))?;
     }
-    if [Section::Idle, Section::Turns, Section::Edge]
+    if [Section::Idle, Section::Turns, Section::Edge, Section::Door]
         .into_iter()
         .any(wanted)
     {
@@ -118,6 +122,11 @@ fn main() -> anyhow::Result<()> {
             let time = Duration::from_secs(args.seconds);
             peers::measure(&runtime, &stack, args.rounds, time, &mut table)?;
         }
+        if wanted(Section::Door) {
+            door::measure(&stack, args.wsload.as_deref(), args.rounds)?
+                .into_iter()
+                .try_for_each(|row| table.push(row))?;
+        }
         stack.stop()?;
     }
     Ok(())
@@ -134,6 +143,8 @@ enum Section {
     Turns,
     /// One RPC through the edge, beside bare tonic and nginx.
     Edge,
+    /// The WebSocket door beside OpenClaw's own gateway.
+    Door,
 }
 
 /// The table, shown and written row by row: what is measured is not lost when a later part fails.

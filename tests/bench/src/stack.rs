@@ -96,6 +96,12 @@ impl Stack {
         Ok(pids)
     }
 
+    /// The same as a list for other programs.
+    pub(crate) fn pids_text(&self) -> anyhow::Result<String> {
+        let pids: Vec<String> = self.pids()?.iter().map(u32::to_string).collect();
+        Ok(pids.join(","))
+    }
+
     pub(crate) fn status_time(&self, rounds: usize) -> anyhow::Result<Row> {
         self.creel(&["status"])?;
         let mut times = Vec::new();
