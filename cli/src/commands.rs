@@ -3,8 +3,14 @@
 mod config;
 mod cron;
 mod cron_add;
+mod cron_admin;
+mod cron_calendar;
+mod cron_edit;
+mod cron_explain;
+mod cron_import;
 mod cron_next;
 mod cron_runs;
+mod cron_spec;
 mod device_cert;
 mod devices;
 mod doctor;
@@ -61,7 +67,6 @@ async fn online(context: &mut Context, command: Command) -> Result<(), Failure> 
         Command::Doctor => doctor::run(context).await,
         Command::Send(args) => send::run(context, args).await,
         Command::Sessions(command) => sessions::run(context, command).await,
-        Command::Cron(Cron::Add(args)) => cron_add::run(context, &args).await,
         Command::Cron(command) => cron::run(context, command).await,
         Command::Devices(command) => devices::run(context, command).await,
         Command::Logs(args) => logs::run(context, &args).await,

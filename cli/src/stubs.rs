@@ -7,7 +7,10 @@ use creel_proto::{
         status_service_client::StatusServiceClient,
     },
     identity::v1::device_service_client::DeviceServiceClient,
-    scheduler::v1::{job_service_client::JobServiceClient, run_service_client::RunServiceClient},
+    scheduler::v1::{
+        admin_service_client::AdminServiceClient as SchedulerAdminClient,
+        job_service_client::JobServiceClient, run_service_client::RunServiceClient,
+    },
 };
 use tonic::transport::Channel;
 
@@ -29,6 +32,7 @@ stubs! {
     logs -> LogServiceClient,
     messages -> MessageServiceClient,
     runs -> RunServiceClient,
+    scheduler -> SchedulerAdminClient,
     status -> StatusServiceClient,
     turns -> TurnServiceClient,
 }
