@@ -19,9 +19,10 @@ setup: ## install what the build needs, and compile RocksDB once per machine (12
 	@deploy/build/packages.sh libclang-dev g++ make
 	@$(PREBUILD)
 
-tools: ## install what the tests drive Creel with: grpcurl, faketime
+tools: ## install what the tests drive Creel with: grpcurl, faketime, OpenClaw
 	@deploy/build/packages.sh faketime python3
 	@deploy/build/grpcurl.sh $(TOOLS)/bin
+	@deploy/build/openclaw.sh $(TOOLS)/openclaw
 
 build: setup ## bin/creel and bin/creeld, release profile
 	cargo build --release --locked -p creel-supervisor -p creel-cli
@@ -40,7 +41,7 @@ check: setup ## formatting, lints, tidy, unit tests
 
 test: setup tools ## everything CI runs
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -q
+	cargo clippy --workspace --all-targets --locked -q -- -D warnings
 	cargo build --workspace --bins --locked
 	PATH="$(TOOLS)/bin:$$PATH" cargo test --workspace --locked --no-fail-fast
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod cron;
 pub(crate) mod devices;
+pub(crate) mod nodes;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -96,6 +97,12 @@ pub(crate) enum Command {
     /// Who may call: this machine, scripts, others
     #[command(subcommand)]
     Devices(devices::Devices),
+    /// Companion devices: what they are and can be asked for
+    #[command(subcommand)]
+    Nodes(nodes::Nodes),
+    /// How other programs get here
+    #[command(subcommand)]
+    Connect(nodes::Connect),
     /// The services' logs
     Logs(Logs),
     /// The deployment: creel.toml
@@ -288,6 +295,10 @@ devices cert renew --force
 devices revoke --reason --dry-run --request-id --if-match
 devices rename --dry-run --request-id --if-match
 devices recover --code-file
+nodes list
+nodes describe
+nodes invoke --params --request-id
+connect openclaw
 logs --follow --lines
 config check
 config schema

@@ -16,6 +16,7 @@ mod devices;
 mod doctor;
 mod health;
 mod logs;
+mod nodes;
 mod send;
 mod sessions;
 mod status;
@@ -69,6 +70,8 @@ async fn online(context: &mut Context, command: Command) -> Result<(), Failure> 
         Command::Sessions(command) => sessions::run(context, command).await,
         Command::Cron(command) => cron::run(context, command).await,
         Command::Devices(command) => devices::run(context, command).await,
+        Command::Nodes(command) => nodes::run(context, command).await,
+        Command::Connect(to) => nodes::connect(context, to).await,
         Command::Logs(args) => logs::run(context, &args).await,
         Command::Whoami => devices::whoami(context).await,
         Command::Version | Command::Completions { .. } | Command::Config(_) => {

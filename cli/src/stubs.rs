@@ -4,7 +4,7 @@ use creel_proto::{
     agent::v1::{context_service_client::ContextServiceClient, turn_service_client::TurnServiceClient},
     gateway::v1::{
         log_service_client::LogServiceClient, message_service_client::MessageServiceClient,
-        status_service_client::StatusServiceClient,
+        node_service_client::NodeServiceClient, status_service_client::StatusServiceClient,
     },
     identity::v1::device_service_client::DeviceServiceClient,
     scheduler::v1::{
@@ -31,6 +31,7 @@ stubs! {
     jobs -> JobServiceClient,
     logs -> LogServiceClient,
     messages -> MessageServiceClient,
+    nodes -> NodeServiceClient,
     runs -> RunServiceClient,
     scheduler -> SchedulerAdminClient,
     status -> StatusServiceClient,

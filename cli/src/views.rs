@@ -4,6 +4,7 @@
 
 pub(crate) mod device;
 pub(crate) mod job;
+pub(crate) mod node;
 pub(crate) mod run;
 pub(crate) mod schedule;
 pub(crate) mod session;

@@ -88,13 +88,22 @@ mod tests {
                 "/creel.identity.v1.CaService/Enroll",
                 "/creel.identity.v1.CaService/GetTrustBundle",
                 "/creel.identity.v1.CaService/Renew",
+                "/creel.identity.v1.DeviceService/RedeemInvite",
+                "/creel.identity.v1.DeviceService/RequestPairing",
             ]
         );
-        assert!(
-            METHODS
-                .iter()
-                .filter(|m| m.rules.contains(&Admits::Anonymous))
-                .all(|m| !m.edge)
+        let outside: Vec<_> = METHODS
+            .iter()
+            .filter(|m| m.edge && m.rules.contains(&Admits::Anonymous))
+            .map(|m| m.path)
+            .collect();
+        assert_eq!(
+            outside,
+            [
+                "/creel.identity.v1.CaService/GetTrustBundle",
+                "/creel.identity.v1.DeviceService/RedeemInvite",
+                "/creel.identity.v1.DeviceService/RequestPairing",
+            ]
         );
     }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use creel_kit::profile::{EdgeFile, Profile, StatusFile};
+use creel_wire::ServiceName;
 
 use crate::processes::{is_alive, kill9, of_profile, signal, wait_until};
 
@@ -190,6 +191,16 @@ impl Cluster {
     #[must_use]
     pub fn status(&self) -> Option<StatusFile> {
         serde_json::from_slice(&fs::read(self.profile.status_file()).ok()?).ok()
+    }
+
+    /// How a service is, as the supervisor sees it.
+    #[must_use]
+    pub fn state_of(&self, name: ServiceName) -> Option<String> {
+        let services = self.status()?.services;
+        services
+            .into_iter()
+            .find(|one| one.name == name.as_str())
+            .map(|one| one.state)
     }
 
     #[must_use]

@@ -12,7 +12,9 @@
 #![allow(missing_docs, reason = "test support; names say it")]
 
 pub mod cluster;
+pub mod door;
 pub mod edge;
+pub mod openclaw;
 pub mod processes;
 pub mod tools;
 

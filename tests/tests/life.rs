@@ -20,6 +20,7 @@ use creel_tests::{
     processes::{kill9, wait_until},
     tools,
 };
+use creel_wire::ServiceName;
 
 #[test]
 fn a_second_up_names_the_first() {
@@ -180,7 +181,7 @@ fn an_unreadable_key_stops_that_service_and_says_which_file() {
     assert_eq!(cluster.stop(), 0);
     let key = cluster
         .profile
-        .credentials(creel_wire::ServiceName::Scheduler)
+        .credentials(ServiceName::Scheduler)
         .join("key.pem");
     fs::write(&key, "not a key").unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
@@ -189,16 +190,8 @@ fn an_unreadable_key_stops_that_service_and_says_which_file() {
         cluster.said().contains("scheduler") && cluster.said().contains("private key")
     });
     wait_until("it is given up, the others run", PATIENCE, || {
-        cluster.status().is_some_and(|status| {
-            let state = |name: &str| {
-                status
-                    .services
-                    .iter()
-                    .find(|one| one.name == name)
-                    .map(|one| one.state.clone())
-            };
-            state("scheduler").as_deref() == Some("failed") && state("identity").as_deref() == Some("ready")
-        })
+        cluster.state_of(ServiceName::Scheduler).as_deref() == Some("failed")
+            && cluster.state_of(ServiceName::Identity).as_deref() == Some("ready")
     });
     assert!(
         cluster.creel(&["send", "hello"]).ok().contains("hello"),
@@ -208,13 +201,43 @@ fn an_unreadable_key_stops_that_service_and_says_which_file() {
 }
 
 #[test]
+fn before_the_clock_is_set_it_waits_instead_of_failing() {
+    let Some(library) = tools::faketime("before_the_clock_is_set_it_waits_instead_of_failing") else {
+        return;
+    };
+    let cluster = Cluster::new();
+    // A directory, since a start removes the files beside it; and there, since services may read it.
+    let clock = cluster.profile.run().join("faketime/clock");
+    fs::create_dir_all(clock.parent().unwrap()).unwrap();
+    fs::write(&clock, "@1970-01-02 00:00:00").unwrap();
+    let mut cluster = cluster
+        .env("LD_PRELOAD", library.to_str().unwrap())
+        .env("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    cluster.spawn_up();
+    let waiting = |cluster: &Cluster| {
+        let log = |name: ServiceName| fs::read_to_string(cluster.profile.log_file(name)).unwrap_or_default();
+        log(ServiceName::Identity).contains("waiting for time sync")
+    };
+    wait_until("it says that it waits", PATIENCE, || waiting(&cluster));
+    let restarts = cluster.status().map_or(0, |status| {
+        status.services.iter().map(|one| one.restarts).sum::<u32>()
+    });
+    assert_eq!(restarts, 0, "no restart loop");
+    fs::write(&clock, "+0").unwrap();
+    cluster.wait_ready();
+}
+
+#[test]
 fn after_25_hours_of_sleep_certificates_renew_by_themselves() {
     let Some(library) = tools::faketime("after_25_hours_of_sleep_certificates_renew_by_themselves") else {
         return;
     };
     let cluster = Cluster::new();
-    fs::create_dir_all(cluster.profile.run()).unwrap();
-    let clock = cluster.profile.run().join("clock");
+    // A directory, since a start removes the files beside it; and there, since services may read it.
+    let clock = cluster.profile.run().join("faketime/clock");
+    fs::create_dir_all(clock.parent().unwrap()).unwrap();
     fs::write(&clock, "+0").unwrap();
     let mut cluster = cluster
         .env("LD_PRELOAD", library.to_str().unwrap())
@@ -225,6 +248,16 @@ fn after_25_hours_of_sleep_certificates_renew_by_themselves() {
     cluster.creel(&["send", "before the sleep"]).ok();
     fs::write(&clock, "+25h").unwrap();
     // Timers notice within half a minute of wall-clock steps; restarts must not be needed.
+    for name in [
+        ServiceName::AgentRunner,
+        ServiceName::Scheduler,
+        ServiceName::Gateway,
+    ] {
+        let log = cluster.profile.log_file(name);
+        wait_until(&format!("{name} renews"), Duration::from_secs(120), || {
+            fs::read_to_string(&log).is_ok_and(|log| log.contains("certificate renewed"))
+        });
+    }
     wait_until("it answers again", Duration::from_secs(120), || {
         cluster.creel(&["send", "after the sleep"]).status == 0
     });

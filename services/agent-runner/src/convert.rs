@@ -2,15 +2,17 @@
 
 use creel_proto::{
     agent::v1::{
-        AssistantMessage, Context, ContextRecord, Origin, Provenance, QueuedEventRecord, SystemEvent,
-        TranscriptEntry, Turn, TurnEnded, TurnRecord, TurnState, UserMessage, transcript_entry::Entry,
+        AssistantMessage, Context, ContextRecord, Origin, Provenance, QueuedEventRecord, Sandbox,
+        SandboxWall, SystemEvent, TranscriptEntry, Turn, TurnEnded, TurnRecord, TurnState, UserMessage,
+        transcript_entry::Entry,
     },
     time::{timestamp, timestamp_opt},
 };
+use creel_sandbox::{Enforced, Level, Wall};
 
 use crate::{
     protocol::{Past, TaskEvent},
-    turn::Outcome,
+    turn::{Failure, Outcome},
 };
 
 /// The state of a record.
@@ -168,5 +170,27 @@ pub(crate) const fn origin(origin: Origin) -> &'static str {
         Origin::Job => "job",
         Origin::Agent => "agent",
         Origin::System | Origin::Unspecified => "system",
+    }
+}
+
+/// What stands around a turn, or why none can run.
+pub(crate) fn sandbox(found: Result<Enforced, Failure>) -> Sandbox {
+    match found {
+        Ok(enforced) => Sandbox {
+            level: enforced.level().to_string(),
+            walls: [Wall::Fs, Wall::Net, Wall::Ipc, Wall::Kill]
+                .map(|wall| SandboxWall {
+                    name: wall.to_string(),
+                    level: enforced.wall(wall).level.to_string(),
+                    detail: enforced.wall(wall).detail.clone().into_owned(),
+                })
+                .into(),
+            refusal: None,
+        },
+        Err(failure) => Sandbox {
+            level: Level::None.to_string(),
+            walls: Vec::new(),
+            refusal: Some(failure.to_proto()),
+        },
     }
 }

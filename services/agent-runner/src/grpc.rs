@@ -6,10 +6,10 @@ use creel_kit::{idempotency::Begin, outbox::Event};
 use creel_proto::{
     agent::v1::{
         AbortTurnRequest, Context, DeleteContextRequest, DeleteContextResponse, GetContextRequest,
-        GetTranscriptRequest, GetTranscriptResponse, GetTurnRequest, ListContextsRequest,
-        ListContextsResponse, Origin, Provenance, StartTurnRequest, SubscribeTurnRequest, Turn, TurnEvent,
-        TurnRecord, TurnState, WaitTurnRequest, context_service_server::ContextService, turn_event,
-        turn_service_server::TurnService,
+        GetSandboxRequest, GetTranscriptRequest, GetTranscriptResponse, GetTurnRequest, ListContextsRequest,
+        ListContextsResponse, Origin, Provenance, Sandbox, StartTurnRequest, SubscribeTurnRequest, Turn,
+        TurnEvent, TurnRecord, TurnState, WaitTurnRequest, context_service_server::ContextService,
+        turn_event, turn_service_server::TurnService,
     },
     time::duration_ms,
 };
@@ -210,6 +210,11 @@ impl TurnService for Turns {
     async fn abort(&self, request: Request<AbortTurnRequest>) -> Result<Response<Turn>, Status> {
         let (caller, message) = authz::split(request)?;
         Ok(Response::new(self.abort_one(&caller, message).await?))
+    }
+
+    async fn get_sandbox(&self, request: Request<GetSandboxRequest>) -> Result<Response<Sandbox>, Status> {
+        let _ = authz::split(request)?;
+        Ok(Response::new(convert::sandbox(self.0.launcher.sandbox().await)))
     }
 
     async fn wait(&self, request: Request<WaitTurnRequest>) -> Result<Response<Turn>, Status> {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use creel_sandbox::Enforced;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
@@ -18,6 +19,12 @@ pub(crate) trait Launch: Send + Sync + 'static {
     /// # Errors
     /// Why there is none; nothing runs then. Dropping the future ends what it started.
     async fn launch(&self, order: Order) -> Result<Launched, Failure>;
+
+    /// What would stand around a worker that is started now.
+    ///
+    /// # Errors
+    /// Why none can be started.
+    async fn sandbox(&self) -> Result<Enforced, Failure>;
 
     /// Returns when no worker can be started ever again.
     async fn lost(&self);

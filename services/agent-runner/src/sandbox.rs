@@ -10,7 +10,8 @@ use std::{
 
 use creel_kit::config::{Backend, Config, Wall};
 use creel_sandbox::{
-    Cause, Command, Finished, Io, Limits, Profile, Refusal, Run, RunError, Spawner, Status, Walls,
+    Cause, Command, Enforced, Finished, Io, Limits, Net, Profile, Refusal, Run, RunError, Spawner, Status,
+    Walls,
 };
 use tokio::net::unix::pipe;
 
@@ -169,6 +170,13 @@ impl Launch for Sandboxed {
             sandbox,
             process,
         })
+    }
+
+    async fn sandbox(&self) -> Result<Enforced, Failure> {
+        let support = self.starter.spawner.support().await.map_err(failure)?;
+        support
+            .assess(self.walls, Net::None)
+            .map_err(|refusal| failure(RunError::Refused(refusal)))
     }
 
     async fn lost(&self) {

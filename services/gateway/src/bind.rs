@@ -19,8 +19,8 @@ pub(crate) struct Bound {
 }
 
 pub(crate) fn bind(config: &creel_kit::config::Gateway) -> anyhow::Result<Bound> {
-    let edge = bind_one(config.listen, "gateway.listen")?;
-    let admin = bind_one(config.admin_listen, "gateway.admin_listen")?;
+    let edge = bind_one(config.listen, "gateway.listen", config.admin_listen)?;
+    let admin = bind_one(config.admin_listen, "gateway.admin_listen", config.listen)?;
     Ok(Bound { edge, admin })
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn bind(config: &creel_kit::config::Gateway) -> anyhow::Result<Bound>
     clippy::print_stderr,
     reason = "the supervisor shows it: logs are not open yet"
 )]
-fn bind_one(wanted: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+fn bind_one(wanted: SocketAddr, key: &str, other: SocketAddr) -> anyhow::Result<TcpListener> {
     let first = match listen(wanted) {
         Ok(listener) => return Ok(listener),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
@@ -47,7 +47,10 @@ fn bind_one(wanted: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     }
     for port in (1..=TRIES).filter_map(|step| wanted.port().checked_add(step)) {
         let next = SocketAddr::new(wanted.ip(), port);
-        if let Ok(listener) = listen(next) {
+        // The other listener's own port is not free, only not taken yet.
+        if next != other
+            && let Ok(listener) = listen(next)
+        {
             eprintln!("gateway: {wanted} is held by {holder}; listening on {next} instead");
             return Ok(listener);
         }
@@ -112,14 +115,21 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         assert_eq!(holder(address).unwrap().1, std::process::id());
-        let other = bind_one(address, "gateway.listen").unwrap();
-        assert_ne!(other.local_addr().unwrap(), address);
+        let reserved = SocketAddr::new(address.ip(), address.port().checked_add(1).unwrap());
+        let other = bind_one(address, "gateway.listen", reserved).unwrap();
+        let got = other.local_addr().unwrap();
+        assert!(got != address && got != reserved, "{got}");
     }
 
     #[test]
     fn a_taken_public_port_is_an_error_that_names_the_holder() {
         let taken = TcpListener::bind("0.0.0.0:0").unwrap();
-        let error = bind_one(taken.local_addr().unwrap(), "gateway.listen").unwrap_err();
+        let error = bind_one(
+            taken.local_addr().unwrap(),
+            "gateway.listen",
+            taken.local_addr().unwrap(),
+        )
+        .unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains(&format!("pid {}", std::process::id())) && text.contains("gateway.listen"),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use creel_kit::{Clock, Deps};
 use creel_proto::{
     identity::v1::{
-        AssertionClaims, DeviceSubject, MintRequest, SignedAssertion,
+        AssertionClaims, ConnectionSubject, DeviceSubject, MintRequest, MintResponse, SignedAssertion,
         assertion_service_client::AssertionServiceClient, mint_request::Subject,
     },
     time,
@@ -72,26 +72,75 @@ impl Callers {
         (proven.expires_at_unix_ms - REFRESH_MS > self.clock.now_ms()).then_some(proven)
     }
 
-    async fn ask(&self, connection: &Connection) -> Result<Proven, Error> {
-        let subject = Subject::Device(DeviceSubject {
-            certificate_der: connection.certificate.clone().unwrap_or_default(),
-            connection_id: format!("edge-{}", connection.id),
+    /// Asks identity for a fresh assertion of a connection that proved its device, whatever is remembered.
+    /// What is remembered must still hold; and it is good only as long as the device's grant stays what it was.
+    pub(crate) async fn renew(&self, connection_id: &str, memory: &Memory) -> Result<Arc<Proven>, Error> {
+        let held = memory
+            .proven
+            .load_full()
+            .ok_or_else(|| Error::internal("authorization"))?;
+        let subject = Subject::Connection(ConnectionSubject {
+            assertion: held
+                .caller
+                .assertion()
+                .map(|bytes| bytes.to_vec())
+                .unwrap_or_default(),
+            connection_id: connection_id.to_owned(),
         });
+        let proven = Arc::new(self.mint(subject).await?);
+        memory.proven.store(Some(Arc::clone(&proven)));
+        Ok(proven)
+    }
+
+    /// Whether what is remembered ends soon, or ended.
+    pub(crate) fn is_due(&self, memory: &Memory) -> bool {
+        self.remembered(memory).is_none()
+    }
+
+    async fn ask(&self, connection: &Connection) -> Result<Proven, Error> {
+        self.mint(Subject::Device(DeviceSubject {
+            certificate_der: connection.certificate.clone().unwrap_or_default(),
+            connection_id: connection_id(connection.id),
+        }))
+        .await
+    }
+
+    async fn mint(&self, subject: Subject) -> Result<Proven, Error> {
         let mut client = self.client.clone();
         let minted = client
             .mint(MintRequest {
                 subject: Some(subject),
             })
             .await
-            .map_err(|status| match Code::of_grpc(status.code()) {
-                Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Internal => {
-                    tracing::warn!(%status, "identity did not answer");
-                    let message = "identity is not reachable, so nobody can be let in";
-                    Error::new(Code::Unavailable, "identity_unavailable", message).hint("creel status")
-                }
-                _ => Error::of_status(&status),
-            })?
+            .map_err(|status| unanswered(&status))?
             .into_inner();
+        Proven::of(minted)
+    }
+}
+
+/// What a connection is called toward identity.
+pub(crate) fn connection_id(id: u64) -> String {
+    format!("edge-{id}")
+}
+
+/// Identity's refusal, or that it was not there to answer.
+pub(crate) fn unanswered(status: &tonic::Status) -> Error {
+    match Code::of_grpc(status.code()) {
+        Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Internal => {
+            tracing::warn!(%status, "identity did not answer");
+            let message = "identity is not reachable, so nobody can be let in";
+            Error::new(Code::Unavailable, "identity_unavailable", message).hint("creel status")
+        }
+        _ => Error::of_status(status),
+    }
+}
+
+impl Proven {
+    /// The caller that identity minted an assertion for.
+    ///
+    /// # Errors
+    /// `Internal` when it can't be read.
+    pub(crate) fn of(minted: MintResponse) -> Result<Self, Error> {
         let bytes = Bytes::from(minted.assertion);
         let claims = SignedAssertion::decode(bytes.clone())
             .and_then(|signed| AssertionClaims::decode(signed.payload.as_slice()))
@@ -100,10 +149,24 @@ impl Callers {
         let caller =
             authz::own_caller(claims, bytes).map_err(|_| Error::internal("reading the assertion"))?;
         let expires_at_unix_ms = minted.expires_at.as_ref().map_or(0, time::unix_ms);
-        Ok(Proven {
+        Ok(Self {
             caller,
             header,
             expires_at_unix_ms,
         })
+    }
+}
+
+impl Memory {
+    /// Of a connection that was just proven.
+    pub(crate) fn holding(proven: Proven) -> Self {
+        let memory = Self::default();
+        memory.proven.store(Some(Arc::new(proven)));
+        memory
+    }
+
+    /// What is remembered, however old; the services judge its end themselves.
+    pub(crate) fn current(&self) -> Option<Arc<Proven>> {
+        self.proven.load_full()
     }
 }

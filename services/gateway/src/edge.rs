@@ -1,16 +1,20 @@
 //! The edge listener: each request is proven, judged, and served here or forwarded.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use arc_swap::ArcSwap;
-use creel_kit::{Deps, outbox::Outbox};
+use creel_kit::{Clock, Deps, outbox::Outbox};
 use creel_wire::{
-    Caller, Code, Error,
+    Caller, Code, Error, Source,
     accept::{Acceptor, Connection, Limits, Listener},
     authz,
     caller::Peer,
     names::Subject,
     observe::Observed,
+    source::Buckets,
 };
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -25,6 +29,7 @@ use crate::{
     epochs::Watch,
     forward::Upstreams,
     http_edge,
+    ws::{self, Door},
 };
 
 /// What the edge is made of.
@@ -37,6 +42,7 @@ pub(crate) struct Parts {
     pub(crate) upstreams: Upstreams,
     /// The gateway's own services.
     pub(crate) own: Routes,
+    pub(crate) door: Door,
 }
 
 /// The edge. One for all connections.
@@ -55,8 +61,18 @@ struct Shared {
     certificate: Arc<ArcSwap<EdgeCertificate>>,
     /// Own services, health and reflection.
     local: axum::Router,
+    door: Door,
     drain: CancellationToken,
+    clock: Clock,
+    /// What those who proved nothing may still call.
+    strangers: Mutex<Buckets>,
 }
+
+/// Calls of one source that proved nothing: so many at once, then one each second.
+const BURST: u32 = 20;
+const EVERY_MS: i64 = 1_000;
+/// Sources told apart; more share one bucket.
+const MAX_SOURCES: usize = 4_096;
 
 /// One connection as its requests need it.
 struct Session {
@@ -64,6 +80,14 @@ struct Session {
     memory: Memory,
     /// Counts the connection while any of its requests or the connection itself lives.
     _live: Option<Live>,
+}
+
+impl Session {
+    /// Where the connection comes from, for limits.
+    fn source(&self) -> Source {
+        let remote = self.connection.remote;
+        remote.map_or(Source::LOCAL, |remote| Source::of(remote.ip()))
+    }
 }
 
 impl Edge {
@@ -86,7 +110,10 @@ impl Edge {
             outbox: parts.deps.outbox.clone(),
             certificate: Arc::clone(&parts.certificate),
             local: local.prepare().into_axum_router(),
+            door: parts.door,
             drain: parts.deps.drain.clone(),
+            clock: parts.deps.clock.clone(),
+            strangers: Mutex::new(Buckets::new(BURST, EVERY_MS, MAX_SOURCES)),
         };
         Ok(Self {
             deps: parts.deps,
@@ -168,11 +195,11 @@ impl Shared {
             .get(http::header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         if !grpc {
-            return http_edge::answer(
-                &request,
-                &self.certificate.load().names,
-                self.drain.is_cancelled(),
-            );
+            let certificate = self.certificate.load();
+            if ws::is_asked(&request) && http_edge::is_for_us(&request, &certificate.names) {
+                return self.door.upgrade(&session.connection, request).await;
+            }
+            return http_edge::answer(&request, &certificate.names, self.drain.is_cancelled());
         }
         match self.grpc(session, request).await {
             Ok(response) => response,
@@ -208,12 +235,32 @@ impl Shared {
         }
         match (known, &proven) {
             (Some(method), Some(proven)) if method.owner != "gateway" => {
+                let header = Some(proven.header.clone());
                 self.upstreams
-                    .forward(method, request, proven.header.clone())
+                    .forward(method, request, header, session.source())
+                    .await
+            }
+            // Let in by a rule for everybody: the ways to prove oneself.
+            (Some(method), None) if method.owner != "gateway" => {
+                self.slow_down(session)?;
+                self.upstreams
+                    .forward(method, request, None, session.source())
                     .await
             }
             _ => self.serve_here(request, caller.clone()).await,
         }
+    }
+
+    /// Callers who proved nothing are slowed down, each source for itself.
+    fn slow_down(&self, session: &Session) -> Result<(), Error> {
+        let mut buckets = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = buckets.take(session.source(), self.clock.now_ms());
+        taken.map_err(|wait_ms| {
+            let message = format!(
+                "{BURST} calls without a certificate at once, then one a second; the next in {wait_ms} ms"
+            );
+            Error::new(Code::ResourceExhausted, "slow_down", message)
+        })
     }
 
     async fn serve_here(&self, request: Request<Incoming>, caller: Caller) -> Result<Response<Body>, Error> {

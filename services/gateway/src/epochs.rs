@@ -26,6 +26,7 @@ pub(crate) const CLOSE_AFTER: Duration = Duration::from_secs(15);
 pub(crate) struct Watch {
     start: Instant,
     heard_ms: Arc<AtomicU64>,
+    changes: Arc<AtomicU64>,
 }
 
 impl Watch {
@@ -33,7 +34,14 @@ impl Watch {
         Self {
             start: Instant::now(),
             heard_ms: Arc::default(),
+            changes: Arc::default(),
         }
+    }
+
+    /// How many changes of standings came so far. Who let somebody in by what identity said before the last
+    /// one has to ask again: the news may have passed before there was a connection to close.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     fn heard(&self) {
@@ -83,6 +91,8 @@ pub(crate) async fn follow(deps: Deps, watch: Watch, connections: Connections) {
                     message = tokio::time::timeout(REFUSE_AFTER, stream.message()) => message,
                 };
                 let Ok(Ok(Some(event))) = message else { break };
+                let news = u64::try_from(event.changes.len()).unwrap_or(u64::MAX);
+                watch.changes.fetch_add(news, Ordering::AcqRel);
                 for change in &event.changes {
                     // Whatever changed: the next connection is judged afresh.
                     if let Ok(device) = change.device_id.parse() {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use creel_kit::Deps;
-use creel_wire::{Code, Error, ServiceName, assertion, channel::Dialler};
+use creel_wire::{Code, Error, ServiceName, Source, assertion, channel::Dialler, source};
 use http::{HeaderName, HeaderValue, Request, Response, Uri, uri::PathAndQuery};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -53,13 +53,14 @@ impl Upstreams {
         Ok(Self(Arc::new(upstreams)))
     }
 
-    /// Passes a request on with the caller's assertion. Body, trailers, deadline and cancellation pass
-    /// untouched.
+    /// Passes a request on with the caller's assertion, or, to a method that is for everybody, without
+    /// one. Body, trailers, deadline and cancellation pass untouched.
     pub(crate) async fn forward(
         &self,
         method: &creel_proto::Method,
         request: Request<Incoming>,
-        header: HeaderValue,
+        header: Option<HeaderValue>,
+        source: Source,
     ) -> Result<Response<Body>, Error> {
         let upstream = self.0.get(method.owner).ok_or_else(|| {
             Error::new(
@@ -74,7 +75,7 @@ impl Upstreams {
             &upstream.calls
         };
         let mut sender = line.sender(upstream).await?;
-        let request = prepare(request, method, upstream.name, header)?;
+        let request = prepare(request, method, upstream.name, header, source)?;
         let answer = async {
             sender.ready().await?;
             sender.send_request(request).await
@@ -153,7 +154,8 @@ fn prepare(
     mut request: Request<Incoming>,
     method: &creel_proto::Method,
     service: ServiceName,
-    header: HeaderValue,
+    header: Option<HeaderValue>,
+    source: Source,
 ) -> Result<Request<Incoming>, Error> {
     let uri = Uri::builder()
         .scheme("http")
@@ -164,7 +166,12 @@ fn prepare(
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
     strip(headers);
-    headers.insert(HeaderName::from_static(assertion::METADATA), header);
+    if let Some(header) = header {
+        headers.insert(HeaderName::from_static(assertion::METADATA), header);
+    }
+    if let Ok(from) = HeaderValue::from_str(&source.to_string()) {
+        headers.insert(HeaderName::from_static(source::METADATA), from);
+    }
     request.extensions_mut().clear();
     Ok(request)
 }
@@ -189,7 +196,7 @@ mod tests {
     #[test]
     fn no_creel_header_comes_in_from_outside() {
         let mut headers = http::HeaderMap::new();
-        for name in ["creel-assertion-bin", "creel-anything", "te", "grpc-timeout"] {
+        for name in ["creel-assertion-bin", "creel-source", "te", "grpc-timeout"] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static("x"));
             headers.append(HeaderName::from_static(name), HeaderValue::from_static("y"));
         }

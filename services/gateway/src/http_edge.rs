@@ -22,7 +22,7 @@ pub(crate) fn refuse_browser<B>(request: &Request<B>) -> Option<Response<Body>> 
 
 /// Answers a request that isn't gRPC.
 pub(crate) fn answer<B>(request: &Request<B>, names: &[String], draining: bool) -> Response<Body> {
-    if !host_is_ours(request.uri().host(), request.headers(), names) {
+    if !is_for_us(request, names) {
         return text(
             StatusCode::MISDIRECTED_REQUEST,
             "this host name is not served here; see gateway.names in creel.toml\n",
@@ -37,9 +37,14 @@ pub(crate) fn answer<B>(request: &Request<B>, names: &[String], draining: bool) 
         (_, "/livez" | "/readyz") => text(StatusCode::METHOD_NOT_ALLOWED, "GET\n"),
         _ => text(
             StatusCode::NOT_FOUND,
-            "not found; this port speaks gRPC: grpcurl, creel\n",
+            "not found; this port speaks gRPC (grpcurl, creel), and WebSocket to OpenClaw's clients\n",
         ),
     }
+}
+
+/// Whether a request names a host that is served here.
+pub(crate) fn is_for_us<B>(request: &Request<B>, names: &[String]) -> bool {
+    host_is_ours(request.uri().host(), request.headers(), names)
 }
 
 fn host_is_ours(authority: Option<&str>, headers: &HeaderMap, names: &[String]) -> bool {
@@ -70,7 +75,7 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response<Body> {
+pub(crate) fn text(status: StatusCode, body: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::new(http_body_util::Full::new(bytes::Bytes::from_static(
         body.as_bytes(),
     ))));

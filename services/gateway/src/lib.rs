@@ -9,6 +9,7 @@
 //! nothing stays open after 15 s.
 
 mod admin;
+mod backend;
 mod bind;
 mod callers;
 mod connections;
@@ -19,6 +20,8 @@ mod forward;
 mod grpc;
 mod http_edge;
 mod metrics_merge;
+mod nodes;
+mod ws;
 
 use std::sync::Arc;
 
@@ -29,6 +32,7 @@ use creel_kit::{
     profile::{EdgeFile, write_private},
     service::{CertificateSource, Lock, Spec},
 };
+use creel_proto::identity::v1::device_service_client::DeviceServiceClient;
 use creel_wire::ServiceName;
 use futures_util::FutureExt as _;
 use tonic::service::Routes;
@@ -82,7 +86,23 @@ async fn build(deps: Deps, bound: Option<Bound>) -> anyhow::Result<Built> {
     let watch = epochs::Watch::new();
     let callers = callers::Callers::new(&deps)?;
     let upstreams = forward::Upstreams::new(&deps)?;
-    let own = grpc::routes(&deps, &certificate, &connections, &file)?;
+    let nodes = nodes::Nodes::new(deps.config.gateway.nodes.clone());
+    let own = grpc::routes(&deps, &certificate, &connections, &file, &nodes)?;
+    let identity = DeviceServiceClient::new(deps.peers.channel(ServiceName::Identity)?);
+    let door = ws::Door::new(ws::Parts {
+        clock: deps.clock.clone(),
+        drain: deps.drain.clone(),
+        prover: Arc::new(ws::prover::GrpcProver {
+            devices: identity.clone(),
+            callers: callers.clone(),
+        }),
+        backend: backend::Backend::new(&deps, own.clone().prepare().into_axum_router())?,
+        connections: connections.clone(),
+        watch: watch.clone(),
+        nodes,
+        hub: ws::hub::Hub::default(),
+        max_connections: deps.config.gateway.max_connections as usize,
+    });
     let edge = edge::Edge::new(edge::Parts {
         deps: deps.clone(),
         certificate: Arc::clone(&certificate),
@@ -91,15 +111,17 @@ async fn build(deps: Deps, bound: Option<Bound>) -> anyhow::Result<Built> {
         callers,
         upstreams,
         own,
+        door: door.clone(),
     })
     .await?;
     let following = epochs::follow(deps.clone(), watch, connections);
     let renewing = edge_cert::keep_fresh(deps.clone(), certificate);
     let admin = admin::serve(deps.clone(), bound.admin);
     let serving = edge.serve(bound.edge);
+    let pairings = door.follow_pairings(identity);
     let run = async move {
         tokio::select! {
-            ((), (), ()) = async { tokio::join!(serving, following, renewing) } => Ok(()),
+            ((), (), (), ()) = async { tokio::join!(serving, following, renewing, pairings) } => Ok(()),
             outcome = admin => outcome,
         }
     };

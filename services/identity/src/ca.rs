@@ -164,6 +164,12 @@ impl Authority {
         }
     }
 
+    /// SHA-256 of the root certificate: what invites and phrases name this stack by.
+    pub(crate) fn root_fingerprint(&self) -> [u8; 32] {
+        use sha2::{Digest as _, Sha256};
+        Sha256::digest(&self.root_der).into()
+    }
+
     pub(crate) fn assertion_key_id(&self) -> String {
         creel_wire::names::sha256_hex(self.assertion_key.verifying_key().as_bytes())[..16].to_owned()
     }

@@ -1,11 +1,17 @@
 //! Devices as a state machine: issue, rename, revoke. Pure: the record before, the request, and what
 //! else there is come in; the record after comes out, or the named guard that refused.
 
+use creel_proto::identity::v1::Surface;
 use creel_proto::{
     identity::v1::{Device, DeviceRecord, DeviceState, Role},
     time,
 };
-use creel_wire::{Code, DeviceId, Error, Scope, Scopes, names::parse_scopes};
+use creel_wire::{
+    Code, DeviceId, Error, Scope, Scopes,
+    names::{Subject, parse_scopes},
+};
+
+use crate::grants::Grant;
 
 /// Devices that are not revoked, at most.
 pub(crate) const MAX_DEVICES: usize = 1_000;
@@ -93,29 +99,83 @@ pub(crate) struct NewDevice<'a> {
     pub(crate) id: &'a DeviceId,
     pub(crate) public_key: [u8; 32],
     pub(crate) name: &'a str,
-    pub(crate) scopes: Scopes,
+    pub(crate) person: &'a str,
+    pub(crate) role: Role,
+    pub(crate) grant: Grant,
     pub(crate) origin: &'static str,
     pub(crate) approved_by: String,
-    pub(crate) certificate_expires_at_unix_ms: i64,
+    /// Life of its first certificate; 0: it has none (yet).
+    pub(crate) certificate_life_ms: i64,
+    /// It came by the original's payloads.
+    pub(crate) legacy: bool,
 }
 
-/// A new operator device of the owner.
+/// A new device.
 pub(crate) fn create(new: NewDevice<'_>, now_ms: i64) -> DeviceRecord {
-    DeviceRecord {
+    let mut record = DeviceRecord {
         device_id: new.id.to_string(),
         public_key: new.public_key.to_vec(),
         name: new.name.to_owned(),
-        person: "owner".to_owned(),
-        role: Role::Operator.into(),
-        scopes: new.scopes.iter().map(ToString::to_string).collect(),
+        person: new.person.to_owned(),
+        role: new.role.into(),
         state: DeviceState::Approved.into(),
         epoch: 1,
         created_at_unix_ms: now_ms,
-        certificate_expires_at_unix_ms: new.certificate_expires_at_unix_ms,
-        revoked_at_unix_ms: 0,
         origin: new.origin.to_owned(),
         approved_by: new.approved_by,
-        revoke_reason: String::new(),
+        own_protocol: !new.legacy,
+        legacy: new.legacy,
+        ..DeviceRecord::default()
+    };
+    hold(&mut record, &new.grant);
+    if new.certificate_life_ms > 0 {
+        certified(&mut record, new.certificate_life_ms, now_ms);
+    }
+    record
+}
+
+/// Gives a device its grant, in place of the one before.
+pub(crate) fn hold(record: &mut DeviceRecord, grant: &Grant) {
+    record.scopes = grant.scopes.iter().map(ToString::to_string).collect();
+    record.commands = grant.commands.iter().cloned().collect();
+    record.caps = grant.caps.iter().cloned().collect();
+}
+
+/// What it holds, surface included.
+pub(crate) fn grant(record: &DeviceRecord) -> Grant {
+    if is_revoked(record) {
+        return Grant::default();
+    }
+    Grant {
+        scopes: scopes(record),
+        commands: record.commands.iter().cloned().collect(),
+        caps: record.caps.iter().cloned().collect(),
+    }
+}
+
+/// Notes a certificate that lives so long from now on.
+pub(crate) fn certified(record: &mut DeviceRecord, life_ms: i64, now_ms: i64) {
+    record.certificate_life_ms = life_ms;
+    record.certificate_expires_at_unix_ms = now_ms + life_ms;
+}
+
+/// How long a new certificate lives: as long as the one before, so that a script's stays short-lived.
+pub(crate) fn renewed_life_ms(record: &DeviceRecord) -> i64 {
+    let before = if record.certificate_life_ms > 0 {
+        record.certificate_life_ms
+    } else {
+        // A record of before that was kept.
+        record.certificate_expires_at_unix_ms - record.created_at_unix_ms
+    };
+    before.clamp(*CERT_LIFE_MS.start(), *CERT_LIFE_MS.end())
+}
+
+/// Whom its certificate names.
+pub(crate) fn subject(record: &DeviceRecord, id: &DeviceId) -> Subject {
+    if record.role == i32::from(Role::Node) {
+        Subject::Node(id.clone())
+    } else {
+        Subject::Operator(id.clone())
     }
 }
 
@@ -169,6 +229,18 @@ pub(crate) fn to_proto(record: &DeviceRecord, rev: u64) -> Device {
         origin: record.origin.clone(),
         approved_by: record.approved_by.clone(),
         etag: rev.to_string(),
+        surface: Some(Surface {
+            caps: record.caps.clone(),
+            commands: record.commands.clone(),
+            permissions: record.permissions.clone(),
+        }),
+        phrase: record.phrase.clone(),
+        own_protocol: record.own_protocol,
+        legacy: record.legacy,
+        token_issued_at: time::timestamp_opt(record.token_issued_at_unix_ms),
+        phrase_nonce: record.phrase_nonce.clone(),
+        platform: record.platform.clone(),
+        device_family: record.device_family.clone(),
     }
 }
 
@@ -182,10 +254,16 @@ mod tests {
             id: &id,
             public_key: [1; 32],
             name: "laptop",
-            scopes: crate::grants::all(),
+            person: "owner",
+            role: Role::Operator,
+            grant: Grant {
+                scopes: crate::grants::all(),
+                ..Grant::default()
+            },
             origin: "local",
             approved_by: String::new(),
-            certificate_expires_at_unix_ms: 9,
+            certificate_life_ms: 9,
+            legacy: false,
         };
         create(new, 5)
     }
@@ -200,6 +278,26 @@ mod tests {
         assert_eq!(revoke(&revoked, "again", 9), revoked);
         let unknown = DeviceRecord { state: 77, ..record };
         assert!(is_revoked(&unknown), "an unknown state denies");
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_for_as_long_as_it_lived() {
+        let mut record = device();
+        for life in [*CERT_LIFE_MS.start(), 7 * crate::ca::DAY_MS, *CERT_LIFE_MS.end()] {
+            certified(&mut record, life, 5);
+            for now in [100, 200, 300_000] {
+                let again = renewed_life_ms(&record);
+                assert_eq!(again, life);
+                certified(&mut record, again, now);
+            }
+        }
+        let old = DeviceRecord {
+            certificate_life_ms: 0,
+            created_at_unix_ms: 1_000,
+            certificate_expires_at_unix_ms: 1_000 + 7 * crate::ca::DAY_MS,
+            ..record
+        };
+        assert_eq!(renewed_life_ms(&old), 7 * crate::ca::DAY_MS);
     }
 
     #[test]

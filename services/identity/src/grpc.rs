@@ -4,3 +4,5 @@ pub(crate) mod assertion;
 pub(crate) mod ca;
 pub(crate) mod device;
 pub(crate) mod local;
+pub(crate) mod people;
+pub(crate) mod sender;

@@ -9,14 +9,27 @@
 
 mod ca;
 mod ca_files;
+mod declared;
 mod device;
+mod device_pairing;
+mod failures;
 mod grants;
 mod grpc;
+mod guard;
+mod guesses;
 mod local;
+mod nonces;
 mod own;
+mod pairings;
+mod people;
+mod proof;
 mod recovery;
 mod registry;
+mod seal;
+mod sender_pairing;
+mod senders;
 mod store;
+mod tokens;
 
 use std::sync::{Arc, OnceLock};
 
@@ -28,9 +41,13 @@ use creel_kit::{
 use creel_proto::identity::v1::{
     assertion_service_server::AssertionServiceServer, ca_service_server::CaServiceServer,
     device_service_server::DeviceServiceServer, local_service_server::LocalServiceServer,
+    people_service_server::PeopleServiceServer, sender_service_server::SenderServiceServer,
 };
 use creel_wire::ServiceName;
 use tonic::service::Routes;
+
+/// Requests that waited too long are told so this often. None of them can be decided meanwhile.
+const SWEEP: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// How identity is run. Call it before anything confines the process: what it sees of itself here is
 /// what peers of its local socket are measured by.
@@ -57,20 +74,35 @@ pub fn spec(profile: &Profile) -> anyhow::Result<Spec> {
 async fn build(deps: Deps, authority: Arc<OnceLock<Arc<ca::Authority>>>) -> anyhow::Result<Built> {
     let ca = Arc::clone(authority.get().context("the authority is not loaded")?);
     let registry = registry::Registry::open(&deps).await?;
+    let pairings = pairings::Pairings::open(&deps, &registry, ca.root_fingerprint()).await?;
     let routes = Routes::new(CaServiceServer::new(grpc::ca::Ca::new(&deps, &ca)))
         .add_service(DeviceServiceServer::new(grpc::device::Devices::new(
-            &deps, &ca, &registry,
+            &deps, &ca, &registry, &pairings,
         )))
         .add_service(AssertionServiceServer::new(grpc::assertion::Assertions::new(
             &deps, &ca, &registry,
         )?))
         .add_service(LocalServiceServer::new(grpc::local::Local::new(
             &deps, &ca, &registry,
-        )));
+        )))
+        .add_service(PeopleServiceServer::new(grpc::people::PeopleRpc::new(
+            &deps, &registry,
+        )))
+        .add_service(SenderServiceServer::new(grpc::sender::SenderRpc::new(&deps)));
     let drain = deps.drain.clone();
+    let clock = deps.clock.clone();
     let run = Box::pin(async move {
-        drain.cancelled().await;
-        Ok(())
+        let mut tick = tokio::time::interval(SWEEP);
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => return Ok(()),
+                _ = tick.tick() => {}
+            }
+            let writer = registry.write().await;
+            if let Err(error) = pairings.sweep(&writer, clock.now_ms()).await {
+                tracing::warn!(%error, "requests that are over were not removed; trying again");
+            }
+        }
     });
     Ok(Built { routes, run })
 }

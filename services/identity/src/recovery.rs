@@ -4,10 +4,7 @@ use creel_proto::identity::v1::RecoveryRecord;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// So many wrong codes, then a pause.
-pub(crate) const MAX_FAILURES: u32 = 10;
-/// The pause, in milliseconds.
-pub(crate) const PAUSE_MS: i64 = 15 * 60 * 1_000;
+use crate::{guard::Guards, guesses};
 
 /// What becomes of a guess.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,19 +19,14 @@ pub(crate) enum Guess {
 
 /// Judges a code against the stored hash (hex). `now_ms` never runs backwards.
 pub(crate) fn judge(stored_hash: &str, code: &str, record: &RecoveryRecord, now_ms: i64) -> Guess {
-    let since = now_ms - record.last_failure_unix_ms;
-    if record.failures >= MAX_FAILURES && since < PAUSE_MS {
-        return Guess::Paused(PAUSE_MS - since);
+    if let Err(wait_ms) = guesses::admit(record, now_ms, Guards::all()) {
+        return Guess::Paused(wait_ms);
     }
     let hash = creel_wire::names::hex(&Sha256::digest(normalise(code)));
     if bool::from(hash.as_bytes().ct_eq(stored_hash.trim().as_bytes())) {
         return Guess::Right;
     }
-    let failures = if since >= PAUSE_MS { 1 } else { record.failures + 1 };
-    Guess::Wrong(RecoveryRecord {
-        failures,
-        last_failure_unix_ms: now_ms,
-    })
+    Guess::Wrong(guesses::failed(record, now_ms))
 }
 
 /// Upper case without blanks and dashes, as the code was hashed when it was made.
@@ -48,6 +40,7 @@ fn normalise(code: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guesses::{MAX_FAILURES, PAUSE_MS};
 
     #[test]
     fn guesses_are_bounded_to_the_millisecond_and_the_right_code_passes_in_any_spelling() {

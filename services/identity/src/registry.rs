@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use creel_kit::{
@@ -11,7 +14,7 @@ use creel_kit::{
     idempotency::{Slot, store_error},
     outbox::{Event, Outbox},
 };
-use creel_proto::identity::v1::{DeviceEpoch, DeviceRecord};
+use creel_proto::identity::v1::{DeviceEpoch, DeviceEvent, DeviceEventKind, DeviceRecord, PairingRequest};
 use creel_store::{Cmp, Outcome, Page, Store, Txn};
 use creel_wire::{Code, DeviceId, Error, Scopes};
 use prost::Message;
@@ -43,6 +46,8 @@ struct Inner {
     devices: RwLock<BTreeMap<String, Entry>>,
     writing: Mutex<()>,
     epochs: broadcast::Sender<DeviceEpoch>,
+    news: broadcast::Sender<DeviceEvent>,
+    sequence: AtomicU64,
 }
 
 /// The right to change devices: one at a time, so that what was judged is what is committed.
@@ -82,6 +87,7 @@ impl Registry {
             range = page.next;
         }
         let (epochs, _) = broadcast::channel(WATCH_BUFFER);
+        let (news, _) = broadcast::channel(WATCH_BUFFER);
         let (devices, writing) = (RwLock::new(devices), Mutex::new(()));
         Ok(Self(Arc::new(Inner {
             store,
@@ -89,6 +95,8 @@ impl Registry {
             devices,
             writing,
             epochs,
+            news,
+            sequence: AtomicU64::new(1),
         })))
     }
 
@@ -143,6 +151,35 @@ impl Registry {
     /// Changes of epochs from now on.
     pub(crate) fn watch(&self) -> broadcast::Receiver<DeviceEpoch> {
         self.0.epochs.subscribe()
+    }
+
+    /// Changes of devices and requests from now on.
+    pub(crate) fn news(&self) -> broadcast::Receiver<DeviceEvent> {
+        self.0.news.subscribe()
+    }
+
+    /// Tells those who watch.
+    pub(crate) fn tell(
+        &self,
+        kind: DeviceEventKind,
+        request: Option<PairingRequest>,
+        device: Option<&Entry>,
+    ) {
+        let event = DeviceEvent {
+            sequence: self.0.sequence.fetch_add(1, Ordering::Relaxed),
+            kind: kind.into(),
+            request,
+            device: device.map(|entry| device::to_proto(&entry.record, entry.rev)),
+        };
+        // Nobody watching is fine.
+        let _ = self.0.news.send(event);
+    }
+
+    /// Devices of a person that are not revoked.
+    pub(crate) fn count_of(&self, person: &str) -> usize {
+        let devices = self.read();
+        let own = |entry: &&Entry| entry.record.person == person && !device::is_revoked(&entry.record);
+        devices.values().filter(own).count()
     }
 
     /// Waits for the turn to change something.
@@ -287,6 +324,7 @@ impl Writer<'_> {
             // Nobody watching is fine.
             let _ = inner.epochs.send(change);
         }
+        self.registry.tell(DeviceEventKind::Changed, None, Some(&entry));
         Ok(entry)
     }
 }

@@ -13,5 +13,19 @@ creel_store::kinds! {
         Mark = b"mk",
         /// Guesses of the recovery code.
         Recovery = b"rc",
+        /// A device that waits, by pairing id.
+        Pairing = b"pq",
+        /// An invite, by the SHA-256 of its secret.
+        Invite = b"iv",
+        /// A person, by name.
+        Person = b"pe",
+        /// The person a sender speaks for, by (channel, account, platform id).
+        SenderLink = b"sl",
+        /// A sender that may write directly, by (channel, account, platform id).
+        AllowedSender = b"as",
+        /// A sender with a code, by (channel, account, platform id).
+        PendingSender = b"ps",
+        /// Wrong codes of one approver, by principal.
+        Guesses = b"gu",
     }
 }

@@ -20,6 +20,7 @@ pub(crate) fn concerned(old: &Config, new: &Config) -> BTreeSet<ServiceName> {
     // Taken apart by name: a new section does not compile before it is decided whom it concerns.
     let Config {
         gateway,
+        identity,
         agent,
         backends,
         exec,
@@ -30,6 +31,9 @@ pub(crate) fn concerned(old: &Config, new: &Config) -> BTreeSet<ServiceName> {
     let mut names = BTreeSet::new();
     if *gateway != old.gateway {
         names.insert(ServiceName::Gateway);
+    }
+    if *identity != old.identity {
+        names.insert(ServiceName::Identity);
     }
     if *agent != old.agent || *backends != old.backends || *exec != old.exec {
         names.insert(ServiceName::AgentRunner);

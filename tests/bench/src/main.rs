@@ -42,6 +42,9 @@ struct Args {
     /// Seconds that the idle stack is watched.
     #[arg(long, default_value_t = 60)]
     idle: u64,
+    /// Only these parts of the table; none: all.
+    #[arg(value_enum, long = "only")]
+    sections: Vec<Section>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -84,37 +87,84 @@ fn main() -> anyhow::Result<()> {
             .build()?;
         return runtime.block_on(echo::serve(&dir, port));
     }
-    let mut rows = Vec::new();
     let bin = std::path::absolute(&args.bin)?;
-    rows.extend(stack::starts(&bin, args.rounds)?);
-    let stack = stack::Stack::start(&bin)?;
-    rows.push(stack.status_time(args.rounds * 4)?);
-    rows.extend(stack.idle(Duration::from_secs(args.idle))?);
-    rows.extend(runtime.block_on(turns::measure(&stack))?);
-    rows.extend(peers::measure(
-        &runtime,
-        &stack,
-        args.rounds,
-        Duration::from_secs(args.seconds),
-    )?);
-    stack.stop()?;
-    let table = table(&rows);
-    println!("{table}");
-    if let Some(path) = args.markdown {
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
+    let mut table = Table::create(args.markdown.as_deref())?;
+    let all = args.sections.is_empty();
+    let wanted = |section| all || args.sections.contains(&section);
+    if wanted(Section::Start) {
+        stack::starts(&bin, args.rounds)?
+            .into_iter()
+            .try_for_each(|row| table.push(row))?;
+    }
+    if [Section::Idle, Section::Turns, Section::Edge]
+        .into_iter()
+        .any(wanted)
+    {
+        let stack = stack::Stack::start(&bin)?;
+        if wanted(Section::Idle) {
+            table.push(stack.status_time(args.rounds * 4)?)?;
+            stack
+                .idle(Duration::from_secs(args.idle))?
+                .into_iter()
+                .try_for_each(|row| table.push(row))?;
         }
-        std::fs::write(path, table)?;
+        if wanted(Section::Turns) {
+            runtime
+                .block_on(turns::measure(&stack))?
+                .into_iter()
+                .try_for_each(|row| table.push(row))?;
+        }
+        if wanted(Section::Edge) {
+            let time = Duration::from_secs(args.seconds);
+            peers::measure(&runtime, &stack, args.rounds, time, &mut table)?;
+        }
+        stack.stop()?;
     }
     Ok(())
 }
 
-fn table(rows: &[Row]) -> String {
-    let mut out = String::from("| what | Creel | beside |\n|---|---|---|\n");
-    for row in rows {
-        out.push_str(&format!("| {} | {} | {} |\n", row.what, row.value, row.beside));
+/// What is measured, a part of the table each.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Section {
+    /// `up` to ready, cold and warm.
+    Start,
+    /// Memory and CPU of a stack that does nothing; `creel status`.
+    Idle,
+    /// Turns of the `echo` backend.
+    Turns,
+    /// One RPC through the edge, beside bare tonic and nginx.
+    Edge,
+}
+
+/// The table, shown and written row by row: what is measured is not lost when a later part fails.
+pub(crate) struct Table {
+    file: Option<std::fs::File>,
+}
+
+impl Table {
+    fn create(path: Option<&std::path::Path>) -> anyhow::Result<Self> {
+        let file = path
+            .map(|path| {
+                std::fs::create_dir_all(path.parent().unwrap_or(std::path::Path::new(".")))?;
+                std::fs::File::create(path)
+            })
+            .transpose()?;
+        let mut table = Self { file };
+        table.line("| what | Creel | beside |\n|---|---|---|")?;
+        Ok(table)
     }
-    out
+
+    pub(crate) fn push(&mut self, row: Row) -> anyhow::Result<()> {
+        self.line(&format!("| {} | {} | {} |", row.what, row.value, row.beside))
+    }
+
+    fn line(&mut self, line: &str) -> anyhow::Result<()> {
+        println!("{line}");
+        if let Some(file) = &mut self.file {
+            std::io::Write::write_all(file, format!("{line}\n").as_bytes())?;
+        }
+        Ok(())
+    }
 }
 
 /// The median; the values are sorted by it.

@@ -9,12 +9,13 @@ use std::{
 
 use anyhow::Context as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use tokio::runtime::Runtime;
 
 use crate::{
-    Row,
+    Row, Table,
     load::{self, Figure},
     median, nginx,
     stack::Stack,
@@ -44,7 +45,8 @@ pub(crate) fn measure(
     stack: &Stack,
     rounds: usize,
     time: Duration,
-) -> anyhow::Result<Vec<Row>> {
+    table: &mut Table,
+) -> anyhow::Result<()> {
     let dir = tempfile::Builder::new()
         .prefix("creel-bench-peer-")
         .tempdir_in("/tmp")?;
@@ -62,7 +64,6 @@ pub(crate) fn measure(
     let edge = stack.edge()?.address;
     let ours = stack.dir.path().join("bench-cert");
     let device = device_id(stack)?;
-    let mut rows = Vec::new();
     for (connections, in_flight) in [(1, 32), (64, 1)] {
         let (mut creel, mut echo, mut proxy) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
@@ -90,9 +91,9 @@ pub(crate) fn measure(
             let times = creel.per_second / proxy.per_second;
             beside.push_str(&format!("; nginx {}; {times:.2}× of it (goal ≥ 1)", show(proxy)));
         }
-        rows.push(Row::new(label, show(creel), beside));
+        table.push(Row::new(label, show(creel), beside))?;
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// Waits until a peer answers.
@@ -141,6 +142,8 @@ fn device_id(stack: &Stack) -> anyhow::Result<String> {
 fn certificates(dir: &Path) -> anyhow::Result<()> {
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::default();
+    // Each subject has a name of its own: a leaf named as its issuer is taken for self-signed by OpenSSL.
+    ca.distinguished_name.push(DnType::CommonName, "bench CA");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let root = ca.self_signed(&ca_key)?;
@@ -153,6 +156,7 @@ fn certificates(dir: &Path) -> anyhow::Result<()> {
         let pair = KeyPair::generate()?;
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names)?;
+        params.distinguished_name.push(DnType::CommonName, cert);
         params.extended_key_usages = vec![usage];
         // Names itself as a device would, so that the accept loop of the bare server knows it.
         if cert == "cert.pem" {

@@ -133,6 +133,19 @@ impl Launch for Script {
         })
     }
 
+    async fn sandbox(&self) -> Result<creel_sandbox::Enforced, Failure> {
+        match self.refuse.lock().unwrap().clone() {
+            Some(failure) => Err(failure),
+            None => Ok(serde_json::from_value(serde_json::json!({
+                "fs": { "level": "full", "detail": "" },
+                "net": { "level": "full", "detail": "" },
+                "ipc": { "level": "partial", "detail": "a gap" },
+                "kill": { "level": "full", "detail": "" },
+            }))
+            .unwrap()),
+        }
+    }
+
     async fn lost(&self) {
         std::future::pending().await
     }

@@ -1,6 +1,6 @@
 use creel_proto::agent::v1::{
-    AbortTurnRequest, StartTurnRequest, SubscribeTurnRequest, TurnState, turn_event::Event,
-    turn_service_server::TurnService as _,
+    AbortTurnRequest, GetSandboxRequest, StartTurnRequest, SubscribeTurnRequest, TurnState,
+    turn_event::Event, turn_service_server::TurnService as _,
 };
 use creel_wire::{Code, Principal, Scopes, authz::test_caller};
 use tokio_stream::StreamExt as _;
@@ -385,4 +385,25 @@ async fn a_store_that_fails_ends_the_process_and_loses_nothing() {
         "x",
         "the log knew it"
     );
+}
+
+#[tokio::test]
+async fn the_sandbox_is_told_wall_by_wall_or_why_there_is_none() {
+    let house = House::new().await;
+    let ask_it = || async {
+        let answer = house.turns.get_sandbox(ask(GetSandboxRequest {})).await;
+        answer.unwrap().into_inner()
+    };
+    let sandbox = ask_it().await;
+    assert_eq!(sandbox.level, "partial");
+    let walls: Vec<_> = sandbox.walls.iter().map(|wall| wall.name.as_str()).collect();
+    assert_eq!(walls, ["fs", "net", "ipc", "kill"]);
+    assert_eq!(
+        (sandbox.walls[2].level.as_str(), sandbox.walls[2].detail.as_str()),
+        ("partial", "a gap")
+    );
+    *house.script.refuse.lock().unwrap() = Some(Failure::new("sandbox_unavailable", "no Landlock"));
+    let sandbox = ask_it().await;
+    assert_eq!(sandbox.level, "none");
+    assert_eq!(sandbox.refusal.unwrap().reason, "sandbox_unavailable");
 }

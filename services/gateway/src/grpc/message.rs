@@ -8,15 +8,13 @@ use creel_proto::{
         message_service_server::MessageService,
     },
 };
-use creel_wire::{Caller, Error, ServiceName, SessionKey, authz};
+use creel_wire::{Error, ServiceName, authz};
 use tonic::{Request, Response, Status, transport::Channel};
 
-/// The one agent there is.
-const AGENT: &str = "default";
+use super::{on_behalf, session_key};
+
 /// A message, in bytes.
 const MAX_TEXT: usize = 1 << 20;
-/// A session's name, in characters.
-const MAX_NAME: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Messages {
@@ -30,36 +28,6 @@ impl Messages {
             turns: TurnServiceClient::new(channel).max_decoding_message_size(8 << 20),
         })
     }
-}
-
-/// The context a person's message goes to. Keys are derived, never taken from text: a name is one
-/// segment, whatever characters it has.
-fn session_key(name: &str) -> Result<SessionKey, Error> {
-    if name.is_empty() || name == "main" {
-        return Ok(SessionKey::main(AGENT));
-    }
-    let plain = creel_wire::error::printable(name, MAX_NAME) == name && name.trim() == name;
-    if !plain {
-        return Err(Error::invalid(
-            "session",
-            format!("`main`, or a name of 1 to {MAX_NAME} printable characters"),
-        ));
-    }
-    Ok(SessionKey::Direct {
-        agent: AGENT.to_owned(),
-        channel: "webchat".to_owned(),
-        account: "local".to_owned(),
-        sender: name.to_owned(),
-    })
-}
-
-fn on_behalf<T>(caller: &Caller, message: T) -> Result<Request<T>, Error> {
-    let assertion = caller
-        .assertion()
-        .ok_or_else(|| Error::internal("authorization"))?;
-    let mut request = Request::new(message);
-    authz::attach(&mut request, assertion);
-    Ok(request)
 }
 
 #[tonic::async_trait]
@@ -110,24 +78,5 @@ impl MessageService for Messages {
             .subscribe(on_behalf(&caller, subscribe)?)
             .await?;
         Ok(Response::new(events.into_inner()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_never_reaches_another_context() {
-        assert_eq!(session_key("").unwrap(), SessionKey::main(AGENT));
-        assert_eq!(session_key("main").unwrap(), SessionKey::main(AGENT));
-        let tricky = session_key("agent:default:main").unwrap();
-        assert_eq!(
-            tricky.to_string(),
-            "agent:default:webchat:local:dm:agent%3Adefault%3Amain"
-        );
-        for bad in [" x", "a\nb", "a\u{202e}", &"a".repeat(MAX_NAME + 1)] {
-            assert!(session_key(bad).is_err(), "{bad:?}");
-        }
     }
 }

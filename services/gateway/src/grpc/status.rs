@@ -9,6 +9,7 @@ use creel_kit::{
     profile::{ChildStatus, EdgeFile, StatusFile},
 };
 use creel_proto::{
+    agent::v1::{GetSandboxRequest, turn_service_client::TurnServiceClient},
     gateway::v1::{
         GetStatusRequest, ServiceStatus, Status as StackStatus, WhoAmIRequest, WhoAmIResponse,
         status_service_server::StatusService,
@@ -35,6 +36,7 @@ pub(crate) struct StatusRpc {
     connections: Connections,
     file: EdgeFile,
     peers: Vec<(ServiceName, HealthClient<Channel>)>,
+    turns: TurnServiceClient<Channel>,
 }
 
 impl StatusRpc {
@@ -55,7 +57,17 @@ impl StatusRpc {
             connections: connections.clone(),
             file: file.clone(),
             peers,
+            turns: TurnServiceClient::new(deps.peers.channel(ServiceName::AgentRunner)?),
         })
+    }
+
+    /// What stands around a turn; empty while nobody can say.
+    async fn sandbox(&self) -> String {
+        let mut turns = self.turns.clone();
+        match tokio::time::timeout(PATIENCE, turns.get_sandbox(GetSandboxRequest {})).await {
+            Ok(Ok(answer)) => answer.into_inner().level,
+            Ok(Err(_)) | Err(_) => String::new(),
+        }
     }
 
     async fn services(&self) -> Vec<ServiceStatus> {
@@ -111,7 +123,7 @@ fn describe(name: ServiceName, state: &str, known: &[ChildStatus]) -> ServiceSta
 impl StatusService for StatusRpc {
     async fn get(&self, request: Request<GetStatusRequest>) -> Result<Response<StackStatus>, Status> {
         let _ = authz::split(request)?;
-        let services = self.services().await;
+        let (services, sandbox) = tokio::join!(self.services(), self.sandbox());
         let certificate = self.certificate.load();
         Ok(Response::new(StackStatus {
             version: creel_kit::VERSION.to_owned(),
@@ -125,7 +137,7 @@ impl StatusService for StatusRpc {
             edge_address: self.file.address.clone(),
             metrics_address: self.file.admin.clone(),
             walls: "locked".to_owned(),
-            sandbox: String::new(),
+            sandbox,
             connections: u32::try_from(self.connections.count()).unwrap_or(u32::MAX),
         }))
     }

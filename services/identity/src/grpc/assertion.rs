@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use creel_kit::{Clock, Deps};
-use creel_proto::{
-    identity::v1::{
-        AssertionClaims, AttenuateRequest, DeviceSubject, JobSubject, MintRequest, MintResponse, SubjectKind,
-        TurnSubject, assertion_service_server::AssertionService, mint_request::Subject as Asked,
-    },
-    time,
+use creel_proto::identity::v1::{
+    AssertionClaims, AttenuateRequest, ConnectionSubject, DeviceSubject, JobSubject, MintRequest,
+    MintResponse, SenderSubject, SubjectKind, TurnSubject, assertion_service_server::AssertionService,
+    mint_request::Subject as Asked,
 };
 use creel_wire::{
-    Caller, Code, Error, Principal, Scopes, ServiceName, assertion,
+    Caller, Code, DeviceId, Error, Principal, ServiceName, assertion,
     assertion::VerifierKey,
     authz,
-    names::{SpiffeId, Subject, parse_scopes},
+    names::{Subject, parse_scopes},
     tls::{self, ClientAuth},
 };
 use ed25519_dalek::VerifyingKey;
@@ -22,7 +20,13 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tonic::{Request, Response, Status};
 
-use crate::{ca::Authority, device, grants, registry::Registry};
+use crate::{
+    ca::Authority,
+    device, grants,
+    registry::Registry,
+    seal::{kind_of, of_device, refusal, texts},
+    senders::Senders,
+};
 
 pub(crate) struct Assertions {
     authority: Arc<Authority>,
@@ -30,6 +34,7 @@ pub(crate) struct Assertions {
     clock: Clock,
     keys: Vec<VerifierKey>,
     verifier: Arc<dyn ClientCertVerifier>,
+    senders: Senders,
 }
 
 impl Assertions {
@@ -45,15 +50,18 @@ impl Assertions {
                 key,
             }],
             verifier: tls::verifier(&trust.device_issuers, ClientAuth::Required)?,
+            senders: Senders::new(deps),
         })
     }
 
-    fn do_mint(&self, presenter: ServiceName, asked: MintRequest) -> Result<MintResponse, Error> {
+    async fn do_mint(&self, presenter: ServiceName, asked: MintRequest) -> Result<MintResponse, Error> {
         let now = self.clock.now_ms();
         let claims = match asked.subject {
             Some(Asked::Device(subject)) => self.device(&subject, now)?,
             Some(Asked::Turn(subject)) => self.turn(presenter, &subject, now)?,
             Some(Asked::Job(subject)) => self.job(&subject)?,
+            Some(Asked::Connection(subject)) => self.connection(presenter, &subject, now)?,
+            Some(Asked::Sender(subject)) => self.sender(&subject).await?,
             Some(Asked::Plugin(subject)) => AssertionClaims {
                 kind: SubjectKind::Plugin.into(),
                 subject: bounded("plugin_id", &subject.plugin_id)?,
@@ -62,7 +70,8 @@ impl Assertions {
             },
             None => return Err(Error::invalid("subject", "whom to speak of")),
         };
-        self.seal(presenter, claims, now, now + assertion::MAX_LIFE_MS)
+        self.authority
+            .seal(presenter, claims, now, now + assertion::MAX_LIFE_MS)
     }
 
     /// A device as the edge saw it: its certificate is judged here again, and so is its standing.
@@ -96,14 +105,71 @@ impl Assertions {
                 "this device was revoked",
             ));
         }
+        if kind != kind_of(&entry.record) {
+            return Err(refused("names another kind of device"));
+        }
+        let connection = bounded("connection_id", &asked.connection_id)?;
+        Ok(of_device(
+            &entry.record,
+            &device::scopes(&entry.record),
+            connection,
+        ))
+    }
+
+    /// A connection that proved its device without a certificate: as before, while nothing changed.
+    fn connection(
+        &self,
+        presenter: ServiceName,
+        asked: &ConnectionSubject,
+        now: i64,
+    ) -> Result<AssertionClaims, Error> {
+        let before = assertion::open(&self.keys, &asked.assertion, now).map_err(refusal)?;
+        let is_device = matches!(before.kind(), SubjectKind::Operator | SubjectKind::Node);
+        if !is_device || before.presenter != self.authority.uri_of(presenter) {
+            return Err(refusal(assertion::Refused::ForeignPresenter));
+        }
+        if before.binding != asked.connection_id {
+            let message = "the assertion is another connection's";
+            return Err(Error::new(Code::PermissionDenied, "foreign_connection", message));
+        }
+        let changed =
+            |reason: &'static str, message: &'static str| Error::new(Code::Unauthenticated, reason, message);
+        let id: DeviceId = before
+            .subject
+            .parse()
+            .map_err(|_| refusal(assertion::Refused::Malformed))?;
+        let entry = self
+            .registry
+            .get(&id)
+            .ok_or_else(|| changed("device_unknown", "there is no such device"))?;
+        if device::is_revoked(&entry.record) {
+            return Err(changed("device_revoked", "this device was revoked"));
+        }
+        if entry.record.epoch != before.epoch {
+            return Err(changed(
+                "grant_changed",
+                "the device's grant changed: it has to prove itself again",
+            ));
+        }
+        let scopes = parse_scopes(&before.scopes).map_err(|_| refusal(assertion::Refused::Malformed))?;
+        let held = device::scopes(&entry.record);
+        let kept = grants::attenuate(&scopes, &scopes, &held);
+        Ok(of_device(&entry.record, &kept, before.binding))
+    }
+
+    /// A chat sender that is let in now. It holds no scope.
+    async fn sender(&self, asked: &SenderSubject) -> Result<AssertionClaims, Error> {
+        let key = self.senders.key(asked.sender.as_ref())?;
+        let Some(known) = self.senders.known(&key, true).await? else {
+            let message = "nobody let this sender in";
+            return Err(Error::new(Code::PermissionDenied, "sender_unknown", message));
+        };
         Ok(AssertionClaims {
-            kind: kind.into(),
-            subject: id.to_string(),
-            person: entry.record.person.clone(),
-            scopes: texts(&device::scopes(&entry.record)),
-            label: entry.record.name.clone(),
-            epoch: entry.record.epoch,
-            binding: bounded("connection_id", &asked.connection_id)?,
+            kind: SubjectKind::Sender.into(),
+            subject: key.to_string(),
+            person: known.person,
+            label: key.to_string(),
+            binding: bounded("binding", &asked.binding)?,
             ..AssertionClaims::default()
         })
     }
@@ -111,7 +177,7 @@ impl Assertions {
     /// A turn holds no more than its cause, and never what is for people.
     fn turn(&self, presenter: ServiceName, asked: &TurnSubject, now: i64) -> Result<AssertionClaims, Error> {
         let cause = assertion::open(&self.keys, &asked.cause, now).map_err(refusal)?;
-        let own = self.uri(presenter);
+        let own = self.authority.uri_of(presenter);
         let refresh = cause.kind() == SubjectKind::AgentTurn;
         if refresh && (cause.subject != asked.turn_id || cause.presenter != own) {
             return Err(refusal(assertion::Refused::ForeignPresenter));
@@ -170,48 +236,8 @@ impl Assertions {
         }
         claims.chain.push(std::mem::take(&mut claims.presenter));
         let until = claims.expires_at_unix_ms;
-        self.seal(presenter, claims, now, until)
+        self.authority.seal(presenter, claims, now, until)
     }
-
-    fn seal(
-        &self,
-        presenter: ServiceName,
-        mut claims: AssertionClaims,
-        now: i64,
-        until: i64,
-    ) -> Result<MintResponse, Error> {
-        if !assertion::may_present(presenter, claims.kind()) {
-            return Err(refusal(assertion::Refused::PresenterNotAllowed));
-        }
-        claims.presenter = self.uri(presenter);
-        claims.issued_at_unix_ms = now;
-        claims.expires_at_unix_ms = until.min(now + assertion::MAX_LIFE_MS);
-        let assertion = assertion::sign(
-            &self.authority.assertion_key,
-            &self.authority.assertion_key_id(),
-            &claims,
-        );
-        Ok(MintResponse {
-            assertion,
-            expires_at: Some(time::timestamp(claims.expires_at_unix_ms)),
-        })
-    }
-
-    fn uri(&self, service: ServiceName) -> String {
-        SpiffeId {
-            domain: self.authority.domain.clone(),
-            subject: Subject::Service(service),
-        }
-        .to_string()
-    }
-}
-
-fn refusal(refused: assertion::Refused) -> Error {
-    Error::new(Code::PermissionDenied, refused.reason(), refused.to_string())
-}
-
-fn texts(scopes: &Scopes) -> Vec<String> {
-    scopes.iter().map(ToString::to_string).collect()
 }
 
 fn bounded(field: &str, text: &str) -> Result<String, Error> {
@@ -243,7 +269,7 @@ impl std::fmt::Debug for Assertions {
 impl AssertionService for Assertions {
     async fn mint(&self, request: Request<MintRequest>) -> Result<Response<MintResponse>, Status> {
         let (caller, request) = authz::split(request)?;
-        Ok(Response::new(self.do_mint(presenter(&caller)?, request)?))
+        Ok(Response::new(self.do_mint(presenter(&caller)?, request).await?))
     }
 
     async fn attenuate(&self, request: Request<AttenuateRequest>) -> Result<Response<MintResponse>, Status> {

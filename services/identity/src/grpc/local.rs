@@ -8,7 +8,7 @@ use creel_kit::{
     outbox::{Event, Outbox},
 };
 use creel_proto::identity::v1::{
-    BootstrapRequest, IssueCertificateResponse, RecoverRequest, RecoveryRecord,
+    BootstrapRequest, DeviceRecord, IssueCertificateResponse, RecoverRequest, RecoveryRecord, Role,
     local_service_server::LocalService,
 };
 use creel_store::{Cmp, Store, Txn};
@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     ca::{Authority, RequestedKey, read_request},
     device::{self, DEFAULT_CERT_LIFE_MS, Guard, NewDevice, check_name},
-    grants,
+    grants::{self, Grant},
     recovery::{self, Guess},
     registry::{Registry, Writer},
     store::Kind,
@@ -71,6 +71,7 @@ impl Local {
             if device::is_revoked(&entry.record) {
                 return Err(Guard::Revoked.into());
             }
+            operator_only(&entry.record)?;
             let scopes = device::scopes(&entry.record);
             let seat = Seat {
                 name: &entry.record.name,
@@ -112,6 +113,9 @@ impl Local {
             .is_some_and(|entry| device::is_revoked(&entry.record))
         {
             return Err(Guard::Revoked.into());
+        }
+        if let Some(entry) = self.registry.get(&id) {
+            operator_only(&entry.record)?;
         }
         let known = self.registry.get(&id).map(|entry| entry.record.name);
         let name = known.unwrap_or_else(|| writer.free_name(name));
@@ -180,14 +184,15 @@ impl Local {
         let certificate = self
             .authority
             .issue_device(subject, seat.name, key, now, DEFAULT_CERT_LIFE_MS)?;
-        let until = now + DEFAULT_CERT_LIFE_MS;
         let record = match self.registry.get(id) {
             Some(entry) => {
                 let mut after = entry.record;
                 let before = std::mem::take(&mut after.scopes);
                 after.scopes = seat.scopes.iter().map(ToString::to_string).collect();
                 after.epoch += u64::from(after.scopes != before);
-                after.certificate_expires_at_unix_ms = until;
+                device::certified(&mut after, DEFAULT_CERT_LIFE_MS, now);
+                after.own_protocol = true;
+                after.legacy = false;
                 after
             }
             None => {
@@ -195,14 +200,20 @@ impl Local {
                     id,
                     public_key,
                     name: seat.name,
-                    scopes: seat.scopes.clone(),
+                    person: crate::people::OWNER,
+                    role: Role::Operator,
+                    grant: Grant {
+                        scopes: seat.scopes.clone(),
+                        ..Grant::default()
+                    },
                     origin: if seat.action == "device.recovered" {
                         "recovery"
                     } else {
                         "local"
                     },
                     approved_by: String::new(),
-                    certificate_expires_at_unix_ms: until,
+                    certificate_life_ms: DEFAULT_CERT_LIFE_MS,
+                    legacy: false,
                 };
                 device::create(new, now)
             }
@@ -229,6 +240,15 @@ impl Local {
         answer.device = Some(device::to_proto(&entry.record, entry.rev));
         Ok(answer)
     }
+}
+
+/// A device is an operator or a node, never both: a node's key can't become an operator's here.
+fn operator_only(record: &DeviceRecord) -> Result<(), Error> {
+    if record.role == i32::from(Role::Operator) {
+        return Ok(());
+    }
+    let message = "this key belongs to a node; an operator needs another key";
+    Err(Error::new(Code::FailedPrecondition, "role_mismatch", message).field("csr_der"))
 }
 
 /// What a local device is given.

@@ -34,6 +34,8 @@ pub enum CertError {
     Refused(Error),
     #[error("no join secret: start services with `creeld up`, or set CREEL_JOIN_FILE")]
     NoJoinSecret,
+    #[error("identity has another trust bundle than before")]
+    BundleChanged,
     #[error("the name can't be dialled")]
     Dial(#[from] creel_wire::channel::BadServerName),
 }
@@ -60,7 +62,19 @@ impl Enrolment {
     /// # Errors
     /// [`CertError`] when waiting longer would not help.
     pub async fn tls(&self) -> Result<Arc<Tls>, CertError> {
-        let bundle = self.bundle().await?;
+        loop {
+            let bundle = self.bundle().await?;
+            match self.tls_under(bundle).await {
+                // Its state was removed, say, and we were faster than its new bundle.
+                Err(CertError::BundleChanged) => {
+                    tracing::warn!("the trust bundle was replaced meanwhile: starting with the new one");
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn tls_under(&self, bundle: TrustBundle) -> Result<Arc<Tls>, CertError> {
         let trust = Trust::try_from(&bundle)?;
         if let Some(credentials) = self.on_disk(&trust)? {
             let now = self.clock.now_ms();
@@ -69,7 +83,7 @@ impl Enrolment {
                 return Ok(tls);
             }
             tracing::info!("the certificate has ended (a long sleep?): renewing it");
-            match self.renew(&tls, true).await {
+            match self.renew(&tls, Some(&bundle)).await {
                 Ok(()) => return Ok(tls),
                 // Enrolled at another identity, or revoked: a join secret decides.
                 Err(CertError::Refused(error)) if self.join_secret.is_some() => {
@@ -95,7 +109,7 @@ impl Enrolment {
             }
             let renewed = tokio::select! {
                 () = drain.cancelled() => return,
-                renewed = self.renew(&tls, false) => renewed,
+                renewed = self.renew(&tls, None) => renewed,
             };
             match renewed {
                 Ok(()) => tracing::info!("certificate renewed"),
@@ -145,7 +159,7 @@ impl Enrolment {
         let csr_der = request_for(&key)?;
         let tls = Tls::new(Trust::try_from(&bundle)?, None)?;
         let issued = self
-            .call(&tls, true, |mut client| {
+            .call(&tls, Some(&bundle), |mut client| {
                 let request = EnrollRequest {
                     service: self.name.to_string(),
                     join_secret: secret.expose().clone(),
@@ -160,13 +174,13 @@ impl Enrolment {
         Ok(tls)
     }
 
-    async fn renew(&self, tls: &Arc<Tls>, wait_for_identity: bool) -> Result<(), CertError> {
+    async fn renew(&self, tls: &Arc<Tls>, wait_under: Option<&TrustBundle>) -> Result<(), CertError> {
         let path = self.profile.credentials(self.name).join("key.pem");
         let pem = fs::read_to_string(&path).map_err(|error| CertError::File(path, error))?;
         let key = KeyPair::from_pem(&pem)?;
         let csr_der = request_for(&key)?;
         let issued = self
-            .call(tls, wait_for_identity, |mut client| {
+            .call(tls, wait_under, |mut client| {
                 let request = RenewRequest {
                     csr_der: csr_der.clone(),
                 };
@@ -176,7 +190,13 @@ impl Enrolment {
         self.take(tls, &issued, Secret::new(key.serialize_der()))
     }
 
-    async fn call<F, R>(&self, tls: &Arc<Tls>, patient: bool, call: F) -> Result<IssuedCertificate, CertError>
+    /// Calls identity; with `wait_under` until it is there, for as long as that bundle is the one to trust.
+    async fn call<F, R>(
+        &self,
+        tls: &Arc<Tls>,
+        wait_under: Option<&TrustBundle>,
+        call: F,
+    ) -> Result<IssuedCertificate, CertError>
     where
         F: Fn(CaServiceClient<tonic::transport::Channel>) -> R,
         R: Future<Output = Result<tonic::Response<IssuedCertificate>, tonic::Status>>,
@@ -187,8 +207,14 @@ impl Enrolment {
             let channel = peers.anonymous_channel(ServiceName::Identity)?;
             match call(CaServiceClient::new(channel)).await {
                 Ok(response) => return Ok(response.into_inner()),
-                Err(status) if patient && Code::of_grpc(status.code()) == Code::Unavailable => {
+                Err(status)
+                    if let Some(bundle) = wait_under
+                        && Code::of_grpc(status.code()) == Code::Unavailable =>
+                {
                     tracing::debug!(%status, "identity is not there yet");
+                    if self.bundle().await? != *bundle {
+                        return Err(CertError::BundleChanged);
+                    }
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(Duration::from_secs(1));
                 }

@@ -17,6 +17,8 @@ pub use errors::{ConfigError, Place};
 pub struct Config {
     /// The edge.
     pub gateway: Gateway,
+    /// Who is let in.
+    pub identity: Identity,
     /// Turns of the agent.
     pub agent: Agent,
     /// Backends by name, besides the built-in `echo`.
@@ -45,6 +47,19 @@ pub struct Gateway {
     pub max_connections: u32,
     /// Connections at once of one device.
     pub max_connections_per_device: u32,
+    /// What nodes may be asked for.
+    pub nodes: Nodes,
+}
+
+/// What nodes may be asked for, besides what their platform allows by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nodes {
+    /// More commands, for example `camera.snap`: whatever records people or reads what is theirs is here or
+    /// nowhere. Never those that start programs.
+    pub allow: Vec<String>,
+    /// Commands that no node may be asked for, whatever else allows them.
+    pub deny: Vec<String>,
 }
 
 impl Default for Gateway {
@@ -55,6 +70,27 @@ impl Default for Gateway {
             names: Vec::new(),
             max_connections: 4_096,
             max_connections_per_device: 256,
+            nodes: Nodes::default(),
+        }
+    }
+}
+
+/// Who is let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identity {
+    /// A device that asks to be let in waits so long for an operator, in minutes: 1 to 1440.
+    pub pairing_minutes: u32,
+    /// Devices that speak the original's protocol may hold `operator.admin`, `.approvals` and `.pairing`.
+    /// Its proofs can be relayed by another server, so this is off.
+    pub legacy_devices_may_administer: bool,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            pairing_minutes: 60,
+            legacy_devices_may_administer: false,
         }
     }
 }
@@ -257,6 +293,18 @@ impl Config {
         if self.gateway.names.len() > 32 {
             return invalid("gateway.names", "at most 32 names".to_owned());
         }
+        for (key, list) in [
+            ("gateway.nodes.allow", &self.gateway.nodes.allow),
+            ("gateway.nodes.deny", &self.gateway.nodes.deny),
+        ] {
+            if list.len() > 256
+                || list
+                    .iter()
+                    .any(|command| command.is_empty() || command.len() > 64)
+            {
+                return invalid(key, "at most 256 commands of 1 to 64 bytes".to_owned());
+            }
+        }
         for (key, value, most) in [
             (
                 "agent.turn_timeout_seconds",
@@ -273,6 +321,7 @@ impl Config {
                 1 << 20,
             ),
             ("log.rotate_mib", self.log.rotate_mib, 1_024),
+            ("identity.pairing_minutes", self.identity.pairing_minutes, 24 * 60),
         ] {
             if value == 0 || value > most {
                 return invalid(key, format!("must be from 1 to {most}"));

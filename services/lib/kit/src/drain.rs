@@ -34,7 +34,10 @@ pub fn on_parent_gone(token: CancellationToken) {
         let mut byte = [0_u8; 64];
         let mut stdin = tokio::io::stdin();
         while matches!(stdin.read(&mut byte).await, Ok(n) if n > 0) {}
-        tracing::warn!("the supervisor is gone: stopping");
+        // At a normal stop it closes this, too, after its signal.
+        if !token.is_cancelled() {
+            tracing::warn!("the supervisor is gone: stopping");
+        }
         token.cancel();
     });
 }

@@ -34,7 +34,7 @@ impl Support {
     ///
     /// # Errors
     /// [`Refusal::Unavailable`] for the first demanded wall that can't be raised.
-    pub(crate) fn assess(&self, walls: Walls, net: Net) -> Result<Enforced, Refusal> {
+    pub fn assess(&self, walls: Walls, net: Net) -> Result<Enforced, Refusal> {
         // `fs` needs seccomp too: Landlock does not see programs executed from anonymous memory.
         let needs_seccomp = [
             (walls.net, Wall::Net),

@@ -97,7 +97,7 @@ impl Code {
         }
     }
 
-    /// As the error code of the original's WebSocket protocol.
+    /// As the error code of the original's WebSocket protocol, version 4.
     #[must_use]
     pub const fn websocket(self) -> &'static str {
         match self {
@@ -106,9 +106,13 @@ impl Code {
             | Self::Conflict
             | Self::FailedPrecondition
             | Self::Unimplemented => "INVALID_REQUEST",
-            Self::PermissionDenied | Self::Unauthenticated => "NOT_PAIRED",
-            Self::ResourceExhausted | Self::Unavailable | Self::Internal | Self::Cancelled => "UNAVAILABLE",
-            Self::DeadlineExceeded => "AGENT_TIMEOUT",
+            Self::PermissionDenied => "FORBIDDEN",
+            Self::Unauthenticated => "NOT_PAIRED",
+            Self::ResourceExhausted
+            | Self::Unavailable
+            | Self::Internal
+            | Self::Cancelled
+            | Self::DeadlineExceeded => "UNAVAILABLE",
         }
     }
 

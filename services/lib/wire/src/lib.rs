@@ -17,8 +17,10 @@ pub mod complete;
 pub mod error;
 pub mod names;
 pub mod observe;
+pub mod phrase;
 pub mod secret;
 pub mod session_key;
+pub mod source;
 pub mod tls;
 
 pub use caller::{Caller, Principal};
@@ -26,6 +28,7 @@ pub use error::{Code, Error};
 pub use names::{DeviceId, Scope, Scopes, ServiceName, SpiffeId, TrustDomain};
 pub use secret::Secret;
 pub use session_key::SessionKey;
+pub use source::Source;
 
 /// Installs the one TLS provider of the process. Call it first in `main` and in test harnesses;
 /// calling it again does nothing.

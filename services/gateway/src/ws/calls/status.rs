@@ -1,0 +1,63 @@
+//! `health` and `status`. Nothing here names a path or a configuration: `operator.read` is enough to ask.
+
+use std::sync::Arc;
+
+use creel_proto::{
+    gateway::v1::{GetStatusRequest, Status, status_service_client::StatusServiceClient},
+    time,
+};
+use serde_json::{Value, json};
+
+use crate::ws::{failure::Failure, session::Session};
+
+pub(super) async fn health(session: &Arc<Session>) -> Result<Value, Failure> {
+    let status = fetch(session).await?;
+    let services: Vec<Value> = status
+        .services
+        .iter()
+        .map(
+            |service| json!({ "name": service.name, "state": service.state, "ok": service.state == "ready" }),
+        )
+        .collect();
+    Ok(json!({
+        "ok": status.ready,
+        "ts": status.now.as_ref().map_or(0, time::unix_ms),
+        "version": status.version,
+        "services": services,
+        "sessions": { "defaultAgentId": crate::ws::chat::AGENT },
+    }))
+}
+
+pub(super) async fn status(session: &Arc<Session>) -> Result<Value, Failure> {
+    let status = fetch(session).await?;
+    let services: Vec<Value> = status
+        .services
+        .iter()
+        .map(|service| {
+            json!({
+                "name": service.name,
+                "state": service.state,
+                "detail": service.detail,
+                "restarts": service.restarts,
+                "memoryBytes": service.memory_bytes,
+            })
+        })
+        .collect();
+    Ok(json!({
+        "runtimeVersion": status.version,
+        "ready": status.ready,
+        "profile": status.profile,
+        "connections": status.connections,
+        "services": services,
+        "edge": {
+            "certificateSha256": status.edge_certificate_sha256,
+            "names": status.edge_names,
+            "certificateExpiresAtMs": status.edge_certificate_expires_at.as_ref().map(time::unix_ms),
+        },
+    }))
+}
+
+async fn fetch(session: &Arc<Session>) -> Result<Status, Failure> {
+    let mut services = StatusServiceClient::new(session.services().await?);
+    Ok(services.get(GetStatusRequest {}).await?.into_inner())
+}

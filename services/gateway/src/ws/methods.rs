@@ -1,0 +1,205 @@
+//! The methods there are, and who may call each: the roles are the original's, the scopes are those of
+//! the gRPC method that does the work. The owner judges again; this table only answers sooner.
+
+use creel_wire::{Scope, Scopes};
+
+use super::{connect::Role, failure::Failure};
+
+/// Who may call a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admits {
+    /// Operators that hold the scope.
+    Operator(Scope),
+    /// Nodes.
+    Node,
+}
+
+/// A method.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Method {
+    pub(crate) name: &'static str,
+    pub(crate) admits: Admits,
+    /// The gRPC method that does the work; none where the door itself knows.
+    pub(crate) path: Option<&'static str>,
+}
+
+const fn op(name: &'static str, scope: Scope, path: &'static str) -> Method {
+    Method {
+        name,
+        admits: Admits::Operator(scope),
+        path: Some(path),
+    }
+}
+
+const fn own(name: &'static str, admits: Admits) -> Method {
+    Method {
+        name,
+        admits,
+        path: None,
+    }
+}
+
+use Scope::{Pairing, Read, Write};
+
+/// All of them, sorted by name.
+pub(crate) static METHODS: &[Method] = &[
+    op("chat.abort", Write, "/creel.agent.v1.TurnService/Abort"),
+    op(
+        "chat.history",
+        Read,
+        "/creel.agent.v1.ContextService/GetTranscript",
+    ),
+    op("chat.send", Write, "/creel.gateway.v1.MessageService/Send"),
+    op("cron.add", Write, "/creel.scheduler.v1.JobService/Create"),
+    op("cron.get", Read, "/creel.scheduler.v1.JobService/Get"),
+    op("cron.list", Read, "/creel.scheduler.v1.JobService/List"),
+    op("cron.remove", Write, "/creel.scheduler.v1.JobService/Delete"),
+    op("cron.run", Write, "/creel.scheduler.v1.JobService/Trigger"),
+    op("cron.runs", Read, "/creel.scheduler.v1.RunService/List"),
+    op("cron.status", Read, "/creel.scheduler.v1.JobService/List"),
+    op("cron.update", Write, "/creel.scheduler.v1.JobService/Update"),
+    op(
+        "device.pair.approve",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Approve",
+    ),
+    op(
+        "device.pair.list",
+        Pairing,
+        "/creel.identity.v1.DeviceService/ListRequests",
+    ),
+    op(
+        "device.pair.reject",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Reject",
+    ),
+    op(
+        "device.pair.remove",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Revoke",
+    ),
+    op(
+        "device.token.revoke",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Revoke",
+    ),
+    op(
+        "device.token.rotate",
+        Pairing,
+        "/creel.identity.v1.DeviceService/RotateToken",
+    ),
+    op("health", Read, "/creel.gateway.v1.StatusService/Get"),
+    op("node.describe", Read, "/creel.gateway.v1.NodeService/Describe"),
+    own("node.event", Admits::Node),
+    op("node.invoke", Write, "/creel.gateway.v1.NodeService/Invoke"),
+    own("node.invoke.result", Admits::Node),
+    op("node.list", Read, "/creel.gateway.v1.NodeService/List"),
+    op(
+        "node.pair.approve",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Approve",
+    ),
+    op(
+        "node.pair.list",
+        Pairing,
+        "/creel.identity.v1.DeviceService/ListRequests",
+    ),
+    op(
+        "node.pair.reject",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Reject",
+    ),
+    op("sessions.list", Read, "/creel.agent.v1.ContextService/List"),
+    own("skills.bins", Admits::Node),
+    op("status", Read, "/creel.gateway.v1.StatusService/Get"),
+    own("system-presence", Admits::Operator(Read)),
+];
+
+/// Events that are sent, for `hello-ok`.
+pub(crate) const EVENTS: &[&str] = &[
+    "chat",
+    "connect.challenge",
+    "device.pair.requested",
+    "device.pair.resolved",
+    "node.invoke.cancel",
+    "node.invoke.request",
+    "node.pair.requested",
+    "node.pair.resolved",
+    "presence",
+    "shutdown",
+    "tick",
+];
+
+/// The method that a caller asks for, if it may call it.
+///
+/// # Errors
+/// The original's words: a node host tells by them what a server lacks. Who lacks `operator.admin` isn't told
+/// whether an unknown method exists; here nothing unknown exists, so everyone is told so.
+pub(crate) fn admit(name: &str, role: Role, scopes: &Scopes) -> Result<&'static Method, Failure> {
+    let found = METHODS.binary_search_by(|method| method.name.cmp(name));
+    let Some(method) = found.ok().and_then(|index| METHODS.get(index)) else {
+        return Err(Failure::unknown_method(name));
+    };
+    match (method.admits, role) {
+        (Admits::Node, Role::Node) => Ok(method),
+        (Admits::Operator(scope), Role::Operator) if scopes.contains(&scope) => Ok(method),
+        (Admits::Operator(scope), Role::Operator) => Err(Failure::missing_scope(scope)),
+        (Admits::Node, Role::Operator) | (Admits::Operator(_), Role::Node) => {
+            Err(Failure::role(role.as_str()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use creel_proto::Admits as Rule;
+
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted() {
+        assert!(METHODS.windows(2).all(|pair| pair[0].name < pair[1].name));
+        assert!(EVENTS.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn every_scope_is_the_one_of_the_method_that_does_the_work() {
+        for method in METHODS {
+            let Some(path) = method.path else { continue };
+            let rules = creel_proto::method(path)
+                .unwrap_or_else(|| panic!("{path}"))
+                .rules;
+            let Admits::Operator(scope) = method.admits else {
+                panic!("{}: nodes call no service", method.name)
+            };
+            assert!(
+                rules.contains(&Rule::Operator(Some(scope.as_str()))),
+                "{}",
+                method.name
+            );
+        }
+    }
+
+    #[test]
+    fn roles_and_scopes_gate_each_method() {
+        let read = Scopes::from([Read]);
+        assert_eq!(admit("health", Role::Operator, &read).unwrap().name, "health");
+        let error = admit("cron.add", Role::Operator, &read).unwrap_err();
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            ("FORBIDDEN", "missing scope: operator.write")
+        );
+        let error = admit("health", Role::Node, &Scopes::new()).unwrap_err();
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            ("INVALID_REQUEST", "unauthorized role: node")
+        );
+        let error = admit("node.invoke.result", Role::Operator, &read).unwrap_err();
+        assert_eq!(error.message, "unauthorized role: operator");
+        assert!(admit("skills.bins", Role::Node, &Scopes::new()).is_ok());
+        for role in [Role::Operator, Role::Node] {
+            let error = admit("node.skills.update", role, &read).unwrap_err();
+            assert_eq!(error.message, "unknown method: node.skills.update");
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! One connection from the upgrade to its end: the shell around [`Machine`]. It reads, writes, keeps time,
+//! asks identity and runs calls; what any of it means is the machine's.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use creel_wire::{DeviceId, Error, accept::Connection};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _, future::BoxFuture};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, Interval, MissedTickBehavior, Sleep},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Bytes, Message,
+        error::CapacityError,
+        protocol::{CloseFrame, Role as Side, WebSocketConfig},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Door, HANDSHAKE, Unproven, calls,
+    connect::{Client, Connect, Role},
+    failure::Failure,
+    frame,
+    gate::Gate,
+    hub::{self, Inbox, Line, Present},
+    machine::{Effect, Ending, Hello, Input, Machine, Verdict, Welcome},
+    methods,
+    prover::{Admission, Knocking},
+};
+use crate::{
+    callers::{Memory, connection_id},
+    connections::Live,
+    nodes::{Joined, registry::Node},
+};
+
+/// Ticks come this often; `hello-ok` says so.
+const TICK: Duration = Duration::from_secs(30);
+/// A message that the peer does not take in so long ends the connection.
+const WRITE: Duration = Duration::from_secs(20);
+/// The peer gets so long to answer our close.
+const CLOSE: Duration = Duration::from_secs(1);
+
+type Socket = WebSocketStream<Gate<TokioIo<Upgraded>>>;
+
+/// A device's connection, as calls see it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) door: Door,
+    /// Unique in this process.
+    pub(crate) connection: u64,
+    pub(crate) knocking: Knocking,
+    pub(crate) device: DeviceId,
+    pub(crate) memory: Memory,
+}
+
+/// What a welcome made; dropping it takes the connection out everywhere.
+struct Opened {
+    session: Arc<Session>,
+    _live: Live,
+    _present: Present,
+    _joined: Option<Joined>,
+}
+
+type Judged = (Verdict, Option<Admission>, Client, Declared);
+
+/// What the shell needs of a `connect` after it was judged.
+struct Declared {
+    caps: Vec<String>,
+    commands: Vec<String>,
+    permissions: std::collections::BTreeMap<String, bool>,
+}
+
+struct Run {
+    door: Door,
+    connection: Arc<Connection>,
+    knocking: Knocking,
+    unproven: Option<Unproven>,
+    machine: Machine,
+    line: Line,
+    inbox: Inbox,
+    judging: Option<BoxFuture<'static, Judged>>,
+    admission: Option<(Admission, Client, Declared)>,
+    /// Changes of standings that were known when identity was asked.
+    changes: u64,
+    opened: Option<Opened>,
+    calls: JoinSet<(String, Result<Value, Failure>)>,
+    renewing: Option<BoxFuture<'static, Result<(), Error>>>,
+    ticks: Interval,
+    deadline: Pin<Box<Sleep>>,
+}
+
+/// Runs a connection to its end.
+pub(crate) async fn run(door: Door, connection: Arc<Connection>, upgraded: Upgraded, unproven: Unproven) {
+    let knocking = Knocking {
+        connection_id: connection_id(connection.id),
+        remote: connection.remote.map(|remote| remote.ip()),
+    };
+    let gate = Gate::new(TokioIo::new(upgraded));
+    let mut socket =
+        WebSocketStream::from_raw_socket(gate, Side::Server, Some(config(frame::PRE_AUTH_BYTES))).await;
+    let nonce = match door.0.parts.prover.challenge(&knocking).await {
+        Ok(nonce) => nonce,
+        Err(error) => {
+            close(&mut socket, 1013, &error.message).await;
+            return;
+        }
+    };
+    let (machine, challenge) = Machine::new(&nonce, door.0.parts.clock.now_ms(), door.now_ms());
+    let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (line, inbox) = hub::line();
+    let mut run = Run {
+        door,
+        connection,
+        knocking,
+        unproven: Some(unproven),
+        machine,
+        line,
+        inbox,
+        judging: None,
+        admission: None,
+        changes: 0,
+        opened: None,
+        calls: JoinSet::new(),
+        renewing: None,
+        ticks,
+        deadline: Box::pin(tokio::time::sleep(HANDSHAKE)),
+    };
+    let mut socket = Some(socket);
+    run.act(vec![challenge], &mut socket).await;
+    while let Some(open) = &mut socket {
+        if run.machine.is_over() {
+            break;
+        }
+        let Some(input) = run.next(open).await else { break };
+        let effects = run.machine.handle(input, run.door.now_ms());
+        run.act(effects, &mut socket).await;
+    }
+}
+
+impl Run {
+    /// The next thing that happens; none when the peer is gone.
+    async fn next(&mut self, socket: &mut Socket) -> Option<Input> {
+        let open = self.machine.is_open();
+        // While identity judges, nothing is read: one message, then the verdict.
+        let reading = self.judging.is_none();
+        loop {
+            let input = tokio::select! {
+                biased;
+                () = self.connection.close.cancelled() => Input::End(Ending::Revoked),
+                () = self.door.0.parts.drain.cancelled() => Input::End(Ending::Drain),
+                Some(ending) = self.inbox.endings.recv() => Input::End(ending),
+                judged = optional(&mut self.judging) => {
+                    self.judging = None;
+                    self.judged(judged)
+                }
+                renewed = optional(&mut self.renewing) => {
+                    self.renewing = None;
+                    match renewed {
+                        Ok(()) => continue,
+                        Err(error) => self.not_renewed(&error)?,
+                    }
+                }
+                Some(done) = self.calls.join_next(), if !self.calls.is_empty() => match done {
+                    Ok((id, outcome)) => Input::Answer { id, outcome },
+                    Err(error) => {
+                        tracing::error!(%error, "a call of a WebSocket ended badly");
+                        Input::End(Ending::Drain)
+                    }
+                },
+                Some(event) = self.inbox.events.recv() => Input::Event(event),
+                () = &mut self.deadline, if !open => Input::HandshakeOver,
+                _ = self.ticks.tick(), if open => {
+                    self.renew();
+                    Input::Tick { unix_ms: self.door.0.parts.clock.now_ms() }
+                }
+                message = socket.next(), if reading => match message {
+                    Some(Ok(Message::Text(text))) => Input::Text(text.as_str().to_owned()),
+                    Some(Ok(Message::Binary(_))) => Input::Binary,
+                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Input::Sign,
+                    Some(Err(tungstenite::Error::Capacity(CapacityError::MessageTooLong { .. }))) => {
+                        Input::End(Ending::TooLong)
+                    }
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                },
+            };
+            return Some(input);
+        }
+    }
+
+    /// Carries effects out, in order.
+    async fn act(&mut self, effects: Vec<Effect>, socket: &mut Option<Socket>) {
+        for effect in effects {
+            let Some(open) = socket.as_mut() else { return };
+            let close_now = &self.connection.close;
+            let sent = match effect {
+                Effect::Send(text) => send(open, Message::text(text), close_now).await,
+                Effect::Ping => send(open, Message::Ping(Bytes::new()), close_now).await,
+                Effect::Prove(connect) => {
+                    self.prove(*connect);
+                    true
+                }
+                Effect::Opened(welcome) => {
+                    if let Err((code, reason)) = self.open(&welcome).await {
+                        close(open, code, reason).await;
+                        false
+                    } else {
+                        // The small limit gives way to the large one.
+                        if let Some(old) = socket.take() {
+                            let gate = old.into_inner().open();
+                            let config = Some(config(frame::MAX_BYTES));
+                            *socket =
+                                Some(WebSocketStream::from_raw_socket(gate, Side::Server, config).await);
+                        }
+                        true
+                    }
+                }
+                Effect::Call(method, request) => {
+                    if let Some(opened) = &self.opened {
+                        let session = Arc::clone(&opened.session);
+                        self.calls.spawn(async move {
+                            let outcome = calls::call(&session, method, &request).await;
+                            (request.id, outcome)
+                        });
+                    }
+                    true
+                }
+                Effect::Close { code, reason } => {
+                    close(open, code, &reason).await;
+                    false
+                }
+            };
+            if !sent {
+                *socket = None;
+            }
+        }
+    }
+
+    fn prove(&mut self, connect: Connect) {
+        let parts = &self.door.0.parts;
+        self.changes = parts.watch.changes();
+        let standing = parts.watch.admit();
+        let (prover, knocking) = (Arc::clone(&parts.prover), self.knocking.clone());
+        self.judging = Some(
+            async move {
+                let (verdict, admission) = match standing {
+                    Ok(()) => prover.prove(&knocking, &connect).await,
+                    Err(error) => (Verdict::Failed(error), None),
+                };
+                let declared = Declared {
+                    caps: connect.caps,
+                    commands: connect.commands,
+                    permissions: connect.permissions,
+                };
+                (verdict, admission, connect.client, declared)
+            }
+            .boxed(),
+        );
+    }
+
+    fn judged(&mut self, (verdict, admission, client, declared): Judged) -> Input {
+        self.admission = admission.map(|admission| (admission, client, declared));
+        let payload = hello(&self.door, &self.knocking);
+        Input::Verdict(verdict, Hello { payload })
+    }
+
+    /// Gives a welcomed device its places.
+    ///
+    /// # Errors
+    /// How to close when there is none, or when its standing changed meanwhile.
+    async fn open(&mut self, welcome: &Welcome) -> Result<(), (u16, &'static str)> {
+        let Some((admission, client, declared)) = self.admission.take() else {
+            return Err((1011, "no admission"));
+        };
+        let parts = &self.door.0.parts;
+        let id = self.connection.id;
+        let Some(live) = parts
+            .connections
+            .open(&welcome.device, id, self.connection.close.clone())
+        else {
+            tracing::warn!(device = %welcome.device, "connection closed: its device has too many");
+            return Err((1013, "too many connections of this device"));
+        };
+        let memory = Memory::holding(admission.proven);
+        if parts.watch.changes() != self.changes
+            && let Err(error) = parts.prover.renew(&self.knocking, &memory, true).await
+        {
+            tracing::info!(device = %welcome.device, %error, "connection closed: its device's standing changed");
+            return Err((1008, "device standing changed"));
+        }
+        if let Some(unproven) = &mut self.unproven {
+            unproven.proven = true;
+        }
+        self.unproven = None;
+        let now = parts.clock.now_ms();
+        let shown = (!matches!(client.mode.as_str(), "cli" | "probe" | "test"))
+            .then(|| presence(welcome, &client, &admission.name, now));
+        let present = parts.hub.join(id, self.line.clone(), shown);
+        let joined = (welcome.role == Role::Node).then(|| {
+            let node = Node {
+                name: admission.name.clone(),
+                platform: client.platform.clone(),
+                device_family: client.device_family.clone().unwrap_or_default(),
+                model: client.model_identifier.clone().unwrap_or_default(),
+                version: client.version.clone(),
+                remote_address: self
+                    .knocking
+                    .remote
+                    .map(|ip| ip.to_canonical().to_string())
+                    .unwrap_or_default(),
+                caps: declared.caps,
+                declared: declared.commands,
+                approved: admission.surface.commands,
+                permissions: declared.permissions,
+                connected_at_unix_ms: now,
+            };
+            parts
+                .nodes
+                .join(welcome.device.clone(), id, node, self.line.clone())
+        });
+        tracing::info!(device = %welcome.device, role = welcome.role.as_str(), client = %client.id, "WebSocket opened");
+        self.opened = Some(Opened {
+            session: Arc::new(Session {
+                door: self.door.clone(),
+                connection: id,
+                knocking: self.knocking.clone(),
+                device: welcome.device.clone(),
+                memory,
+            }),
+            _live: live,
+            _present: present,
+            _joined: joined,
+        });
+        Ok(())
+    }
+
+    /// An assertion can only be renewed while it holds, so an idle connection renews it, too.
+    fn renew(&mut self) {
+        let Some(opened) = &self.opened else { return };
+        if self.renewing.is_none() {
+            let session = Arc::clone(&opened.session);
+            let renewing = async move {
+                let prover = &session.door.0.parts.prover;
+                prover.renew(&session.knocking, &session.memory, false).await
+            };
+            self.renewing = Some(renewing.boxed());
+        }
+    }
+
+    /// Identity that isn't there is asked again at the next tick, as long as the assertion may hold.
+    fn not_renewed(&self, error: &Error) -> Option<Input> {
+        tracing::info!(%error, "the assertion of a WebSocket was not renewed");
+        if error.code == creel_wire::Code::Unavailable {
+            return Some(Input::Sign);
+        }
+        Some(Input::End(Ending::Revoked))
+    }
+}
+
+/// Writes, unless the connection is to end or the peer takes too long.
+async fn send(socket: &mut Socket, message: Message, close_now: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        () = close_now.cancelled() => {
+            close(socket, 1008, "device standing changed").await;
+            false
+        }
+        sent = tokio::time::timeout(WRITE, socket.send(message)) => matches!(sent, Ok(Ok(()))),
+    }
+}
+
+/// What comes of a future, if there is one; else never.
+async fn optional<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn config(max_bytes: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(4 * 1_024)
+        .write_buffer_size(0)
+        .max_write_buffer_size(2 * frame::MAX_BYTES)
+        .max_message_size(Some(max_bytes))
+        .max_frame_size(Some(max_bytes))
+}
+
+/// Says why, and waits a moment for the peer to hear it.
+async fn close(socket: &mut Socket, code: u16, reason: &str) {
+    let frame = CloseFrame {
+        code: code.into(),
+        reason: frame::close_reason(reason).into(),
+    };
+    let closing = async {
+        if socket.send(Message::Close(Some(frame))).await.is_ok() {
+            while let Some(Ok(_)) = socket.next().await {}
+        }
+    };
+    let _ = tokio::time::timeout(CLOSE, closing).await;
+}
+
+fn presence(welcome: &Welcome, client: &Client, name: &str, now_unix_ms: i64) -> Value {
+    json!({
+        "deviceId": welcome.device.as_str(),
+        "host": name,
+        "roles": [welcome.role.as_str()],
+        "mode": client.mode,
+        "platform": client.platform,
+        "version": client.version,
+        "deviceFamily": client.device_family,
+        "instanceId": client.instance_id,
+        "reason": "connect",
+        "ts": now_unix_ms,
+    })
+}
+
+/// `hello-ok` without `auth`. No paths, no configuration: whoever may read those asks for them.
+fn hello(door: &Door, knocking: &Knocking) -> Value {
+    let parts = &door.0.parts;
+    let methods: Vec<_> = methods::METHODS.iter().map(|method| method.name).collect();
+    json!({
+        "type": "hello-ok",
+        "protocol": super::connect::PROTOCOL,
+        "server": {
+            "version": creel_kit::VERSION,
+            "connId": knocking.connection_id,
+        },
+        "features": { "methods": methods, "events": methods::EVENTS, "capabilities": [] },
+        "snapshot": {
+            "presence": parts.hub.presence(),
+            "health": {},
+            "stateVersion": { "presence": 0, "health": 0 },
+            "uptimeMs": door.now_ms(),
+            "sessionDefaults": {
+                "defaultAgentId": super::chat::AGENT,
+                "mainKey": "main",
+                "mainSessionKey": super::chat::main_key(),
+                "scope": "per-sender",
+            },
+        },
+        "policy": {
+            "maxPayload": frame::MAX_BYTES,
+            "maxBufferedBytes": 2 * frame::MAX_BYTES,
+            "tickIntervalMs": u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX),
+        },
+    })
+}

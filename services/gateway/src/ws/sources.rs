@@ -1,0 +1,216 @@
+//! What one source may do before it has proven anything: a token bucket that slows it down, and a bound
+//! on unfinished handshakes. Pure: `now` comes in.
+//!
+//! A valid proof gives its token back, so that good clients pay nothing, however many they are; and who is
+//! slowed down waits its turn instead of being locked out.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+/// Tokens of a source that did nothing yet.
+const BURST: u64 = 64;
+/// A token comes back after so long, in milliseconds.
+const REFILL_MS: u64 = 50;
+/// Nobody waits longer for a token, in milliseconds; who would have to comes again.
+const MAX_WAIT_MS: u64 = 5_000;
+/// Unfinished handshakes of one source at once.
+const MAX_UNPROVEN: u32 = 32;
+/// Unfinished handshakes of all sources at once.
+const MAX_UNPROVEN_IN_ALL: u32 = 512;
+/// Sources known at once. One more forgets the one with the fullest bucket.
+const MAX_SOURCES: usize = 4_096;
+
+/// The network that counts as one source: /24, or /64. Mapped IPv6 addresses are IPv4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Source(IpAddr);
+
+impl Source {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & !0xff)),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        })
+    }
+}
+
+/// What a source that knocks is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Knock {
+    /// Come in after so many milliseconds, mostly 0.
+    After(u64),
+    /// Come again after so many milliseconds.
+    Later(u64),
+    /// Too many handshakes are unfinished.
+    Full,
+}
+
+#[derive(Debug, Default)]
+struct Bucket {
+    /// When the bucket is full again (the generic cell rate algorithm: one number is the whole bucket).
+    full_at_ms: u64,
+    unproven: u32,
+}
+
+/// All sources.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    buckets: BTreeMap<Source, Bucket>,
+    unproven: u32,
+}
+
+impl Sources {
+    /// A source opens a connection. Unless told otherwise, it must end with [`Self::leave`].
+    pub(crate) fn knock(&mut self, source: Source, now_ms: u64) -> Knock {
+        if !self.buckets.contains_key(&source) {
+            self.make_room();
+        }
+        let bucket = self.buckets.entry(source).or_default();
+        if bucket.unproven >= MAX_UNPROVEN || self.unproven >= MAX_UNPROVEN_IN_ALL {
+            return Knock::Full;
+        }
+        let full_at = bucket.full_at_ms.max(now_ms) + REFILL_MS;
+        let wait = (full_at - now_ms).saturating_sub(BURST * REFILL_MS);
+        if wait > MAX_WAIT_MS {
+            return Knock::Later(wait - MAX_WAIT_MS);
+        }
+        bucket.full_at_ms = full_at;
+        bucket.unproven += 1;
+        self.unproven += 1;
+        Knock::After(wait)
+    }
+
+    /// A handshake ended; `proven` if by a valid proof.
+    pub(crate) fn leave(&mut self, source: Source, proven: bool, now_ms: u64) {
+        let Some(bucket) = self.buckets.get_mut(&source) else {
+            return;
+        };
+        bucket.unproven = bucket.unproven.saturating_sub(1);
+        self.unproven = self.unproven.saturating_sub(1);
+        if proven {
+            bucket.full_at_ms = bucket.full_at_ms.saturating_sub(REFILL_MS);
+        }
+        if bucket.unproven == 0 && bucket.full_at_ms <= now_ms {
+            self.buckets.remove(&source);
+        }
+    }
+
+    /// How many handshakes are unfinished.
+    #[cfg(test)]
+    pub(crate) const fn unproven(&self) -> u32 {
+        self.unproven
+    }
+
+    fn make_room(&mut self) {
+        if self.buckets.len() < MAX_SOURCES {
+            return;
+        }
+        // Those with a handshake under way are counted on; there are fewer of them than there is room.
+        let idle = self.buckets.iter().filter(|(_, bucket)| bucket.unproven == 0);
+        if let Some(source) = idle
+            .min_by_key(|(_, bucket)| bucket.full_at_ms)
+            .map(|(source, _)| *source)
+        {
+            self.buckets.remove(&source);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn source(n: u8) -> Source {
+        Source::of(IpAddr::from([10, 0, n, 9]))
+    }
+
+    #[test]
+    fn a_network_is_one_source() {
+        let of = |text: &str| Source::of(text.parse().unwrap());
+        assert_eq!(of("192.0.2.1"), of("192.0.2.255"));
+        assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.7"));
+        assert_ne!(of("192.0.2.1"), of("192.0.3.1"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+    }
+
+    #[test]
+    fn a_burst_passes_then_it_slows_down_then_it_must_come_again_and_is_never_locked_out() {
+        let mut sources = Sources::default();
+        let mut fail = |now| {
+            let knock = sources.knock(source(1), now);
+            if matches!(knock, Knock::After(_)) {
+                sources.leave(source(1), false, now);
+            }
+            knock
+        };
+        for _ in 0..BURST {
+            assert_eq!(fail(0), Knock::After(0));
+        }
+        assert_eq!(fail(0), Knock::After(REFILL_MS));
+        let waiting = MAX_WAIT_MS / REFILL_MS;
+        for _ in 1..waiting {
+            assert!(matches!(fail(0), Knock::After(1..)));
+        }
+        let Knock::Later(after) = fail(0) else {
+            panic!("no end to it")
+        };
+        assert_eq!(fail(after), Knock::After(MAX_WAIT_MS));
+        assert_eq!(fail(1_000_000), Knock::After(0));
+    }
+
+    #[test]
+    fn valid_proofs_cost_nothing() {
+        let mut sources = Sources::default();
+        for _ in 0..10_000 {
+            assert_eq!(sources.knock(source(1), 0), Knock::After(0));
+            sources.leave(source(1), true, 0);
+        }
+        assert!(sources.buckets.is_empty(), "nothing is kept of them");
+    }
+
+    #[test]
+    fn unfinished_handshakes_are_bounded_per_source_and_in_all() {
+        let mut sources = Sources::default();
+        for _ in 0..MAX_UNPROVEN {
+            assert_eq!(sources.knock(source(1), 0), Knock::After(0));
+        }
+        assert_eq!(sources.knock(source(1), 0), Knock::Full);
+        let mut all = MAX_UNPROVEN;
+        for n in 2..=255 {
+            while sources.knock(source(n), 0) == Knock::After(0) {
+                all += 1;
+            }
+        }
+        assert_eq!(
+            (all, sources.unproven()),
+            (MAX_UNPROVEN_IN_ALL, MAX_UNPROVEN_IN_ALL)
+        );
+        sources.leave(source(1), false, 0);
+        assert_eq!(sources.knock(source(1), 0), Knock::After(0));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+        #[test]
+        fn memory_is_bounded_and_no_leave_is_lost(steps in prop::collection::vec((any::<u16>(), any::<bool>()), 0..6_000)) {
+            let mut sources = Sources::default();
+            let mut inside = Vec::new();
+            for (now, (network, stay)) in steps.into_iter().enumerate() {
+                let source = Source::of(IpAddr::from([10, network.to_be_bytes()[0], network.to_be_bytes()[1], 1]));
+                if let Knock::After(_) = sources.knock(source, now as u64) {
+                    if stay { inside.push(source) } else { sources.leave(source, false, now as u64) }
+                }
+                prop_assert!(sources.buckets.len() <= MAX_SOURCES);
+                prop_assert_eq!(sources.unproven() as usize, inside.len());
+            }
+            for source in inside {
+                sources.leave(source, true, 7_000);
+            }
+            prop_assert_eq!(sources.unproven(), 0);
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! The WebSocket door against real processes: who gets in, what they can do, what ends them, and what
+//! strangers can't do to it.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+#![expect(clippy::disallowed_methods, reason = "tests read the clock")]
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use creel_proto::identity::v1::{
+    ApproveRequest, ListRequestsRequest, PairingRequest, device_service_client::DeviceServiceClient,
+};
+use creel_tests::{
+    Cluster,
+    cluster::PATIENCE,
+    door::{Device, Socket, tls},
+    edge,
+    processes::wait_until,
+};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::transport::Channel;
+
+struct Bed {
+    cluster: Cluster,
+    address: String,
+    ca: PathBuf,
+    dir: PathBuf,
+}
+
+/// A running stack, and an operator's certificate that may pair.
+fn bed() -> Bed {
+    let cluster = Cluster::start();
+    let dir = cluster.home().join("operator");
+    let scopes = ["read", "write", "admin", "pairing"].map(|scope| format!("operator.{scope}"));
+    let mut arguments = vec![
+        "devices",
+        "cert",
+        "--name",
+        "tester",
+        "--out",
+        dir.to_str().unwrap(),
+    ];
+    for scope in &scopes {
+        arguments.extend(["--scope", scope.as_str()]);
+    }
+    cluster.creel(&arguments).ok();
+    Bed {
+        address: cluster.edge().address,
+        ca: dir.join("ca.pem"),
+        dir,
+        cluster,
+    }
+}
+
+impl Bed {
+    async fn open(&self) -> Socket {
+        Socket::open(&self.address, &self.ca).await.unwrap()
+    }
+
+    fn devices(&self) -> DeviceServiceClient<Channel> {
+        DeviceServiceClient::new(edge::channel(&self.address, &self.dir))
+    }
+
+    async fn waiting(&self) -> Vec<PairingRequest> {
+        let answer = self
+            .devices()
+            .list_requests(ListRequestsRequest {})
+            .await
+            .unwrap();
+        answer.into_inner().requests
+    }
+
+    async fn approve(&self, pairing: &str) {
+        let request = ApproveRequest {
+            request_id: pairing.to_owned(),
+            pairing: pairing.to_owned(),
+            ..ApproveRequest::default()
+        };
+        self.devices().approve(request).await.unwrap();
+    }
+
+    /// Pairs a device and opens its connection.
+    async fn paired(&self, device: &mut Device) -> Socket {
+        let error = self.open().await.prove(device).await.unwrap_err();
+        assert_eq!(error["details"]["code"], "PAIRING_REQUIRED", "{error}");
+        self.approve(error["details"]["requestId"].as_str().unwrap())
+            .await;
+        let mut socket = self.open().await;
+        let hello = socket.prove(device).await.unwrap();
+        device.token = hello["auth"]["deviceToken"].as_str().map(str::to_owned);
+        assert!(device.token.is_some(), "{hello}");
+        socket
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn an_operator_pairs_calls_reconnects_and_is_cut_off() {
+    let bed = bed();
+    bed.cluster
+        .creel(&["cron", "add", "briefing", "0 7 * * *", "hello"])
+        .ok();
+    runtime().block_on(async {
+        let mut device = Device::new(1, "operator", &["operator.read", "operator.write"]);
+        let mut socket = bed.paired(&mut device).await;
+        // What the caller may do, it can; what it may not, is said in the original's words.
+        let health = socket.call("health", json!({})).await.unwrap();
+        assert_eq!(health["ok"], true, "{health}");
+        let jobs = socket
+            .call("cron.list", json!({"includeDisabled": true}))
+            .await
+            .unwrap();
+        assert_eq!(jobs["jobs"][0]["name"], "briefing", "{jobs}");
+        let error = socket.call("device.pair.list", json!({})).await.unwrap_err();
+        assert_eq!(error["details"]["missingScope"], "operator.pairing", "{error}");
+        let error = socket.call("config.get", json!({})).await.unwrap_err();
+        assert_eq!(error["message"], "unknown method: config.get");
+        // A job, both ways.
+        let job = json!({
+            "name": "note", "schedule": {"kind":"every","everyMs":3_600_000}, "sessionTarget": "main",
+            "wakeMode": "now", "payload": {"kind":"systemEvent","text":"x"},
+        });
+        let added = socket.call("cron.add", job).await.unwrap();
+        let id = json!({"id": added["id"]});
+        socket
+            .call(
+                "cron.update",
+                json!({"id": added["id"], "patch": {"enabled": false}}),
+            )
+            .await
+            .unwrap();
+        assert_eq!(
+            socket.call("cron.get", id.clone()).await.unwrap()["enabled"],
+            false
+        );
+        assert_eq!(
+            socket.call("cron.remove", id.clone()).await.unwrap()["removed"],
+            true
+        );
+        assert_eq!(socket.call("cron.remove", id).await.unwrap()["removed"], false);
+        // A conversation.
+        let send = json!({"sessionKey": "main", "message": "hello door", "idempotencyKey": "k1"});
+        let sent = socket.call("chat.send", send.clone()).await.unwrap();
+        let answer = loop {
+            let event = socket.event("chat").await;
+            assert_eq!(event["runId"], sent["runId"]);
+            if event["state"] != "delta" {
+                break event;
+            }
+        };
+        assert_eq!(answer["state"], "final", "{answer}");
+        assert!(
+            answer["message"]["content"][0]["text"]
+                .as_str()
+                .unwrap()
+                .contains("hello door")
+        );
+        let again = socket.call("chat.send", send).await.unwrap();
+        assert_eq!(again["runId"], sent["runId"], "the same key is the same message");
+        let history = socket
+            .call("chat.history", json!({"sessionKey": "main"}))
+            .await
+            .unwrap();
+        assert_eq!(history["messages"][0]["role"], "user", "{history}");
+        assert_eq!(history["messages"][0]["content"][0]["text"], "hello door");
+        // With its token it comes back; with another's it doesn't.
+        let mut second = bed.open().await;
+        second.prove(&device).await.unwrap();
+        let mut thief = device.clone();
+        thief.token = Some("x".repeat(43));
+        let error = bed.open().await.prove(&thief).await.unwrap_err();
+        assert_eq!(error["details"]["code"], "AUTH_DEVICE_TOKEN_MISMATCH", "{error}");
+        // Revoked: both connections end, and it never comes back.
+        bed.cluster
+            .creel(&["devices", "revoke", &device.id(), "--yes"])
+            .ok();
+        let ends = async { (socket.closed().await, second.closed().await) };
+        let (first, second) = tokio::time::timeout(PATIENCE, ends).await.unwrap();
+        assert_eq!((first.code, second.code), (1008, 1008), "{first:?} {second:?}");
+        let error = bed.open().await.prove(&device).await.unwrap_err();
+        assert_eq!(error["code"], "INVALID_REQUEST", "{error}");
+        device.token = None;
+        assert!(bed.open().await.prove(&device).await.is_err());
+    });
+}
+
+#[test]
+fn a_node_answers_what_was_approved_and_nothing_else() {
+    let bed = bed();
+    runtime().block_on(async {
+        let mut node = Device::new(2, "node", &[]);
+        node.commands = vec!["system.which", "camera.snap", "system.run"];
+        let mut link = bed.paired(&mut node).await;
+        let invoke = |command: &'static str, key: &'static str| {
+            let home = &bed;
+            let id = node.id();
+            async move {
+                let arguments = ["nodes", "invoke", &id, command, "--params", "{\"bins\":[\"sh\"]}", "--json", "--request-id", key, "--timeout", "20s"];
+                let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+                let command = tokio::task::block_in_place(|| {
+                    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+                    home.cluster.creel(&arguments)
+                });
+                command
+            }
+        };
+        // The gates that refuse need no node.
+        let refused = invoke("camera.snap", "a").await;
+        assert_eq!(refused.status, 4, "{}", refused.stderr);
+        assert!(refused.stderr.contains("command_not_allowed"), "{}", refused.stderr);
+        let refused = invoke("system.run", "b").await;
+        assert!(refused.stderr.contains("command_not_allowed"), "{}", refused.stderr);
+        let refused = invoke("system.notify", "c").await;
+        assert!(refused.stderr.contains("command_not_declared"), "{}", refused.stderr);
+        // One that passes is asked once, and answered.
+        let answering = async {
+            let request = link.event("node.invoke.request").await;
+            assert_eq!(request["command"], "system.which");
+            let params: Value = serde_json::from_str(request["paramsJSON"].as_str().unwrap()).unwrap();
+            assert_eq!(params, json!({"bins":["sh"]}));
+            let result = json!({"id": request["id"], "nodeId": request["nodeId"], "ok": true, "payloadJSON": "{\"bins\":{\"sh\":\"/bin/sh\"}}"});
+            let answer = link.call("node.invoke.result", result.clone()).await.unwrap();
+            assert_eq!(answer, json!({"ok": true}));
+            let late = link.call("node.invoke.result", result).await.unwrap();
+            assert_eq!(late["ignored"], true, "late");
+        };
+        let (answer, ()) = tokio::join!(invoke("system.which", "d"), answering);
+        assert_eq!(answer.json()["payload"]["bins"]["sh"], "/bin/sh");
+        // The same request id again: the node isn't asked, the answer is the same.
+        assert_eq!(invoke("system.which", "d").await.json()["payload"]["bins"]["sh"], "/bin/sh");
+        assert!(link.events.iter().all(|event| event["event"] != "node.invoke.request"));
+        // A node can do nothing but what nodes do.
+        let error = link.call("health", json!({})).await.unwrap_err();
+        assert_eq!(error["message"], "unauthorized role: node");
+        // Gone while it is asked, and gone before.
+        let leaving = async {
+            link.event("node.invoke.request").await;
+            drop(link);
+        };
+        let (gone, ()) = tokio::join!(invoke("system.which", "e"), leaving);
+        assert_eq!(gone.status, 5, "{}", gone.stderr);
+        wait_until("the node is away", PATIENCE, || {
+            let nodes = bed.cluster.creel(&["nodes", "list", "--json"]).json();
+            nodes[0]["connected"] == false
+        });
+        let gone = invoke("system.which", "f").await;
+        assert_eq!(gone.status, 5, "{}", gone.stderr);
+        assert!(gone.stderr.contains("node_not_connected"), "{}", gone.stderr);
+    });
+}
+
+#[test]
+fn pages_strangers_and_garbage_get_nowhere() {
+    let bed = bed();
+    runtime().block_on(async {
+        for headers in [
+            vec![("origin", "https://localhost")],
+            vec![("sec-fetch-site", "cross-site")],
+            vec![("host", "evil.example")],
+        ] {
+            let refused = Socket::open_with(&bed.address, &bed.ca, &headers).await;
+            assert!(refused.is_err(), "{headers:?}");
+        }
+        // Not a word of the protocol: no answer, no harm.
+        let mut socket = bed.open().await;
+        socket.challenge().await;
+        socket.send_text("hello".to_owned()).await;
+        assert_eq!(socket.closed().await.code, 1008);
+        // Longer than a handshake may be.
+        let mut socket = bed.open().await;
+        socket.challenge().await;
+        socket.send_text("x".repeat(64 * 1_024 + 1)).await;
+        assert_eq!(socket.closed().await.code, 1009);
+        // A proof for another connection's nonce.
+        let device = Device::new(3, "operator", &["operator.read"]);
+        let (mut one, mut other) = (bed.open().await, bed.open().await);
+        let (nonce, _) = (one.challenge().await, other.challenge().await);
+        other.send(&device.connect(&nonce)).await;
+        let error = other.next().await.unwrap()["error"].clone();
+        assert_eq!(error["details"]["code"], "DEVICE_AUTH_NONCE_MISMATCH", "{error}");
+        // What is sent ahead of the verdict is not lost when the limits change.
+        let mut device = Device::new(4, "operator", &["operator.read"]);
+        drop(bed.paired(&mut device).await);
+        let mut socket = bed.open().await;
+        let challenge = socket.challenge().await;
+        socket.send(&device.connect(&challenge)).await;
+        socket
+            .send(&json!({"type":"req","id":"ahead","method":"health"}))
+            .await;
+        assert_eq!(socket.next().await.unwrap()["ok"], true);
+        assert_eq!(socket.next().await.unwrap()["id"], "ahead");
+        // After it, frames may be long; a method that takes none of it says so.
+        let long =
+            json!({"type":"req","id":"long","method":"cron.add","params":{"name":"x".repeat(2 << 20)}});
+        socket.send(&long).await;
+        let answer = socket.next().await.unwrap();
+        assert_eq!(
+            answer["error"]["message"],
+            "invalid cron.add params: at most 1 MiB"
+        );
+    });
+}
+
+/// Resident memory of a process, in KiB.
+fn rss_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn floods_move_nothing() {
+    const LANES: usize = 16;
+    let bed = Arc::new(bed());
+    runtime().block_on(async {
+        let mut friend = Device::new(5, "operator", &["operator.read"]);
+        let mut socket = bed.paired(&mut friend).await;
+        let gateway = bed.cluster.pid_of("gateway");
+        let identity = bed.cluster.pid_of("identity");
+        // Warm: what the first hundreds need, stays.
+        flood(&bed, LANES, 200, Flood::BadProof).await;
+        let before = (rss_kib(gateway), rss_kib(identity));
+        flood(&bed, LANES, 10_000, Flood::BadProof).await;
+        flood(&bed, LANES, 10_000, Flood::Drop).await;
+        flood(&bed, LANES, 1_000, Flood::Stranger).await;
+        let after = (rss_kib(gateway), rss_kib(identity));
+        let grown = |before: u64, after: u64| after.saturating_sub(before);
+        assert!(
+            grown(before.0, after.0) < 24 * 1_024,
+            "gateway grew from {} to {} KiB",
+            before.0,
+            after.0
+        );
+        assert!(
+            grown(before.1, after.1) < 24 * 1_024,
+            "identity grew from {} to {} KiB",
+            before.1,
+            after.1
+        );
+        assert!(
+            bed.waiting().await.len() <= 20,
+            "strangers fill no more than their quota"
+        );
+        // A friend's connection is what it was, and a friend's proof is good, if it has to wait its turn.
+        assert_eq!(socket.call("health", json!({})).await.unwrap()["ok"], true);
+        let end = std::time::Instant::now() + PATIENCE;
+        loop {
+            if let Ok(mut again) = Socket::open(&bed.address, &bed.ca).await {
+                again.prove(&friend).await.unwrap();
+                break;
+            }
+            assert!(std::time::Instant::now() < end, "a friend never gets in");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+}
+
+#[derive(Clone, Copy)]
+enum Flood {
+    /// A signature that is wrong.
+    BadProof,
+    /// A nonce is asked for, and the connection dropped.
+    Drop,
+    /// A valid proof of a key nobody knows.
+    Stranger,
+}
+
+async fn flood(bed: &Arc<Bed>, lanes: usize, count: usize, kind: Flood) {
+    let mut set = tokio::task::JoinSet::new();
+    for lane in 0..lanes {
+        let bed = Arc::clone(bed);
+        set.spawn(async move {
+            for n in (lane..count).step_by(lanes) {
+                // Refused before anything is parsed is refused, too.
+                let Ok(mut socket) = Socket::open(&bed.address, &bed.ca).await else {
+                    continue;
+                };
+                match kind {
+                    Flood::Drop => {}
+                    Flood::Stranger => {
+                        let seed = u8::try_from(100 + n % 150).unwrap();
+                        let device = Device::new(seed, "operator", &["operator.read"]);
+                        assert!(socket.prove(&device).await.is_err());
+                    }
+                    Flood::BadProof => {
+                        let Ok(challenge) = socket.next().await else {
+                            continue;
+                        };
+                        let device =
+                            Device::new(u8::try_from(n % 90).unwrap(), "operator", &["operator.read"]);
+                        let mut connect = device.connect(&challenge["payload"]);
+                        connect["params"]["device"]["signature"] = json!("A".repeat(86));
+                        socket.send(&connect).await;
+                        let answer = socket.next().await.unwrap();
+                        assert_eq!(answer["ok"], false, "{answer}");
+                    }
+                }
+            }
+        });
+    }
+    while let Some(done) = set.join_next().await {
+        done.unwrap();
+    }
+}
+
+#[test]
+fn a_handshake_that_says_nothing_is_ended() {
+    let bed = bed();
+    runtime().block_on(async {
+        // Not even HTTP.
+        let mut silent = tls(&bed.address, &bed.ca).await.unwrap();
+        let mut socket = bed.open().await;
+        socket.challenge().await;
+        let closed = tokio::time::timeout(PATIENCE, socket.closed()).await.unwrap();
+        assert_eq!((closed.code, closed.reason.as_str()), (1008, "handshake timeout"));
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "an HTTP connection without a request");
+        let _ = silent.shutdown().await;
+    });
+}
