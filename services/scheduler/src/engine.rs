@@ -354,6 +354,13 @@ impl Engine {
             Effect::Close(stream) => self.streams.close(stream),
             // Nobody may be watching.
             Effect::Publish(record) => drop(self.runs.send(Arc::from(record))),
+            Effect::Admitted(runs) => {
+                // Records are made only for those who look.
+                if self.runs.receiver_count() > 0 {
+                    let records = runs.into_iter().filter_map(|run| turn.ledger.shown_run(run));
+                    records.for_each(|record| drop(self.runs.send(Arc::new(record))));
+                }
+            }
             Effect::Changed {
                 id,
                 owner,

@@ -31,6 +31,7 @@ mod change;
 mod explain;
 mod fire;
 mod flush;
+mod packs;
 mod park;
 mod time;
 mod view;
@@ -44,6 +45,7 @@ pub(crate) use view::{Query, Retention, View};
 pub(crate) use work::{Hello, Prepared, ack_message};
 
 use flush::Changes;
+use packs::Pack;
 use work::{MintGate, Worker};
 
 /// Where randomness comes from: uniform numbers.
@@ -89,6 +91,11 @@ pub(crate) struct Ledger {
     /// Runs that make up for missed ones are spread over this.
     spread_ms: i64,
     last_tick_ms: Option<i64>,
+    /// Packed admissions that are still needed, and the number of the next.
+    packs: BTreeMap<u64, Pack>,
+    next_pack: u64,
+    /// Runs that only a packed admission names.
+    unwritten: BTreeSet<RunRef>,
     changes: Changes,
 }
 
@@ -120,6 +127,9 @@ impl Ledger {
             catch_up_from_ms: i64::MIN,
             spread_ms: 0,
             last_tick_ms: None,
+            packs: BTreeMap::new(),
+            next_pack: 0,
+            unwritten: BTreeSet::new(),
             changes: Changes::default(),
         }
     }

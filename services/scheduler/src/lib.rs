@@ -27,6 +27,7 @@ mod ledger;
 mod mint;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
+mod pack;
 pub mod policy;
 mod prune;
 mod run;

@@ -48,8 +48,10 @@ pub(crate) struct Run {
     pub(crate) slow: bool,
     /// When it will be slow, monotonic milliseconds.
     pub(crate) slow_at_ms: Option<i64>,
-    /// Not in the store yet.
+    /// It has no record of its own yet.
     pub(crate) new: bool,
+    /// The packed admission that names it instead.
+    pub(crate) pack: Option<u64>,
     pub(crate) place: Place,
     /// The place of its lease among all.
     pub(crate) expiry_ms: Option<i64>,
@@ -280,6 +282,7 @@ impl Run {
             slow: record.slow,
             slow_at_ms: None,
             new: false,
+            pack: None,
             place: Place::None,
             expiry_ms: None,
         })

@@ -28,6 +28,8 @@ creel_store::kinds! {
         Tombstone = b"tb",
         /// When the service started last.
         Starts = b"st",
+        /// Packed admissions, by (admission, instant, first job).
+        Admission = b"ad",
         /// A wall clock that is not believed.
         Clock = b"ck",
     }
@@ -182,6 +184,10 @@ pub(crate) async fn note_start(store: &Store, now_ms: i64) -> Result<Vec<i64>, E
         .commit(creel_store::Txn::new().put(key, record.encode_to_vec()))
         .await?;
     Ok(starts)
+}
+
+pub(crate) fn admission_key(admitted_ms: i64, nominal_ms: i64, first: JobId) -> Key {
+    Kind::Admission.key([time(admitted_ms).as_slice(), &time(nominal_ms), &first.bytes()])
 }
 
 pub(crate) fn clock_key() -> Key {

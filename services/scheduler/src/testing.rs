@@ -14,11 +14,12 @@ use creel_kit::{Clock, idempotency::Idempotency, metrics::Metrics, outbox::Outbo
 use creel_proto::{
     identity::v1::JobSubject,
     scheduler::v1::{
-        AgentTurnPayload, CreateJobRequest, DeleteJobRequest, DeliveryStatus, Every, GetJobRequest,
-        GetRunRequest, Job, JobSpec, Payload, Run, RunRecord, RunState, Schedule, SchedulerMessage, Work,
-        WorkAck, WorkCancel, WorkFinished, WorkHeartbeat, WorkKind, WorkRef, WorkStarted, WorkerHello,
-        WorkerMessage, job_service_server::JobService, payload, run_service_server::RunService, schedule,
-        scheduler_message::Message as Down, worker_message::Message as Up,
+        AdmissionRecord, AgentTurnPayload, CreateJobRequest, DeleteJobRequest, DeliveryStatus, Every,
+        GetJobRequest, GetRunRequest, Job, JobSpec, JobStateRecord, Payload, Run, RunKind, RunRecord,
+        RunState, Schedule, SchedulerMessage, Work, WorkAck, WorkCancel, WorkFinished, WorkHeartbeat,
+        WorkKind, WorkRef, WorkStarted, WorkerHello, WorkerMessage, job_service_server::JobService, payload,
+        run_service_server::RunService, schedule, scheduler_message::Message as Down,
+        worker_message::Message as Up,
     },
     time::{duration, timestamp},
 };
@@ -40,8 +41,10 @@ use crate::{
     engine::{Engine, Parts},
     figures::Figures,
     grpc::{Api, Busy},
+    id::{Occurrence, RunId},
+    pack,
     prune::Pruner,
-    store::Kind,
+    store::{self, Kind},
     work::WorkApi,
     zoning::Zoning,
 };
@@ -187,7 +190,58 @@ impl World {
             );
             range = page.next;
         }
+        records.extend(self.packed().await);
+        records.sort_by(|a, b| (a.admitted_at_unix_ms, &a.run_id).cmp(&(b.admitted_at_unix_ms, &b.run_id)));
         records
+    }
+
+    /// The runs that only packed admissions name, as the store says it.
+    async fn packed(&self) -> Vec<RunRecord> {
+        let mut runs = Vec::new();
+        let page = self
+            .store
+            .scan(Kind::Admission.range(), Page::default())
+            .await
+            .unwrap();
+        assert_eq!(page.next, None);
+        for entry in page.entries {
+            let admission = AdmissionRecord::decode(entry.value).unwrap();
+            for one in pack::entries(&admission) {
+                let (Some(record), Some(state)) = (
+                    store::job(&self.store, one.job).await.unwrap(),
+                    self.store.get(&store::state_key(one.job)).await.unwrap(),
+                ) else {
+                    continue;
+                };
+                let state = JobStateRecord::decode(state.value).unwrap();
+                if state.cursor_unix_ms >= admission.nominal_unix_ms
+                    || one.incarnation != record.incarnation + state.incarnation_bumps
+                {
+                    continue;
+                }
+                let run = RunId::of(Occurrence {
+                    job: one.job,
+                    incarnation: one.incarnation,
+                    kind: RunKind::Scheduled,
+                    request: None,
+                    nominal_ms: admission.nominal_unix_ms,
+                });
+                runs.push(RunRecord {
+                    run_id: run.to_string(),
+                    job_id: one.job.to_string(),
+                    job_name: record.spec.unwrap().name,
+                    incarnation: one.incarnation,
+                    owner: record.owner,
+                    kind: RunKind::Scheduled.into(),
+                    state: RunState::Pending.into(),
+                    nominal_unix_ms: admission.nominal_unix_ms,
+                    admitted_at_unix_ms: admission.admitted_at_unix_ms,
+                    attempt: 1,
+                    ..RunRecord::default()
+                });
+            }
+        }
+        runs
     }
 
     /// How many occurrences there are of each state and reason.

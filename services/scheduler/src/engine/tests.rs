@@ -22,6 +22,7 @@ mod alerts;
 mod backfills;
 mod clocks;
 mod crashes;
+mod herd;
 mod parking;
 mod people;
 mod policies;

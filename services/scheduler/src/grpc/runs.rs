@@ -99,8 +99,20 @@ impl Api {
             job => Some(self.job_of_runs(caller, job).await?),
         };
         let mut range = Some(start(job, &message.page_token)?);
-        let (mut runs, mut looked_at, mut last) = (Vec::new(), 0, None);
-        while let Some(rest) = range.take_if(|_| looked_at < MAX_LOOKED_AT && runs.len() < size) {
+        let before = parsed(&message.page_token)?;
+        // Those that wait and have no record of their own yet belong between those that have.
+        let waiting = match state {
+            None | Some(RunState::Pending) => {
+                let owner = owner.to_owned();
+                let look =
+                    move |ledger: &mut crate::ledger::Ledger, _| ledger.unwritten(&owner, job, before, size);
+                self.engine.ask(look).await?
+            }
+            Some(_) => Vec::new(),
+        };
+        let mut rows = Rows::new(size, waiting);
+        let mut looked_at = 0;
+        while let Some(rest) = range.take_if(|_| looked_at < MAX_LOOKED_AT && !rows.is_full()) {
             let page = self
                 .store
                 .scan(rest, Page::last(size.max(50)))
@@ -115,27 +127,34 @@ impl Api {
             let ids: Vec<_> = at.iter().map(|at| at.run).collect();
             let mut live = self.engine.ask(move |ledger, _| ledger.live(&ids)).await?;
             for (at, entry) in at.into_iter().zip(page.entries) {
+                rows.waiting_before(at);
+                if rows.is_full() {
+                    // Something may follow on this page already.
+                    range = Some(start(job, &rows.token().unwrap_or_default())?);
+                    break;
+                }
                 let stored = match job {
                     None => RunRecord::decode(entry.value).ok(),
                     Some(_) => store::run_at(&self.store, at).await.map_err(store_error)?,
                 };
                 looked_at += 1;
-                last = Some(at);
                 let record = live.remove(&at.run).or(stored);
                 let fits = |record: &RunRecord| {
                     record.owner == owner && state.is_none_or(|state| record.state == i32::from(state))
                 };
-                runs.extend(record.filter(fits).map(|record| shown(&record)));
-                if runs.len() == size {
-                    // Something may follow on this page already.
-                    range = range.or_else(|| start(job, &token(at)).ok());
-                    break;
-                }
+                rows.add(at, record.filter(fits).as_ref());
             }
         }
-        let next_page_token = last.filter(|_| range.is_some()).map(token).unwrap_or_default();
+        if range.is_none() {
+            rows.waiting_rest();
+        }
+        let next_page_token = if range.is_some() || rows.has_more() {
+            rows.token().unwrap_or_default()
+        } else {
+            String::new()
+        };
         Ok(ListRunsResponse {
-            runs,
+            runs: rows.runs,
             next_page_token,
         })
     }
@@ -247,6 +266,68 @@ fn run_id(text: &str) -> Result<RunId, Error> {
         .map_err(|_| Error::invalid("run_id", "a run's id has 32 hex digits").hint("creel cron runs"))
 }
 
+/// A page of runs, newest first: those of the store, and between them those that only the ledger has.
+struct Rows {
+    size: usize,
+    runs: Vec<Run>,
+    /// Oldest first.
+    waiting: Vec<(RunRef, RunRecord)>,
+    /// There may be more of them than were asked for.
+    waiting_cut: bool,
+    last: Option<RunRef>,
+}
+
+impl Rows {
+    fn new(size: usize, mut waiting: Vec<(RunRef, RunRecord)>) -> Self {
+        waiting.reverse();
+        Self {
+            size,
+            runs: Vec::new(),
+            waiting_cut: waiting.len() == size,
+            waiting,
+            last: None,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.runs.len() >= self.size
+    }
+
+    /// Those that are newer than one of the store's.
+    fn waiting_before(&mut self, at: RunRef) {
+        while !self.is_full()
+            && let Some((newer, record)) = self.waiting.pop_if(|(newer, _)| *newer > at)
+        {
+            self.add(newer, Some(&record));
+        }
+        // It got its record while the others were read.
+        self.waiting.pop_if(|(one, _)| *one == at);
+    }
+
+    /// Those that are older than all of the store's.
+    fn waiting_rest(&mut self) {
+        while !self.is_full()
+            && let Some((at, record)) = self.waiting.pop()
+        {
+            self.add(at, Some(&record));
+        }
+    }
+
+    /// One that was looked at, and is shown if it fits.
+    fn add(&mut self, at: RunRef, record: Option<&RunRecord>) {
+        self.last = Some(at);
+        self.runs.extend(record.map(shown));
+    }
+
+    fn has_more(&self) -> bool {
+        self.is_full() && (self.waiting_cut || !self.waiting.is_empty())
+    }
+
+    fn token(&self) -> Option<String> {
+        self.last.map(token)
+    }
+}
+
 fn token(at: RunRef) -> String {
     format!("{}.{}", at.admitted_ms, at.run)
 }
@@ -257,17 +338,24 @@ fn start(job: Option<JobId>, token: &str) -> Result<KeyRange, Error> {
         Some(job) => Kind::RunByJob.range_of([job.bytes()]),
         None => Kind::Run.range(),
     };
+    let at = parsed(token)?;
+    Ok(match at {
+        Some(at) => range.ending_at(job.map_or_else(|| at.key(), |job| at.by_job(job))),
+        None => range,
+    })
+}
+
+/// The run a token names; `None` for no token.
+fn parsed(token: &str) -> Result<Option<RunRef>, Error> {
     if token.is_empty() {
-        return Ok(range);
+        return Ok(None);
     }
     let wrong = || Error::invalid("page_token", "not a token of this list");
     let (admitted, run) = token.split_once('.').ok_or_else(wrong)?;
-    let admitted_ms = admitted.parse().map_err(|_| wrong())?;
-    let at = RunRef {
-        admitted_ms,
+    Ok(Some(RunRef {
+        admitted_ms: admitted.parse().map_err(|_| wrong())?,
         run: run.parse().map_err(|_| wrong())?,
-    };
-    Ok(range.ending_at(job.map_or_else(|| at.key(), |job| at.by_job(job))))
+    }))
 }
 
 pub(super) fn lagged(lost: u64) -> Error {

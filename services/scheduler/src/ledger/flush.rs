@@ -8,7 +8,7 @@ use std::{
 use creel_proto::scheduler::v1::{JobRecord, RunRecord, SchedulerMessage, TombstoneRecord};
 use creel_store::{Cmp, Op, Txn};
 
-use super::Ledger;
+use super::{Ledger, packs::Fresh};
 use crate::{
     id::{JobId, RunId},
     store::{self, RunRef},
@@ -43,6 +43,8 @@ pub(crate) enum Effect {
     Close(u64),
     /// To whoever watches runs.
     Publish(Box<RunRecord>),
+    /// Likewise: these were admitted.
+    Admitted(Vec<RunId>),
     /// To whoever watches jobs: one changed, or is gone.
     Changed {
         id: JobId,
@@ -59,6 +61,7 @@ pub(crate) enum Effect {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     jobs: BTreeMap<JobId, JobChange>,
+    pub(super) packed: Fresh,
     effects: Vec<Effect>,
     /// Some job has as much as one more change of it leaves room for.
     heavy: bool,
@@ -83,6 +86,11 @@ struct JobChange {
 impl Changes {
     pub(super) fn state(&mut self, job: JobId) {
         self.jobs.entry(job).or_default().state = true;
+    }
+
+    /// Whether something of a job is to be written.
+    pub(super) fn touches(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job)
     }
 
     pub(super) fn record(&mut self, job: JobId, record: JobRecord) {
@@ -151,6 +159,7 @@ impl Ledger {
     pub(crate) fn flush(&mut self) -> Vec<Commit> {
         let Changes {
             jobs,
+            packed: fresh,
             effects,
             general,
             general_audited,
@@ -162,9 +171,15 @@ impl Ledger {
             packed.audited |= general_audited;
         }
         let mut published = Vec::new();
-        for (id, change) in jobs {
+        for (id, mut change) in jobs {
             let (mut unit, mut late) = (Vec::new(), Vec::new());
+            // A packed run and its job's cursor become records together.
+            if let Some(run) = self.packed_run(id) {
+                change.runs.insert(run);
+                change.state = true;
+            }
             for run_id in &change.runs {
+                unit.extend(self.unpack(*run_id));
                 let Some(run) = self.runs.get_mut(run_id) else {
                     continue;
                 };
@@ -221,6 +236,9 @@ impl Ledger {
             late.extend(unit);
             packed.add(late, change.extra.when);
             packed.audited |= audited;
+        }
+        for op in self.flush_packs(fresh, &mut published) {
+            packed.add(vec![op], Vec::new());
         }
         let mut commits = packed.done();
         if commits.is_empty() && (!effects.is_empty() || !published.is_empty()) {

@@ -219,11 +219,8 @@ impl Ledger {
 
     /// The runs of these ids that have not ended, as they are now. An end is shown when it is durable.
     pub(crate) fn live(&self, ids: &[RunId]) -> BTreeMap<RunId, RunRecord> {
-        let runs = ids
-            .iter()
-            .filter_map(|id| self.runs.get(id))
-            .filter(|run| run.end.is_none() && !run.new);
-        runs.map(|run| (run.id(), run.record())).collect()
+        let runs = ids.iter().filter_map(|id| Some((*id, self.shown_run(*id)?)));
+        runs.collect()
     }
 
     fn view(&self, id: JobId, job: &Job, now: Now) -> View {
