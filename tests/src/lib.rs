@@ -13,6 +13,7 @@
 
 pub mod cluster;
 pub mod edge;
+pub mod occurrences;
 pub mod processes;
 pub mod tools;
 

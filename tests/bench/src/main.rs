@@ -17,12 +17,16 @@ mod echo;
 mod load;
 mod nginx;
 mod peers;
+mod scheduler;
 mod stack;
 mod turns;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 #[derive(Parser)]
 #[command(about = "Creel beside its peers: medians of one run")]
@@ -42,8 +46,26 @@ struct Args {
     /// Seconds that the idle stack is watched.
     #[arg(long, default_value_t = 60)]
     idle: u64,
+    /// Only this section.
+    #[arg(long, value_enum)]
+    only: Option<Section>,
+    /// Jobs of the scheduler's large figures.
+    #[arg(long, default_value_t = 1_000_000)]
+    jobs: u64,
+    /// Jobs that are due in one instant.
+    #[arg(long, default_value_t = 230_000)]
+    herd: u64,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// A part of the table.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// Start, memory, turns, and the cost of the edge beside its peers.
+    Stack,
+    /// When things run.
+    Scheduler,
 }
 
 #[derive(Subcommand)]
@@ -86,18 +108,17 @@ fn main() -> anyhow::Result<()> {
     }
     let mut rows = Vec::new();
     let bin = std::path::absolute(&args.bin)?;
-    rows.extend(stack::starts(&bin, args.rounds)?);
-    let stack = stack::Stack::start(&bin)?;
-    rows.push(stack.status_time(args.rounds * 4)?);
-    rows.extend(stack.idle(Duration::from_secs(args.idle))?);
-    rows.extend(runtime.block_on(turns::measure(&stack))?);
-    rows.extend(peers::measure(
-        &runtime,
-        &stack,
-        args.rounds,
-        Duration::from_secs(args.seconds),
-    )?);
-    stack.stop()?;
+    if args.only.is_none_or(|only| only == Section::Stack) {
+        rows.extend(whole_stack(&runtime, &bin, &args)?);
+    }
+    if args.only.is_none_or(|only| only == Section::Scheduler) {
+        let size = scheduler::Size {
+            jobs: args.jobs,
+            herd: args.herd,
+            seconds: args.seconds,
+        };
+        rows.extend(scheduler::measure(&runtime, &bin, size));
+    }
     let table = table(&rows);
     println!("{table}");
     if let Some(path) = args.markdown {
@@ -107,6 +128,22 @@ fn main() -> anyhow::Result<()> {
         std::fs::write(path, table)?;
     }
     Ok(())
+}
+
+fn whole_stack(runtime: &tokio::runtime::Runtime, bin: &Path, args: &Args) -> anyhow::Result<Vec<Row>> {
+    let mut rows = stack::starts(bin, args.rounds)?;
+    let stack = stack::Stack::start(bin)?;
+    rows.push(stack.status_time(args.rounds * 4)?);
+    rows.extend(stack.idle(Duration::from_secs(args.idle))?);
+    rows.extend(runtime.block_on(turns::measure(&stack))?);
+    rows.extend(peers::measure(
+        runtime,
+        &stack,
+        args.rounds,
+        Duration::from_secs(args.seconds),
+    )?);
+    stack.stop()?;
+    Ok(rows)
 }
 
 fn table(rows: &[Row]) -> String {
