@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,6 +43,7 @@ use crate::{
     prune::Pruner,
     store::Kind,
     work::WorkApi,
+    zoning::Zoning,
 };
 
 /// A Monday, 00:00 UTC.
@@ -70,6 +74,9 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     pub(crate) minter: Arc<TestMinter>,
     pub(crate) config: Config,
+    pub(crate) zones: fn() -> Zones,
+    /// How long the machine was suspended, milliseconds.
+    pub(crate) slept_ms: Arc<AtomicI64>,
 }
 
 impl World {
@@ -97,7 +104,15 @@ impl World {
             clock,
             minter: Arc::default(),
             config: Config::default(),
+            zones: Zones::bundled,
+            slept_ms: Arc::default(),
         }
+    }
+
+    /// The machine sleeps: the wall clock and the time since boot go on, everything else stands still.
+    pub(crate) fn suspend(&self, ms: i64) {
+        self.slept_ms.fetch_add(ms, Ordering::Relaxed);
+        self.clock.advance(ms);
     }
 
     pub(crate) async fn start(&self) -> Stack {
@@ -106,14 +121,16 @@ impl World {
         let outbox = Outbox::open(self.store.clone(), name, clock, metrics.clone())
             .await
             .unwrap();
-        let zones = Arc::new(Zones::bundled());
-        let boot = Instant::now();
+        let zones = Zoning::new(self.zones);
+        let (boot, slept) = (Instant::now(), Arc::clone(&self.slept_ms));
         let (engine, handle, jobs) = Engine::new(Parts {
             config: self.config.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
-            boot_ms: Arc::new(move || i64::try_from(boot.elapsed().as_millis()).unwrap()),
-            zones: Arc::clone(&zones),
+            boot_ms: Arc::new(move || {
+                i64::try_from(boot.elapsed().as_millis()).unwrap() + slept.load(Ordering::Relaxed)
+            }),
+            zones: zones.clone(),
             minter: self.minter.clone(),
             outbox,
             figures: Figures::new(&metrics),
@@ -126,6 +143,7 @@ impl World {
             clock: self.clock.clone(),
             idempotency: Idempotency::new(self.store.clone(), self.clock.clone()),
             zones,
+            config: self.config.clone(),
             random: rand::random,
             busy: Busy::default(),
             drain: drain.clone(),

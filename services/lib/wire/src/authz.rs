@@ -300,6 +300,19 @@ pub fn test_caller(principal: Principal, scopes: crate::Scopes, via: Option<crat
     caller
 }
 
+/// A turn of an agent in a session, as a test needs one.
+#[cfg(any(test, feature = "test-util"))]
+#[must_use]
+pub fn test_turn(session: &str) -> Caller {
+    let mut caller = test_caller(
+        Principal::AgentTurn("turn".to_owned()),
+        crate::Scopes::new(),
+        None,
+    );
+    caller.label = session.to_owned();
+    caller
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

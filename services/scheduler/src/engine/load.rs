@@ -18,7 +18,7 @@ use crate::{
 
 /// All jobs, and the runs that have not ended. A record that can't be used costs its own job, nothing else.
 pub(super) async fn load(parts: &Parts, now: impl Fn() -> Now) -> Result<Ledger, Error> {
-    let random = (parts.random)();
+    let (random, zones) = ((parts.random)(), parts.zones.get());
     let mut ledger = Ledger::new(
         parts.config.clone(),
         random,
@@ -41,7 +41,7 @@ pub(super) async fn load(parts: &Parts, now: impl Fn() -> Now) -> Result<Ledger,
                 continue;
             };
             let job = match JobRecord::decode(entry.value) {
-                Ok(record) => Job::load(&record, states.get(&id), &parts.zones),
+                Ok(record) => Job::load(&record, states.get(&id), &zones),
                 Err(error) => Job::unreadable(id, error.to_string()),
             };
             active.extend(ledger.load(id, job).into_iter().map(|at| (id, at)));
@@ -49,6 +49,8 @@ pub(super) async fn load(parts: &Parts, now: impl Fn() -> Now) -> Result<Ledger,
         range = page.next;
         tokio::task::yield_now().await;
     }
+    let written = store::clock(&parts.store).await?;
+    ledger.watch_from(now(), written);
     for (id, at) in active {
         let record = store::run_at(&parts.store, at).await?;
         ledger.load_run(id, record.as_ref(), now());

@@ -2,8 +2,8 @@
 
 use creel_kit::idempotency::{Begin, store_error};
 use creel_proto::scheduler::v1::{
-    CancelRunRequest, GetRunRequest, ListRunsRequest, ListRunsResponse, Run, RunRecord, RunState,
-    WatchRunsRequest, run_service_server::RunService,
+    CancelRunRequest, GetRunRequest, ListRunsRequest, ListRunsResponse, ResetRunRequest, Run, RunRecord,
+    RunState, TailRunsRequest, WatchRunsRequest, run_service_server::RunService,
 };
 use creel_store::{KeyRange, Page, Txn};
 use creel_wire::{Caller, Code, Error, authz};
@@ -16,7 +16,7 @@ use super::{Api, page_size, person};
 use crate::{
     id::{JobId, RunId},
     ledger::run_finished,
-    run::shown,
+    run::{has_ended, shown},
     store::{self, Kind, RunRef},
 };
 
@@ -28,6 +28,7 @@ const MAX_REASON_BYTES: usize = 64;
 #[tonic::async_trait]
 impl RunService for Api {
     type WatchStream = BoxStream<'static, Result<Run, Status>>;
+    type TailStream = BoxStream<'static, Result<Run, Status>>;
 
     async fn list(&self, request: Request<ListRunsRequest>) -> Result<Response<ListRunsResponse>, Status> {
         let (caller, message) = authz::split(request)?;
@@ -66,10 +67,24 @@ impl RunService for Api {
             changes.take_until(self.drain.clone().cancelled_owned()).boxed(),
         ))
     }
+
+    async fn reset(&self, request: Request<ResetRunRequest>) -> Result<Response<Run>, Status> {
+        let (caller, message) = authz::split(request)?;
+        Ok(Response::new(self.reset_run(&caller, message).await?))
+    }
+
+    async fn tail(&self, request: Request<TailRunsRequest>) -> Result<Response<Self::TailStream>, Status> {
+        let (caller, message) = authz::split(request)?;
+        Ok(Response::new(self.tail_runs(&caller, message).await?))
+    }
 }
 
 impl Api {
-    async fn list_runs(&self, caller: &Caller, message: ListRunsRequest) -> Result<ListRunsResponse, Error> {
+    pub(super) async fn list_runs(
+        &self,
+        caller: &Caller,
+        message: ListRunsRequest,
+    ) -> Result<ListRunsResponse, Error> {
         let owner = person(caller)?;
         let size = page_size(message.page_size, 50)?;
         let state = match message.state() {
@@ -126,7 +141,7 @@ impl Api {
     }
 
     /// The job whose runs are asked for; a deleted one by its id.
-    async fn job_of_runs(&self, caller: &Caller, job: &str) -> Result<JobId, Error> {
+    pub(super) async fn job_of_runs(&self, caller: &Caller, job: &str) -> Result<JobId, Error> {
         match self.find(caller, job).await {
             Ok(view) => Ok(view.id),
             Err(error) if error.code == Code::NotFound => job.parse().map_err(|_| error),
@@ -194,6 +209,39 @@ impl Api {
     }
 }
 
+impl Api {
+    async fn reset_run(&self, caller: &Caller, message: ResetRunRequest) -> Result<Run, Error> {
+        let _turn = self.busy.enter(caller, "Reset", &message.request_id)?;
+        let slot = match self
+            .idempotency
+            .begin(caller, "Reset", &message.request_id, &message)
+            .await?
+        {
+            Begin::Done(answer) => return Ok(answer),
+            Begin::Go(slot) => slot,
+        };
+        let run = run_id(&message.run_id)?;
+        let record = self.run_of(caller, run).await?;
+        if has_ended(&record) {
+            return Err(run_finished().hint("creel cron run NAME runs the job now"));
+        }
+        if message.validate_only {
+            return Ok(shown(&record));
+        }
+        let (owner, principal) = (person(caller)?.to_owned(), caller.principal().to_string());
+        self.engine
+            .change(move |ledger, now| {
+                let (job, record) = ledger.reset(&owner, run, message.retry, &principal, now)?;
+                let answer = shown(&record);
+                let mut kept = Txn::new();
+                slot.record(&mut kept, &answer);
+                ledger.attach(job, kept);
+                Ok(answer)
+            })
+            .await
+    }
+}
+
 fn run_id(text: &str) -> Result<RunId, Error> {
     text.parse()
         .map_err(|_| Error::invalid("run_id", "a run's id has 32 hex digits").hint("creel cron runs"))
@@ -222,7 +270,7 @@ fn start(job: Option<JobId>, token: &str) -> Result<KeyRange, Error> {
     Ok(range.ending_at(job.map_or_else(|| at.key(), |job| at.by_job(job))))
 }
 
-fn lagged(lost: u64) -> Error {
+pub(super) fn lagged(lost: u64) -> Error {
     Error::new(
         Code::Unavailable,
         "lagged",
