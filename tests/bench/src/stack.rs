@@ -181,7 +181,7 @@ fn pss_kib(pid: u32) -> u64 {
 }
 
 /// User and system time in ticks of 10 ms.
-fn cpu_ticks(pids: &[u32]) -> u64 {
+pub(crate) fn cpu_ticks(pids: &[u32]) -> u64 {
     let of = |pid: &u32| -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let fields: Vec<_> = text.rsplit_once(") ")?.1.split(' ').collect();
