@@ -274,6 +274,13 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    const SPEC: &str = "--at --every --cron --tz --dst --syntax --anchor --after-end --event --message --backend \
+        --command --cwd --audit --target --deliver --delete-after-run --delete-after --description";
+
+    const RULES: &str = "--if-missed --window --overlap --overlap-max --jitter --timeout --expected --retries \
+        --backoff --max-backoff --past-next --on-stuck --quarantine-after --alert-after --alert-to --alert-every \
+        --no-alert --keep-runs --keep-for";
+
     /// The whole surface in one list, so that a change of it is seen.
     #[test]
     fn the_surface() {
@@ -302,13 +309,23 @@ send --session --backend --follow --as --no-wait --request-id
 sessions list --prefix
 sessions show --limit
 sessions abort --reason --request-id
-cron add --at --every --cron --tz --event --message --target --delete-after-run --timeout --overlap --if-missed --late --backend --retries --description --json-spec --dry-run --request-id
-cron list --prefix
+cron add {SPEC} {RULES} --disabled --late --json-spec --dry-run --request-id
+cron edit {SPEC} {RULES} --rename --enable --disable --keep-after-run --file --format --dry-run --request-id --if-match
+cron list --prefix --phase --soonest
 cron show
 cron run --wait --dry-run --request-id
 cron runs --job --limit --status --follow
+cron calendar --days --tz --prefix
+cron import --tz --late --dry-run
 cron rm --dry-run --request-id --if-match
 cron next --tz --after
+cron explain --at
+cron backfill --from --to --at-once --stop --dry-run --request-id --if-match
+cron cancel --reason --request-id
+cron reset --retry --dry-run --request-id
+cron tail --status
+cron status
+cron accept-clock --dry-run --request-id
 cron pause --reason --dry-run --request-id --if-match
 cron resume --dry-run --request-id --if-match
 devices list --all
@@ -346,6 +363,8 @@ config set --dry-run
 completions
 version
 whoami";
+        // What a job is, and its rules: the same for making and changing one.
+        let expected = expected.replace("{SPEC}", SPEC).replace("{RULES}", RULES);
         assert_eq!(surface.join("\n"), expected);
     }
 

@@ -4,8 +4,14 @@ mod config;
 mod contexts;
 mod cron;
 mod cron_add;
+mod cron_admin;
+mod cron_calendar;
+mod cron_edit;
+mod cron_explain;
+mod cron_import;
 mod cron_next;
 mod cron_runs;
+mod cron_spec;
 mod device_cert;
 mod device_invite;
 mod device_requests;
@@ -70,7 +76,6 @@ async fn online(context: &mut Context, command: Command) -> Result<(), Failure> 
         Command::Doctor => doctor::run(context).await,
         Command::Send(args) => send::run(context, args).await,
         Command::Sessions(command) => sessions::run(context, command).await,
-        Command::Cron(Cron::Add(args)) => cron_add::run(context, &args).await,
         Command::Cron(command) => cron::run(context, command).await,
         Command::Devices(command) => devices::run(context, command).await,
         Command::People(command) => people::run(context, command).await,

@@ -2,7 +2,8 @@
 //! shows the answers.
 //!
 //! It is not a part of the stack: it links no service and no engine, decides nothing, and writes
-//! nothing but its own credentials, `creel.toml` on `config set`, and what `devices cert` was told to.
+//! nothing but its own credentials, `creel.toml` on `config set`, and what `devices cert` was told to. It
+//! starts no program but the person's editor.
 //!
 //! Invariants: stdout is data and stderr is everything else; every failure has a stable reason and an
 //! exit status; text from outside can't steer a terminal; a mutation carries a request id, so that a
@@ -14,6 +15,7 @@ mod commands;
 mod context;
 mod contexts;
 mod credentials;
+mod editor;
 mod failure;
 mod invite_code;
 mod logfiles;

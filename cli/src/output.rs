@@ -140,6 +140,21 @@ impl Out {
         }
     }
 
+    /// Whether a person is there to answer.
+    pub(crate) fn can_ask(&self) -> bool {
+        !self.json && io::stdin().is_terminal()
+    }
+
+    /// Asks for leave to go on; yes unless the answer is no.
+    pub(crate) fn ask(&mut self, question: &str) -> Result<bool, Failure> {
+        let _ = write!(self.stderr, "{} [Y/n] ", lines(question));
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        let bytes = read.map_err(|error| Failure::internal("reading the answer", &error))?;
+        // The end of the input is no answer.
+        Ok(bytes > 0 && !matches!(answer.trim().to_ascii_lowercase().as_str(), "n" | "no"))
+    }
+
     /// Reads a line that is not shown while it is typed.
     pub(crate) fn ask_hidden(&mut self, question: &str) -> Result<String, Failure> {
         use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};

@@ -10,7 +10,10 @@ use creel_proto::{
         device_service_client::DeviceServiceClient, people_service_client::PeopleServiceClient,
         sender_service_client::SenderServiceClient,
     },
-    scheduler::v1::{job_service_client::JobServiceClient, run_service_client::RunServiceClient},
+    scheduler::v1::{
+        admin_service_client::AdminServiceClient as SchedulerAdminClient,
+        job_service_client::JobServiceClient, run_service_client::RunServiceClient,
+    },
 };
 use tonic::transport::Channel;
 
@@ -34,6 +37,7 @@ stubs! {
     people -> PeopleServiceClient,
     nodes -> NodeServiceClient,
     runs -> RunServiceClient,
+    scheduler -> SchedulerAdminClient,
     senders -> SenderServiceClient,
     status -> StatusServiceClient,
     turns -> TurnServiceClient,

@@ -132,6 +132,8 @@ fn what_is_dangerous_stays_in_its_room() {
             "process::Command::new",
             &[
                 "services/lib/sandbox",
+                // The person's own editor.
+                "cli/src/editor.rs",
                 "tests",
                 "services/lib/store-rocksdb/tests",
                 "services/agent-runner/tests",

@@ -1,21 +1,33 @@
 //! `creel cron …` as it is typed.
 
-use std::time::Duration;
+mod spec;
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use creel_schedule::parse_duration;
 
+pub(crate) use self::spec::{
+    DeleteAfterArg, DstArg, IfMissed, OnStuckArg, OverlapArg, PolicyArgs, SpecArgs, SyntaxArg,
+};
 use super::{Checked, Repeatable, Versioned};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cron {
     /// Add a job
     Add(Box<Add>),
+    /// Change a job: by flags, from a file, or in your editor
+    Edit(Box<Edit>),
     /// All jobs: when next, how last
     List {
         /// Only names that start with this
         #[arg(long, value_name = "TEXT")]
         prefix: Option<String>,
+        /// Only jobs in one of these phases
+        #[arg(long, value_name = "PHASE", value_enum, value_delimiter = ',')]
+        phase: Vec<PhaseArg>,
+        /// By when they run next, instead of by name
+        #[arg(long)]
+        soonest: bool,
     },
     /// One job
     Show {
@@ -49,6 +61,43 @@ pub(crate) enum Cron {
         #[arg(long)]
         follow: bool,
     },
+    /// What will run when, as a picture: days down, hours across
+    #[command(after_help = "Examples:
+  creel cron calendar
+  creel cron calendar --days 14 --tz America/New_York --json
+
+Each job has a letter. Jobs that are due in every hour stand below the picture.")]
+    Calendar {
+        /// How many days, today first
+        #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u8).range(1..=31))]
+        days: u8,
+        /// The clocks it is drawn by; those of this machine without
+        #[arg(long, value_name = "Z")]
+        tz: Option<String>,
+        /// Only jobs whose names start with this
+        #[arg(long, value_name = "TEXT")]
+        prefix: Option<String>,
+    },
+    /// Take over jobs: Clawdbot's or OpenClaw's jobs.json, or specs as JSON
+    #[command(after_help = "Examples:
+  creel cron import ~/.clawdbot/cron/jobs.json --dry-run
+  creel cron import ~/.openclaw/cron/jobs.json
+  creel cron list --json | creel cron import - --profile work
+
+Prints what was taken and what was refused, and why. Importing the same file again changes nothing.
+Exit status: 0 when every job was taken, 1 when some were refused.")]
+    Import {
+        /// The file, or - for stdin
+        file: PathBuf,
+        /// Zone of expressions that name none; that of this machine without
+        #[arg(long, value_name = "Z")]
+        tz: Option<String>,
+        /// `--late ok`: one-shots of the past run at once
+        #[arg(long, value_name = "ok", value_enum)]
+        late: Option<Late>,
+        #[command(flatten)]
+        checked: Checked,
+    },
     /// Delete a job; its runs stay in the log until they are pruned
     Rm {
         /// Its name or id
@@ -77,6 +126,89 @@ pub(crate) enum Cron {
         /// Instants after this one: 2027-03-27T00:00:00Z, `2027-03-27 00:00` in the zone, or `in 2d`
         #[arg(long, value_name = "T")]
         after: Option<String>,
+    },
+    /// Why a job ran, or why it did not, and what is next
+    #[command(after_help = "Examples:
+  creel cron explain briefing
+  creel cron explain briefing --at \"2026-11-23 07:00\"")]
+    Explain {
+        /// Its name or id
+        name: String,
+        /// About the occurrence at this instant, or the last one before
+        #[arg(long, value_name = "T")]
+        at: Option<String>,
+    },
+    /// Run the occurrences of a range of the past, oldest first, beside the schedule
+    #[command(after_help = "Examples:
+  creel cron backfill report --from 2026-11-01 --to 2026-11-08 --dry-run
+  creel cron backfill report --from \"2026-11-01 00:00\" --at-once 4
+  creel cron backfill report --stop")]
+    Backfill {
+        /// Its name or id
+        name: String,
+        /// From this instant on
+        #[arg(long, value_name = "T", required_unless_present = "stop")]
+        from: Option<String>,
+        /// Up to this one, itself left out; now without
+        #[arg(long, value_name = "T")]
+        to: Option<String>,
+        /// So many runs at once
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+        at_once: u32,
+        /// End the one that is running; what it started goes on
+        #[arg(long, conflicts_with_all = ["from", "to", "at_once"])]
+        stop: bool,
+        #[command(flatten)]
+        checked: Checked,
+        #[command(flatten)]
+        repeatable: Repeatable,
+        #[command(flatten)]
+        versioned: Versioned,
+    },
+    /// End a run: its worker is asked to stop
+    Cancel {
+        /// The run's id
+        run: String,
+        /// Kept in the record
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        repeatable: Repeatable,
+    },
+    /// Take a stuck run away from its worker, without waiting for an answer
+    #[command(
+        after_help = "What the worker still says is not taken. Without --retry the run ends as cancelled."
+    )]
+    Reset {
+        /// The run's id
+        run: String,
+        /// Make its next attempt at once
+        #[arg(long)]
+        retry: bool,
+        #[command(flatten)]
+        checked: Checked,
+        #[command(flatten)]
+        repeatable: Repeatable,
+    },
+    /// The last runs, then runs as they change; with --json one object per line
+    Tail {
+        /// Of one job, by name or id
+        job: Option<String>,
+        /// How many to begin with
+        #[arg(short = 'n', value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=500))]
+        last: u16,
+        /// Only runs in this state
+        #[arg(long, value_name = "S", value_enum)]
+        status: Option<RunStatus>,
+    },
+    /// The scheduler itself: its clock, its workers, what waits
+    Status,
+    /// The wall clock is right as it is: let jobs run by it again
+    AcceptClock {
+        #[command(flatten)]
+        checked: Checked,
+        #[command(flatten)]
+        repeatable: Repeatable,
     },
     /// Keep a job from running
     Pause {
@@ -111,6 +243,7 @@ pub(crate) enum Cron {
   creel cron add tea --at \"in 4m\" --event \"Tea is ready\" --delete-after-run
   creel cron add pulse --every 30m --message \"Anything urgent?\" --overlap forbid --timeout 5m
   creel cron add report --cron \"0 9 * * MON\" --tz Europe/Berlin --message \"Write the weekly report\"
+  creel cron add disk --every 1h -- df -h
   creel cron show briefing --json | creel cron add copy --json-spec -
 
 --message starts a turn in a fresh context and delivers its summary to the target; --event goes into
@@ -125,56 +258,18 @@ pub(crate) struct Add {
     /// … and the message
     #[arg(value_name = "MESSAGE")]
     pub(crate) text: Option<String>,
-    /// Once: `2026-12-01 07:00`, an RFC 3339 time, or `in 20m`
-    #[arg(long, value_name = "T")]
-    pub(crate) at: Option<String>,
-    /// Again and again, this far apart: 30s, 5m, 1d
-    #[arg(long, value_name = "D", value_parser = parse_duration)]
-    pub(crate) every: Option<Duration>,
-    /// By the calendar: five fields, or a nickname as @daily
-    #[arg(long, value_name = "E")]
-    pub(crate) cron: Option<String>,
-    /// IANA zone of --cron and --at; that of this machine without
-    #[arg(long, value_name = "Z")]
-    pub(crate) tz: Option<String>,
-    /// Text into the target session
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) event: Option<String>,
-    /// Message of a turn in a fresh context
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) message: Option<String>,
-    /// Where the event or the summary goes: `main`, a name, or a session key
-    #[arg(long, value_name = "S")]
-    pub(crate) target: Option<String>,
-    /// Delete the job after its first success
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    /// Make it paused: it runs only when asked to
     #[arg(long)]
-    pub(crate) delete_after_run: bool,
-    /// The limit of each run (here not that of the call), for example 5m
-    #[arg(id = "timeout", long, value_name = "D", value_parser = parse_duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// When it is due while it still runs
-    #[arg(long, value_name = "MODE", value_enum)]
-    pub(crate) overlap: Option<OverlapArg>,
-    /// When it was due while the stack slept
-    #[arg(long, value_name = "MODE", value_enum)]
-    pub(crate) if_missed: Option<IfMissed>,
+    pub(crate) disabled: bool,
     /// `--late ok`: an --at in the past runs at once
     #[arg(long, value_name = "ok", value_enum)]
     pub(crate) late: Option<Late>,
-    /// The backend of --message, instead of the configured one
-    #[arg(long, value_name = "B")]
-    pub(crate) backend: Option<String>,
-    /// More attempts after a failure
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
-    pub(crate) retries: Option<u32>,
-    /// For people
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) description: Option<String>,
     /// The whole job as `cron show --json` prints it: JSON, @FILE, or - for stdin
-    #[arg(long, value_name = "JSON", conflicts_with_all = [
-        "expression", "at", "every", "cron", "tz", "event", "message", "target", "delete_after_run", "timeout",
-        "overlap", "if_missed", "backend", "retries", "description",
-    ])]
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["expression", "SpecArgs", "PolicyArgs", "disabled"])]
     pub(crate) json_spec: Option<String>,
     #[command(flatten)]
     pub(crate) checked: Checked,
@@ -182,28 +277,67 @@ pub(crate) struct Add {
     pub(crate) repeatable: Repeatable,
 }
 
-/// See `--overlap`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OverlapArg {
-    /// Skip it
-    Forbid,
-    /// Run it once afterwards
-    BufferOne,
-    /// Run it beside
-    Allow,
-    /// Cancel the one that runs
-    Replace,
+#[derive(Debug, Default, Args)]
+#[command(after_help = "Examples:
+  creel cron edit briefing --cron \"30 7 * * MON-FRI\"
+  creel cron edit briefing --if-missed skip --timeout 10m
+  creel cron edit briefing                 # in $VISUAL or $EDITOR, as TOML
+  creel cron edit briefing --file new.toml
+
+What isn't named stays. A job that somebody else changes meanwhile is a conflict, exit 6.")]
+pub(crate) struct Edit {
+    /// Its name or id
+    #[arg(value_name = "NAME")]
+    pub(crate) job: String,
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
+    /// Another name for it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) rename: Option<String>,
+    /// Let the schedule count again
+    #[arg(long, conflicts_with = "disable")]
+    pub(crate) enable: bool,
+    /// Run only when asked to
+    #[arg(long)]
+    pub(crate) disable: bool,
+    /// Keep the job after its first success
+    #[arg(long, conflicts_with = "delete_after_run")]
+    pub(crate) keep_after_run: bool,
+    /// The whole job, from a file or - for stdin: TOML or JSON
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "SpecArgs", "PolicyArgs", "rename", "enable", "disable", "keep_after_run",
+    ])]
+    pub(crate) file: Option<PathBuf>,
+    /// How the editor shows it
+    #[arg(long, value_name = "F", value_enum, default_value_t = Format::Toml)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) checked: Checked,
+    #[command(flatten)]
+    pub(crate) repeatable: Repeatable,
+    #[command(flatten)]
+    pub(crate) versioned: Versioned,
 }
 
-/// See `--if-missed`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum IfMissed {
-    /// Leave them out
-    Skip,
-    /// Run once on waking
-    Run,
-    /// Run each
-    All,
+impl Edit {
+    /// Nothing is named, so a person is to say it in an editor.
+    pub(crate) fn wants_editor(&self) -> bool {
+        self.spec == SpecArgs::default()
+            && self.policy == PolicyArgs::default()
+            && self.rename.is_none()
+            && !(self.enable || self.disable || self.keep_after_run)
+            && self.file.is_none()
+    }
+}
+
+/// See `--format`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    #[default]
+    Toml,
+    Json,
 }
 
 /// See `--late`.
@@ -211,6 +345,20 @@ pub(crate) enum IfMissed {
 pub(crate) enum Late {
     /// Run at once
     Ok,
+}
+
+/// Phases of a job, as they are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PhaseArg {
+    Scheduled,
+    Running,
+    Parked,
+    Succeeded,
+    Failed,
+    Stuck,
+    Quarantined,
+    Paused,
+    Completed,
 }
 
 /// States of a run, as they are shown.

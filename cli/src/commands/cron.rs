@@ -1,23 +1,37 @@
 //! `creel cron …`: jobs. Adding, running and previewing have files of their own.
 
-use creel_proto::scheduler::v1::{
-    DeleteJobRequest, GetJobRequest, Job, ListJobsRequest, PauseJobRequest, ResumeJobRequest,
+use creel_proto::{
+    scheduler::v1::{
+        BackfillJobRequest, DeleteJobRequest, GetJobRequest, Job, ListJobsRequest, PauseJobRequest, Phase,
+        ResumeJobRequest,
+    },
+    time,
 };
 use serde_json::json;
 
-use super::{MAX_ROWS, PAGE, cron_runs};
+use super::{MAX_ROWS, PAGE, cron_runs, cron_spec};
 use crate::{
-    args::cron::Cron,
+    args::cron::{Cron, PhaseArg},
+    client::Client,
     context::{Context, request_id},
     failure::Failure,
     stubs, times,
     times::Local,
-    views::{job::JobView, spec::PayloadView},
+    views::{
+        job::{AlertStatusView, JobView},
+        spec::PayloadView,
+    },
 };
 
 pub(super) async fn run(context: &mut Context, command: Cron) -> Result<(), Failure> {
     match command {
-        Cron::List { prefix } => list(context, prefix.unwrap_or_default()).await,
+        Cron::Add(args) => super::cron_add::run(context, &args).await,
+        Cron::Edit(args) => super::cron_edit::run(context, &args).await,
+        Cron::List {
+            prefix,
+            phase,
+            soonest,
+        } => list(context, prefix.unwrap_or_default(), &phase, soonest).await,
         Cron::Show { name } => show(context, name).await,
         Cron::Run {
             name,
@@ -31,6 +45,62 @@ pub(super) async fn run(context: &mut Context, command: Cron) -> Result<(), Fail
             status,
             follow,
         } => cron_runs::list(context, job.unwrap_or_default(), limit, status, follow).await,
+        Cron::Tail { job, last, status } => {
+            cron_runs::tail(context, job.unwrap_or_default(), last, status).await
+        }
+        Cron::Cancel {
+            run,
+            reason,
+            repeatable,
+        } => cron_runs::cancel(context, run, reason, request_id(&repeatable)).await,
+        Cron::Reset {
+            run,
+            retry,
+            checked,
+            repeatable,
+        } => cron_runs::reset(context, run, retry, checked.dry_run, request_id(&repeatable)).await,
+        Cron::Calendar { days, tz, prefix } => {
+            super::cron_calendar::run(context, days, tz.as_deref(), prefix).await
+        }
+        Cron::Import {
+            file,
+            tz,
+            late,
+            checked,
+        } => super::cron_import::run(context, &file, tz.as_deref(), late.is_some(), checked.dry_run).await,
+        Cron::Explain { name, at } => super::cron_explain::run(context, name, at.as_deref()).await,
+        Cron::Backfill {
+            name,
+            from,
+            to,
+            at_once,
+            stop,
+            checked,
+            repeatable,
+            versioned,
+        } => {
+            let local = context.local();
+            let instant = |text: Option<String>, flag: &str| {
+                text.map(|text| cron_spec::instant(&text, flag, &local))
+                    .transpose()
+            };
+            let (from, until) = (instant(from, "from")?, instant(to, "to")?);
+            let request = BackfillJobRequest {
+                request_id: request_id(&repeatable),
+                validate_only: checked.dry_run,
+                if_match: versioned.if_match.unwrap_or_default(),
+                job: name,
+                from: from.map(time::timestamp),
+                until: (!stop).then(|| time::timestamp(until.unwrap_or(local.now.as_millisecond()))),
+                at_once,
+                stop,
+            };
+            super::cron_admin::backfill(context, request).await
+        }
+        Cron::Status => super::cron_admin::status(context).await,
+        Cron::AcceptClock { checked, repeatable } => {
+            super::cron_admin::accept_clock(context, request_id(&repeatable), checked.dry_run).await
+        }
         Cron::Rm {
             name,
             checked,
@@ -87,18 +157,19 @@ pub(super) async fn run(context: &mut Context, command: Cron) -> Result<(), Fail
                 .await?;
             changed(context, &job, request.validate_only)
         }
-        Cron::Add(args) => super::cron_add::run(context, &args).await,
-        Cron::Next {
-            expression,
-            tz,
-            count,
-            after,
-        } => super::cron_next::run(context, &expression, tz.as_deref(), count, after.as_deref()),
+        // Needs no stack, so it is done before there is one.
+        Cron::Next { .. } => Err(Failure::usage("this command needs no stack")),
     }
 }
 
-async fn list(context: &mut Context, name_prefix: String) -> Result<(), Failure> {
-    let client = context.client().await?;
+/// All jobs, page by page.
+pub(super) async fn all(
+    client: &Client,
+    name_prefix: String,
+    phases: &[PhaseArg],
+    order_by: &str,
+) -> Result<Vec<Job>, Failure> {
+    let phases: Vec<i32> = phases.iter().map(|phase| phase_of(*phase).into()).collect();
     let mut jobs = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -106,18 +177,46 @@ async fn list(context: &mut Context, name_prefix: String) -> Result<(), Failure>
             page_size: PAGE,
             page_token,
             name_prefix: name_prefix.clone(),
+            phases: phases.clone(),
+            order_by: order_by.to_owned(),
         };
         let page = client
             .call(&request, |channel, request| async move {
                 stubs::jobs(channel).list(request).await
             })
             .await?;
-        jobs.extend(page.jobs.iter().map(JobView::from));
+        jobs.extend(page.jobs);
         page_token = page.next_page_token;
         if page_token.is_empty() || jobs.len() >= MAX_ROWS {
-            break;
+            return Ok(jobs);
         }
     }
+}
+
+const fn phase_of(phase: PhaseArg) -> Phase {
+    match phase {
+        PhaseArg::Scheduled => Phase::Scheduled,
+        PhaseArg::Running => Phase::Running,
+        PhaseArg::Parked => Phase::Parked,
+        PhaseArg::Succeeded => Phase::Succeeded,
+        PhaseArg::Failed => Phase::Failed,
+        PhaseArg::Stuck => Phase::Stuck,
+        PhaseArg::Quarantined => Phase::Quarantined,
+        PhaseArg::Paused => Phase::Paused,
+        PhaseArg::Completed => Phase::Completed,
+    }
+}
+
+async fn list(
+    context: &mut Context,
+    name_prefix: String,
+    phases: &[PhaseArg],
+    soonest: bool,
+) -> Result<(), Failure> {
+    let client = context.client().await?;
+    let order_by = if soonest { "next_run" } else { "" };
+    let jobs = all(&client, name_prefix, phases, order_by).await?;
+    let jobs: Vec<JobView> = jobs.iter().map(JobView::from).collect();
     if context.out.is_json() {
         return context.out.json(&jobs);
     }
@@ -208,6 +307,26 @@ fn facts(job: &JobView, local: &Local) -> Vec<(&'static str, String)> {
         "failures",
         (job.consecutive_failures > 0).then(|| format!("{} in a row", job.consecutive_failures)),
     );
+    add(
+        "backing off",
+        job.backoff_until_ms
+            .filter(|until| *until > local.now.as_millisecond())
+            .map(|until| format!("no scheduled run before {}", local.show_seconds(until))),
+    );
+    add(
+        "probe",
+        job.probe_at_ms
+            .map(|at| format!("one run is tried {} ({})", local.show(at), local.distance(at))),
+    );
+    add("alert", job.alert.as_ref().map(|alert| alert_fact(alert, local)));
+    add(
+        "backfill",
+        job.backfill.as_ref().map(|fill| {
+            let (from, until) = (local.show_opt(fill.from_ms), local.show_opt(fill.until_ms));
+            format!("{} of {} started, {from} to {until}", fill.admitted, fill.total)
+        }),
+    );
+    add("slow after", job.slow_after_ms.map(times::took));
     add("does", spec.and_then(|spec| spec.payload.as_ref()).map(does));
     add("target", spec.and_then(|spec| spec.target.clone()));
     let policy = spec
@@ -219,9 +338,25 @@ fn facts(job: &JobView, local: &Local) -> Vec<(&'static str, String)> {
         spec.filter(|spec| spec.delete_after_run)
             .map(|_| "deleted after its first success".to_owned()),
     );
+    add(
+        "made by",
+        job.created_by
+            .clone()
+            .filter(|by| job.context.is_some() || !by.starts_with("operator/")),
+    );
+    add("context", job.context.clone());
     add("owner", Some(format!("{} ({})", job.owner, job.scopes.join(" "))));
     add("etag", Some(job.etag.clone()));
     facts
+}
+
+fn alert_fact(alert: &AlertStatusView, local: &Local) -> String {
+    let error = alert
+        .error
+        .as_ref()
+        .map_or_else(String::new, |error| format!(": {error}"));
+    let at = local.show_opt(alert.last_at_ms);
+    format!("{} ({}), {}{error}", at, alert.reason, alert.state)
 }
 
 fn does(payload: &PayloadView) -> String {

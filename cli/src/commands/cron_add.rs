@@ -1,33 +1,30 @@
 //! `creel cron add`: from words to a job's spec, and back to two lines that say what will happen.
 
-use std::{io::Read as _, path::Path, time::Duration};
+use std::{io::Read as _, path::Path};
 
 use creel_proto::scheduler::v1::{CatchUpMode, CreateJobRequest, CreateJobResponse, Job, JobSpec, schedule};
 use creel_proto::time;
-use creel_schedule::{DstPolicy, EveryMode, ScheduleSpec, Syntax};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::cron_spec::{self, CATCH_UP_ALL, own_zone};
 use crate::{
-    args::cron::{Add, IfMissed, Late, OverlapArg},
+    args::cron::{Add, Late},
     context::{Context, request_id},
     failure::Failure,
     stubs,
     times::{self, Local},
     views::{
         job::JobView,
-        spec::{CatchUpView, OverlapView, PayloadView, PolicyView, RetryView, SpecView},
+        spec::{PolicyView, SpecView},
     },
 };
-
-/// Occurrences that `--if-missed all` makes up for; the most the scheduler takes.
-const CATCH_UP_ALL: u32 = 1_000;
 
 /// How far back is caught up unless the spec says otherwise, milliseconds.
 const CATCH_UP_WINDOW_MS: i64 = 24 * 3_600_000;
 
-/// Failures in a row until a job is quarantined unless the spec says otherwise.
-const QUARANTINE_AFTER: u32 = 5;
+/// Failures in a row until somebody is told unless the spec says otherwise.
+const ALERT_AFTER: u32 = 3;
 
 /// The longest spec read, in bytes.
 const MAX_SPEC: u64 = 1 << 20;
@@ -99,126 +96,28 @@ fn plan(args: &Add, local: &Local) -> Result<Plan, Failure> {
 
 /// From flags.
 fn spelled(args: &Add, local: &Local) -> Result<(SpecView, bool), Failure> {
-    let (schedule, zone_is_ours) = schedule_of(args, local)?;
-    let payload = match (&args.text, &args.message, &args.event) {
-        (Some(message), None, None) | (None, Some(message), None) => PayloadView::AgentTurn {
-            message: message.clone(),
-            backend: args.backend.clone(),
-            timeout_ms: None,
-        },
-        (None, None, Some(text)) if args.backend.is_none() => PayloadView::SystemEvent { text: text.clone() },
-        (None, None, Some(_)) => {
-            return Err(Failure::usage(
-                "--backend goes with --message: an event has none of its own",
-            ));
-        }
-        _ => {
-            return Err(Failure::usage_hint(
-                "say what to do, once: MESSAGE, --message or --event",
-                EXAMPLE,
-            ));
-        }
-    };
-    let target = match args.target.as_deref() {
-        None | Some("main") => "main".to_owned(),
-        Some(text) => super::sessions::key(text)?.to_string(),
-    };
+    let flags = &args.spec;
+    let (schedule, zone_is_ours) =
+        cron_spec::schedule(flags, args.expression.as_ref(), None, local)?.ok_or_else(nothing)?;
+    let payload = cron_spec::payload(flags, args.text.as_ref(), None)?.ok_or_else(nothing)?;
     let view = SpecView {
         name: args.name.clone().unwrap_or_default(),
-        description: args.description.clone(),
+        description: flags.description.clone(),
         schedule: Some(schedule),
-        target: Some(target),
+        target: Some(cron_spec::session(flags.target.as_deref().unwrap_or("main"))?),
         payload: Some(payload),
-        policy: policy(args),
-        delivery: None,
-        enabled: true,
-        delete_after_run: args.delete_after_run,
+        policy: cron_spec::policy(&args.policy, PolicyView::default())?,
+        delivery: flags.deliver.as_deref().map(cron_spec::delivery).transpose()?,
+        enabled: !args.disabled,
+        delete_after_run: flags.delete_after_run,
+        delete_after: cron_spec::delete_after(flags),
     };
     Ok((view, zone_is_ours))
 }
 
-/// One line that can be copied.
-const EXAMPLE: &str = "creel cron add briefing \"0 7 * * *\" \"Summarise my inbox\"";
-
-fn schedule_of(args: &Add, local: &Local) -> Result<(ScheduleSpec, bool), Failure> {
-    let cron = match (&args.expression, &args.cron) {
-        (Some(_), Some(_)) => return Err(Failure::usage("the expression is given twice: EXPR and --cron")),
-        (expression, cron) => expression.as_ref().or(cron.as_ref()),
-    };
-    let ours = args.tz.is_none();
-    let zone = || args.tz.clone().map_or_else(|| own_zone(local), Ok);
-    match (&args.at, args.every, cron) {
-        // The zone counts only where the time is a reading; only there its absence is an error.
-        (Some(at), None, None) => {
-            let zone = args.tz.clone().or_else(|| local.zone_name());
-            Ok((
-                ScheduleSpec::At {
-                    time: at.clone(),
-                    zone,
-                },
-                ours,
-            ))
-        }
-        (None, Some(_), None) if !ours => Err(Failure::usage(
-            "--tz goes with --cron and --at: an interval has no zone",
-        )),
-        (None, Some(every), None) => Ok((
-            ScheduleSpec::Every {
-                period_ms: millis(every).unsigned_abs(),
-                anchor_ms: None,
-                mode: EveryMode::default(),
-            },
-            false,
-        )),
-        (None, None, Some(expr)) => {
-            let (dst, syntax) = (DstPolicy::default(), Syntax::Unix);
-            Ok((
-                ScheduleSpec::Cron {
-                    expr: expr.clone(),
-                    zone: zone()?,
-                    dst,
-                    syntax,
-                },
-                ours,
-            ))
-        }
-        _ => Err(Failure::usage_hint(
-            "say when, once: EXPR, --cron, --every or --at",
-            EXAMPLE,
-        )),
-    }
-}
-
-fn policy(args: &Add) -> PolicyView {
-    PolicyView {
-        catch_up: args.if_missed.map(|mode| CatchUpView {
-            mode: match mode {
-                IfMissed::Skip => "skip",
-                IfMissed::Run => "last",
-                IfMissed::All => "all",
-            }
-            .to_owned(),
-            max: (mode == IfMissed::All).then_some(CATCH_UP_ALL),
-            window_ms: None,
-        }),
-        overlap: args.overlap.map(|mode| OverlapView {
-            mode: match mode {
-                OverlapArg::Forbid => "forbid",
-                OverlapArg::BufferOne => "buffer_one",
-                OverlapArg::Allow => "allow",
-                OverlapArg::Replace => "replace",
-            }
-            .to_owned(),
-            max: None,
-        }),
-        timeout_ms: args.timeout.map(millis),
-        retry: args.retries.map(|retries| RetryView {
-            attempts: retries + 1,
-            backoff_ms: None,
-            max_backoff_ms: None,
-        }),
-        ..PolicyView::default()
-    }
+/// Without something there already, flags that name nothing are refused before.
+fn nothing() -> Failure {
+    Failure::usage("say when and what")
 }
 
 /// From JSON, as `cron show --json` prints it or as a person writes it.
@@ -256,7 +155,7 @@ fn given(args: &Add, text: &str, local: &Local) -> Result<(SpecView, bool), Fail
     Ok((view, zone_is_ours))
 }
 
-fn read(source: &str) -> Result<String, Failure> {
+pub(super) fn read(source: &str) -> Result<String, Failure> {
     let mut text = String::new();
     match source.strip_prefix('@') {
         Some(path) => {
@@ -275,18 +174,8 @@ fn read(source: &str) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The zone of this machine by name, as the scheduler needs it.
-fn own_zone(local: &Local) -> Result<String, Failure> {
-    local.zone_name().ok_or_else(|| {
-        Failure::usage_hint(
-            "this machine's time zone has no IANA name",
-            "add --tz, for example --tz Europe/Berlin",
-        )
-    })
-}
-
 /// Two lines: what, and what if not.
-fn summary(job: &Job, unchanged: bool, zone_is_ours: bool, local: &Local) -> String {
+pub(super) fn summary(job: &Job, unchanged: bool, zone_is_ours: bool, local: &Local) -> String {
     let default = JobSpec::default();
     let spec = job.spec.as_ref().unwrap_or(&default);
     let has_zone = match spec.schedule.as_ref().and_then(|schedule| schedule.kind.as_ref()) {
@@ -310,16 +199,31 @@ fn summary(job: &Job, unchanged: bool, zone_is_ours: bool, local: &Local) -> Str
         "{}{unchanged}: {}{ours}; next {next}",
         spec.name, job.schedule_text
     );
-    let quarantine = spec.policy.as_ref().map_or(0, |policy| policy.quarantine_after);
-    let quarantine = if quarantine == 0 {
-        QUARANTINE_AFTER
-    } else {
-        quarantine
+    let (missed, alert) = (missed(spec), alert(spec));
+    format!("{first}\n{missed} (--if-missed skip|run|all) · {alert}")
+}
+
+/// Who is told when it goes wrong.
+fn alert(spec: &JobSpec) -> String {
+    let alert = spec
+        .policy
+        .as_ref()
+        .and_then(|policy| policy.alert.clone())
+        .unwrap_or_default();
+    if alert.off {
+        return "nobody is told of failures".to_owned();
+    }
+    let failures = match alert.after {
+        0 => format!("{ALERT_AFTER} failures"),
+        1 => "a failure".to_owned(),
+        after => format!("{after} failures"),
     };
-    let missed = missed(spec);
-    format!(
-        "{first}\n{missed} (--if-missed skip|run|all) · after {quarantine} failures in a row: quarantined"
-    )
+    let session = if alert.session.is_empty() {
+        "main"
+    } else {
+        &alert.session
+    };
+    format!("after {failures}: alert to session {session}")
 }
 
 fn missed(spec: &JobSpec) -> String {
@@ -352,10 +256,6 @@ fn missed(spec: &JobSpec) -> String {
         }
         CatchUpMode::Last | CatchUpMode::Unspecified => format!("if asleep then: once on waking{within}"),
     }
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! `creel cron run`, `creel cron runs`: occurrences of jobs, asked for and looked at.
+//! `creel cron run`, `runs`, `tail`, `cancel`, `reset`: occurrences of jobs, asked for, looked at, ended.
 
 use creel_proto::scheduler::v1::{
-    GetRunRequest, ListRunsRequest, Run, RunState, TriggerJobRequest, WatchRunsRequest,
+    CancelRunRequest, GetRunRequest, ListRunsRequest, ResetRunRequest, Run, RunState, TailRunsRequest,
+    TriggerJobRequest, WatchRunsRequest,
 };
 use creel_wire::{Code, Error};
 use tonic::Streaming;
@@ -142,6 +143,92 @@ pub(super) async fn trigger(
         }
     }
     if wait && !dry_run { outcome(&run) } else { Ok(()) }
+}
+
+/// The last runs, then each as it changes. The scheduler leaves nothing out between.
+pub(super) async fn tail(
+    context: &mut Context,
+    job: String,
+    last: u16,
+    state: Option<RunStatus>,
+) -> Result<(), Failure> {
+    let wanted = state.map_or(RunState::Unspecified, run_state);
+    let client = context.client().await?;
+    let request = TailRunsRequest {
+        job,
+        state: wanted.into(),
+        last: last.into(),
+    };
+    let runs = client
+        .call(&request, |channel, request| async move {
+            stubs::runs(channel).tail(request).await
+        })
+        .await?;
+    follow_on(context, &client, runs, wanted).await
+}
+
+pub(super) async fn cancel(
+    context: &mut Context,
+    run_id: String,
+    reason: String,
+    request_id: String,
+) -> Result<(), Failure> {
+    let request = CancelRunRequest {
+        request_id,
+        run_id,
+        reason,
+    };
+    let client = context.client().await?;
+    let run = client
+        .call(&request, |channel, request| async move {
+            stubs::runs(channel).cancel(request).await
+        })
+        .await?;
+    let asked = if is_over(&run) { "" } else { ", asked to stop" };
+    told(context, &run, asked)
+}
+
+pub(super) async fn reset(
+    context: &mut Context,
+    run_id: String,
+    retry: bool,
+    dry_run: bool,
+    request_id: String,
+) -> Result<(), Failure> {
+    let request = ResetRunRequest {
+        request_id,
+        validate_only: dry_run,
+        run_id,
+        retry,
+    };
+    let client = context.client().await?;
+    let run = client
+        .call(&request, |channel, request| async move {
+            stubs::runs(channel).reset(request).await
+        })
+        .await?;
+    if dry_run {
+        context.out.note("dry run: nothing was written");
+    }
+    told(context, &run, "")
+}
+
+/// One run, after something was done to it.
+fn told(context: &mut Context, run: &Run, more: &str) -> Result<(), Failure> {
+    if context.out.is_json() {
+        return context.out.json(&RunView::from(run));
+    }
+    let attempt = if run.attempt > 1 {
+        format!(", attempt {}", run.attempt)
+    } else {
+        String::new()
+    };
+    context.out.line(&format!(
+        "{}: {}{attempt}{more}, run {}",
+        run.job_name,
+        status(run),
+        run.run_id
+    ))
 }
 
 /// Waits until a run has ended, or waits for a person.

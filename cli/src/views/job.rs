@@ -1,6 +1,6 @@
 //! A job: its spec, and how it fares.
 
-use creel_proto::scheduler::v1::Job;
+use creel_proto::scheduler::v1::{BackfillStatus, Job};
 use serde::Serialize;
 
 use super::{at, at_ms, lasting_ms, spec::SpecView, text, word};
@@ -21,7 +21,18 @@ pub(crate) struct JobView {
     pub(crate) created_at_ms: Option<i64>,
     pub(crate) updated_at: Option<String>,
     pub(crate) updated_at_ms: Option<i64>,
+    pub(crate) created_by: Option<String>,
+    /// The session of the agent's turn that made it.
+    pub(crate) context: Option<String>,
     pub(crate) consecutive_failures: u32,
+    /// A run that takes longer is slow.
+    pub(crate) slow_after_ms: Option<i64>,
+    pub(crate) backoff_until: Option<String>,
+    pub(crate) backoff_until_ms: Option<i64>,
+    pub(crate) probe_at: Option<String>,
+    pub(crate) probe_at_ms: Option<i64>,
+    pub(crate) alert: Option<AlertStatusView>,
+    pub(crate) backfill: Option<BackfillView>,
     pub(crate) state: StateView,
     pub(crate) etag: String,
 }
@@ -39,6 +50,47 @@ pub(crate) struct StateView {
     pub(crate) last_error: Option<String>,
 }
 
+/// The last alert.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AlertStatusView {
+    pub(crate) last_at: Option<String>,
+    pub(crate) last_at_ms: Option<i64>,
+    pub(crate) state: String,
+    pub(crate) reason: String,
+    pub(crate) error: Option<String>,
+    pub(crate) run_id: Option<String>,
+}
+
+/// A backfill that is running.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BackfillView {
+    pub(crate) backfill_id: String,
+    pub(crate) from: Option<String>,
+    pub(crate) from_ms: Option<i64>,
+    pub(crate) until: Option<String>,
+    pub(crate) until_ms: Option<i64>,
+    pub(crate) admitted: u64,
+    pub(crate) total: u64,
+    pub(crate) at_once: u32,
+}
+
+impl From<&BackfillStatus> for BackfillView {
+    fn from(backfill: &BackfillStatus) -> Self {
+        Self {
+            backfill_id: backfill.backfill_id.clone(),
+            from: at(backfill.from.as_ref()),
+            from_ms: at_ms(backfill.from.as_ref()),
+            until: at(backfill.until.as_ref()),
+            until_ms: at_ms(backfill.until.as_ref()),
+            admitted: backfill.admitted,
+            total: backfill.total,
+            at_once: backfill.at_once,
+        }
+    }
+}
+
 impl JobView {
     /// Keys that are not of the spec: `cron add --json-spec` leaves them out.
     pub(crate) const BESIDE_SPEC: &'static [&'static str] = &[
@@ -52,7 +104,16 @@ impl JobView {
         "createdAtMs",
         "updatedAt",
         "updatedAtMs",
+        "createdBy",
+        "context",
         "consecutiveFailures",
+        "slowAfterMs",
+        "backoffUntil",
+        "backoffUntilMs",
+        "probeAt",
+        "probeAtMs",
+        "alert",
+        "backfill",
         "state",
         "etag",
         "unchanged",
@@ -74,7 +135,23 @@ impl From<&Job> for JobView {
             created_at_ms: at_ms(job.created_at.as_ref()),
             updated_at: at(job.updated_at.as_ref()),
             updated_at_ms: at_ms(job.updated_at.as_ref()),
+            created_by: text(&job.created_by),
+            context: text(&job.context),
             consecutive_failures: job.consecutive_failures,
+            slow_after_ms: lasting_ms(job.expected.as_ref()),
+            backoff_until: at(job.backoff_until.as_ref()),
+            backoff_until_ms: at_ms(job.backoff_until.as_ref()),
+            probe_at: at(job.probe_at.as_ref()),
+            probe_at_ms: at_ms(job.probe_at.as_ref()),
+            alert: job.alert.as_ref().map(|alert| AlertStatusView {
+                last_at: at(alert.last_at.as_ref()),
+                last_at_ms: at_ms(alert.last_at.as_ref()),
+                state: alert.state.clone(),
+                reason: alert.reason.clone(),
+                error: text(&alert.error),
+                run_id: text(&alert.run_id),
+            }),
+            backfill: job.backfill.as_ref().map(BackfillView::from),
             state: StateView {
                 next_run_at: at(job.next_run_at.as_ref()),
                 next_run_at_ms: at_ms(job.next_run_at.as_ref()),
@@ -141,7 +218,9 @@ pub(crate) mod tests {
             "scheduleText": "every minute", "owner": "owner", "scopes": ["operator.write"],
             "phase": "succeeded", "phaseReason": null,
             "createdAt": null, "createdAtMs": null, "updatedAt": null, "updatedAtMs": null,
-            "consecutiveFailures": 0,
+            "createdBy": null, "context": null, "consecutiveFailures": 0, "slowAfterMs": null,
+            "backoffUntil": null, "backoffUntilMs": null, "probeAt": null, "probeAtMs": null,
+            "alert": null, "backfill": null,
             "state": {
                 "nextRunAt": "2026-01-28T07:00:00Z", "nextRunAtMs": 1_769_583_600_000_i64,
                 "lastRunAt": "2026-01-27T05:00:00Z", "lastRunAtMs": 1_769_490_000_000_i64,

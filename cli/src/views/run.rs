@@ -33,6 +33,23 @@ pub(crate) struct RunView {
     pub(crate) skipped_count: u64,
     pub(crate) skipped_until: Option<String>,
     pub(crate) skipped_until_ms: Option<i64>,
+    /// Until then it waits.
+    pub(crate) not_before: Option<String>,
+    pub(crate) not_before_ms: Option<i64>,
+    pub(crate) parking: Option<ParkingView>,
+    pub(crate) backfill_id: Option<String>,
+}
+
+/// What a parked run waits for.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ParkingView {
+    pub(crate) approval_id: String,
+    pub(crate) text: Option<String>,
+    pub(crate) parked_at: Option<String>,
+    pub(crate) parked_at_ms: Option<i64>,
+    pub(crate) expires_at: Option<String>,
+    pub(crate) expires_at_ms: Option<i64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,6 +91,17 @@ impl From<&Run> for RunView {
             skipped_count: run.skipped_count,
             skipped_until: at(run.skipped_until.as_ref()),
             skipped_until_ms: at_ms(run.skipped_until.as_ref()),
+            not_before: at(run.not_before.as_ref()),
+            not_before_ms: at_ms(run.not_before.as_ref()),
+            parking: run.parking.as_ref().map(|parking| ParkingView {
+                approval_id: parking.approval_id.clone(),
+                text: text(&parking.text),
+                parked_at: at(parking.parked_at.as_ref()),
+                parked_at_ms: at_ms(parking.parked_at.as_ref()),
+                expires_at: at(parking.expires_at.as_ref()),
+                expires_at_ms: at_ms(parking.expires_at.as_ref()),
+            }),
+            backfill_id: text(&run.backfill_id),
         }
     }
 }
@@ -132,7 +160,7 @@ mod tests {
         assert_eq!(get("durationMs"), 1_250);
         assert_eq!(get("reason"), "timeout");
         assert!(get("error").is_null() && get("delivery").is_null() && get("skippedUntilMs").is_null());
-        assert_eq!(view.as_object().unwrap().len(), 24);
+        assert_eq!(view.as_object().unwrap().len(), 28);
         assert!(is_over(&run));
         assert!(!is_over(&Run {
             state: RunState::Stuck.into(),

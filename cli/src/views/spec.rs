@@ -2,9 +2,9 @@
 
 use creel_proto::{
     scheduler::v1::{
-        AgentTurnPayload, AuditPayload, CatchUp, CatchUpMode, CommandPayload, Delivery, JobSpec, NoDelivery,
-        OnStuck, Overlap, OverlapMode, Payload, Policy, Retry, SessionDelivery, SystemEventPayload,
-        WebhookDelivery, delivery, payload,
+        AgentTurnPayload, Alert, AuditPayload, CatchUp, CatchUpMode, CommandPayload, DeleteAfter, Delivery,
+        JobSpec, NoDelivery, OnStuck, Overlap, OverlapMode, Payload, Policy, Retry, SessionDelivery,
+        SystemEventPayload, WebhookDelivery, delivery, payload,
     },
     time,
 };
@@ -35,6 +35,9 @@ pub(crate) struct SpecView {
     pub(crate) enabled: bool,
     #[serde(default)]
     pub(crate) delete_after_run: bool,
+    /// `never`, `on_success`, `always`; more exact than `deleteAfterRun`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) delete_after: Option<String>,
 }
 
 const fn yes() -> bool {
@@ -94,6 +97,22 @@ pub(crate) struct PolicyView {
     pub(crate) keep_runs: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) keep_for_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) alert: Option<AlertView>,
+}
+
+/// Who is told when the job goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct AlertView {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) off: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) after: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cool_down_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +141,9 @@ pub(crate) struct RetryView {
     pub(crate) backoff_ms: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) max_backoff_ms: Option<i64>,
+    /// A retry may come after the next occurrence.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) past_next: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +174,10 @@ impl From<&JobSpec> for SpecView {
                 .map(DeliveryView::from),
             enabled: !spec.disabled,
             delete_after_run: spec.delete_after_run,
+            delete_after: match spec.delete_after() {
+                DeleteAfter::Unspecified => None,
+                other => Some(word(other.as_str_name(), "DELETE_AFTER_")),
+            },
         }
     }
 }
@@ -182,6 +208,12 @@ impl SpecView {
             }),
             disabled: !self.enabled,
             delete_after_run: self.delete_after_run,
+            delete_after: self
+                .delete_after
+                .as_ref()
+                .map(|word| value(word, "deleteAfter", "DELETE_AFTER_", DeleteAfter::from_str_name))
+                .transpose()?
+                .map_or(0, Into::into),
         })
     }
 }
@@ -272,6 +304,7 @@ impl From<&Policy> for PolicyView {
                 attempts: retry.attempts,
                 backoff_ms: lasting_ms(retry.backoff.as_ref()),
                 max_backoff_ms: lasting_ms(retry.max_backoff.as_ref()),
+                past_next: retry.past_next,
             }),
             on_stuck: match policy.on_stuck() {
                 OnStuck::Unspecified => None,
@@ -280,6 +313,12 @@ impl From<&Policy> for PolicyView {
             quarantine_after: some(policy.quarantine_after),
             keep_runs: some(policy.keep_runs),
             keep_for_ms: lasting_ms(policy.keep_for.as_ref()),
+            alert: policy.alert.as_ref().map(|alert| AlertView {
+                off: alert.off,
+                after: some(alert.after),
+                cool_down_ms: lasting_ms(alert.cool_down.as_ref()),
+                session: text(&alert.session),
+            }),
         }
     }
 }
@@ -325,11 +364,18 @@ impl PolicyView {
                 attempts: view.attempts,
                 backoff: view.backoff_ms.map(time::duration),
                 max_backoff: view.max_backoff_ms.map(time::duration),
+                past_next: view.past_next,
             }),
             on_stuck: on_stuck.transpose()?.map_or(0, Into::into),
             quarantine_after: self.quarantine_after.unwrap_or_default(),
             keep_runs: self.keep_runs.unwrap_or_default(),
             keep_for: self.keep_for_ms.map(time::duration),
+            alert: self.alert.as_ref().map(|view| Alert {
+                off: view.off,
+                after: view.after.unwrap_or_default(),
+                cool_down: view.cool_down_ms.map(time::duration),
+                session: view.session.clone().unwrap_or_default(),
+            }),
         })
     }
 }
@@ -360,11 +406,12 @@ mod tests {
                 "catchUp": { "mode": "all", "max": 7, "windowMs": 3_600_000 },
                 "overlap": { "mode": "buffer_one" },
                 "timeoutMs": 300_000, "onStuck": "retry",
-                "retry": { "attempts": 3, "backoffMs": 1_000 },
+                "retry": { "attempts": 3, "backoffMs": 1_000, "pastNext": true },
                 "quarantineAfter": 4,
+                "alert": { "after": 2, "coolDownMs": 600_000, "session": "main" },
             },
             "delivery": { "kind": "session", "session": "main" },
-            "enabled": false, "deleteAfterRun": true,
+            "enabled": false, "deleteAfterRun": true, "deleteAfter": "always",
         });
         let view: SpecView = serde_json::from_value(json.clone()).unwrap();
         let wire = view.wire(Timestamp::UNIX_EPOCH).unwrap();

@@ -41,6 +41,8 @@ pub enum SkipReason {
     Quarantined,
     /// The clock change of its zone swallowed it.
     Dst,
+    /// The job waits after failures.
+    Backoff,
 }
 
 impl SkipReason {
@@ -54,6 +56,7 @@ impl SkipReason {
             Self::Window => "window",
             Self::Quarantined => "quarantined",
             Self::Dst => "dst",
+            Self::Backoff => "backoff",
         }
     }
 }
@@ -81,6 +84,8 @@ pub struct View<'a> {
     pub grace_ms: i64,
     /// Missed ones are not decided before (a clock or a crash loop is watched).
     pub catch_up_from_ms: i64,
+    /// After failures: nothing is decided before.
+    pub backoff_until_ms: i64,
 }
 
 /// One decided occurrence, or a range of skipped ones.
@@ -145,10 +150,27 @@ pub fn decide(guards: Guards, now_ms: i64, view: &View<'_>) -> Decision {
             wake_ms: Some(view.catch_up_from_ms),
         };
     }
+    let backoff_ms = view.backoff_until_ms;
+    if view.hold.is_none() && now_ms < backoff_ms {
+        let next = walk.due.first().map(|at| at.fire_ms).or(walk.next_fire_ms);
+        return Decision {
+            steps: Vec::new(),
+            replace: false,
+            cursor_ms: view.cursor_ms,
+            wake_ms: next.map(|at| at.max(backoff_ms)),
+        };
+    }
     let done = match view.hold {
         Some(reason) => plan.skip(&walk.due, reason),
         None if walk.cut => plan.thin(&walk.due),
-        None => plan.admit(&walk.due, missed),
+        None => {
+            // The next run after a backoff is the newest that came up meanwhile.
+            let waited = walk.due.partition_point(|at| at.fire_ms < backoff_ms);
+            let passed = waited.min(walk.due.len().saturating_sub(1));
+            let (passed, rest) = walk.due.split_at(passed);
+            plan.skip(passed, SkipReason::Backoff);
+            plan.admit(rest, missed.saturating_sub(passed.len()))
+        }
     };
     plan.note_swallowed();
     let wake_ms = if !done || walk.cut {
@@ -225,7 +247,8 @@ impl Walk {
             start
         };
         while let Some(nominal_ms) = next_ms(view.schedule, at) {
-            let fire_ms = nominal_ms + jitter(view, nominal_ms);
+            let jitter_ms = jitter_ms(view.schedule, view.job, view.policy.jitter_ms, nominal_ms);
+            let fire_ms = nominal_ms + jitter_ms;
             if fire_ms > now_ms {
                 walk.next_fire_ms = Some(fire_ms);
                 break;
@@ -244,13 +267,14 @@ impl Walk {
     }
 }
 
-/// Stays below the next nominal instant, so that fires keep their order.
-fn jitter(view: &View<'_>, nominal_ms: i64) -> i64 {
-    if view.policy.jitter_ms == 0 {
+/// By how much an occurrence comes later, of at most `most_ms`. Stays below the next nominal instant, so that fires
+/// keep their order.
+pub(crate) fn jitter_ms(schedule: &Schedule, job: [u8; 16], most_ms: i64, nominal_ms: i64) -> i64 {
+    if most_ms == 0 {
         return 0;
     }
-    let room = next_ms(view.schedule, nominal_ms).map_or(i64::MAX, |next| next - nominal_ms - 1);
-    spread_ms(view.job, nominal_ms, view.policy.jitter_ms.min(room))
+    let room = next_ms(schedule, nominal_ms).map_or(i64::MAX, |next| next - nominal_ms - 1);
+    spread_ms(job, nominal_ms, most_ms.min(room))
 }
 
 struct Plan<'a> {

@@ -18,21 +18,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config,
-    clock::{Look, Watch},
+    clock::Look,
     dispatch::{Attempt, prepare},
     figures::Figures,
     id::{JobId, RunId},
     ledger::{Commit, Effect, Ledger, Prepared},
     mint::Minter,
-    run::Now,
+    run::{Extra, Now},
     store,
+    zoning::Zoning,
 };
 
 mod handle;
 mod load;
 
-pub(crate) use handle::Handle;
 use handle::{Command, Reply, Streams};
+pub(crate) use handle::{Handle, JobNews};
 
 /// Commands that wait.
 const MAX_COMMANDS: usize = 1_024;
@@ -46,6 +47,8 @@ const MAX_PREPARING: usize = 256;
 const MAX_LAG: usize = 4_096;
 /// Jobs that wait to have old runs removed; more are found by the sweep.
 const MAX_PRUNES: usize = 4_096;
+/// Zone data is looked at this often.
+const ZONES: Duration = Duration::from_secs(3_600);
 /// Three starts within this are a crash loop: catching up waits.
 const CRASH_LOOP_MS: i64 = 300_000;
 
@@ -59,7 +62,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) boot_ms: BootMs,
-    pub(crate) zones: Arc<Zones>,
+    pub(crate) zones: Zoning,
     pub(crate) minter: Arc<dyn Minter>,
     pub(crate) outbox: Outbox,
     pub(crate) figures: Figures,
@@ -72,6 +75,7 @@ pub(crate) struct Engine {
     started: Instant,
     commands: mpsc::Receiver<Command>,
     runs: broadcast::Sender<Arc<RunRecord>>,
+    jobs: broadcast::Sender<JobNews>,
     streams: Streams,
     prunes: mpsc::Sender<JobId>,
 }
@@ -94,21 +98,26 @@ struct Turn {
     in_flight: FuturesOrdered<BoxFuture<'static, Done>>,
     preparing: JoinSet<(RunId, u32, Prepared)>,
     waiting: VecDeque<Attempt>,
+    /// Reads zone data again, once in a while.
+    zoning: JoinSet<Option<Arc<Zones>>>,
+    zoned: Instant,
 }
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> (Self, Handle, mpsc::Receiver<JobId>) {
         let (sender, commands) = mpsc::channel(MAX_COMMANDS);
         let (runs, _) = broadcast::channel(MAX_LAG);
+        let (jobs, _) = broadcast::channel(MAX_LAG);
         let (prunes, pruned) = mpsc::channel(MAX_PRUNES);
         let streams = Streams::default();
-        let handle = Handle::new(sender, runs.clone(), streams.clone());
+        let handle = Handle::new(sender, runs.clone(), jobs.clone(), streams.clone());
         (
             Self {
                 parts,
                 started: Instant::now(),
                 commands,
                 runs,
+                jobs,
                 streams,
                 prunes,
             },
@@ -178,12 +187,13 @@ impl Engine {
 
     async fn drive(&mut self, mut ledger: Ledger, catch_up_from_ms: i64, drain: &CancellationToken) -> Stop {
         ledger.open(self.now(), catch_up_from_ms);
-        let mut watch = Watch::default();
         let mut turn = Turn {
             ledger,
             in_flight: FuturesOrdered::new(),
             preparing: JoinSet::new(),
             waiting: VecDeque::new(),
+            zoning: JoinSet::new(),
+            zoned: Instant::now(),
         };
         tracing::info!("the jobs are loaded");
         loop {
@@ -192,7 +202,8 @@ impl Engine {
                 wall_ms: now.wall_ms,
                 boot_ms: (self.parts.boot_ms)(),
             };
-            let held_ms = watch.look(look, self.parts.config.hold_ms);
+            let held_ms = turn.ledger.look(look);
+            self.reload_zones(&mut turn);
             let room = turn.in_flight.len() < MAX_IN_FLIGHT;
             if room {
                 turn.ledger.tick(now, held_ms.is_some());
@@ -216,9 +227,22 @@ impl Engine {
                 Some(Ok((run, attempt, prepared))) = turn.preparing.join_next(), if !turn.preparing.is_empty() => {
                     self.prepared(&mut turn, run, attempt, prepared);
                 }
+                Some(Ok(Some(zones))) = turn.zoning.join_next(), if !turn.zoning.is_empty() => {
+                    let moved = turn.ledger.rezone(&zones, self.now());
+                    tracing::info!(zone_data = %zones.zone_data_version(), moved, "newer zone data is in use");
+                }
                 Some(command) = self.commands.recv(), if room => self.commands(&mut turn, command),
                 () = sleep(wait) => {}
             }
+        }
+    }
+
+    /// Looks for newer zone data once an hour.
+    fn reload_zones(&self, turn: &mut Turn) {
+        if turn.zoning.is_empty() && turn.zoned.elapsed() >= ZONES {
+            turn.zoned = Instant::now();
+            let zones = self.parts.zones.clone();
+            turn.zoning.spawn_blocking(move || zones.reload());
         }
     }
 
@@ -312,12 +336,17 @@ impl Engine {
         match effect {
             Effect::Prepare(run_id, attempt) => {
                 if let Some(run) = turn.ledger.persisted(run_id, attempt) {
+                    let alert = match run.extra.as_deref() {
+                        Some(Extra::Alert { text }) => Some(text.clone()),
+                        _ => None,
+                    };
                     let (job, nominal_ms) = (run.job, run.nominal_ms);
                     turn.waiting.push_back(Attempt {
                         job,
                         run: run_id,
                         attempt,
                         nominal_ms,
+                        alert,
                     });
                 }
             }
@@ -325,6 +354,27 @@ impl Engine {
             Effect::Close(stream) => self.streams.close(stream),
             // Nobody may be watching.
             Effect::Publish(record) => drop(self.runs.send(Arc::from(record))),
+            Effect::Admitted(runs) => {
+                // Records are made only for those who look.
+                if self.runs.receiver_count() > 0 {
+                    let records = runs.into_iter().filter_map(|run| turn.ledger.shown_run(run));
+                    records.for_each(|record| drop(self.runs.send(Arc::new(record))));
+                }
+            }
+            Effect::Changed {
+                id,
+                owner,
+                name,
+                deleted,
+            } => {
+                let news = JobNews {
+                    id,
+                    owner,
+                    name,
+                    deleted,
+                };
+                drop(self.jobs.send(news));
+            }
             Effect::Forget(run) => turn.ledger.forget(run),
             // A full queue is no loss: the sweep finds them.
             Effect::Prune(job) => drop(self.prunes.try_send(job)),
@@ -338,11 +388,8 @@ impl Engine {
         {
             let (store, minter) = (self.parts.store.clone(), Arc::clone(&self.parts.minter));
             turn.preparing.spawn(async move {
-                (
-                    attempt.run,
-                    attempt.attempt,
-                    prepare(&store, minter.as_ref(), attempt).await,
-                )
+                let (run, number) = (attempt.run, attempt.attempt);
+                (run, number, prepare(&store, minter.as_ref(), attempt).await)
             });
         }
     }

@@ -23,6 +23,7 @@ struct Inner {
     names: Mutex<BTreeSet<String>>,
     runs: Family<OutcomeLabels, Counter>,
     skipped: Family<ReasonLabels, Counter>,
+    alerts: Family<ReasonLabels, Counter>,
     last_success: Family<JobLabels, Gauge>,
     next_run: Family<JobLabels, Gauge>,
     lateness: Family<JobLabels, Histogram, fn() -> Histogram>,
@@ -57,6 +58,7 @@ impl Figures {
             names: Mutex::default(),
             runs: Family::default(),
             skipped: Family::default(),
+            alerts: Family::default(),
             last_success: Family::default(),
             next_run: Family::default(),
             lateness: Family::new_with_constructor(make),
@@ -68,6 +70,8 @@ impl Figures {
                 "Skipped occurrences by job and reason",
                 inner.skipped.clone(),
             );
+            let help = "Alerts by job and reason";
+            registry.register("job_alerts", help, inner.alerts.clone());
             let help = "End of the last run that succeeded";
             registry.register(
                 "job_last_success_timestamp_seconds",
@@ -104,6 +108,11 @@ impl Figures {
                 reason,
             })
             .inc_by(count);
+    }
+
+    pub(crate) fn alerted(&self, job: &str, reason: &'static str) {
+        let job = self.label(job);
+        self.0.alerts.get_or_create(&ReasonLabels { job, reason }).inc();
     }
 
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of lateness fit")]

@@ -8,25 +8,34 @@ use std::{
 
 use creel_kit::{Clock, idempotency::Idempotency};
 use creel_proto::{
-    scheduler::v1::{Job, JobRecord, Schedule as ProtoSchedule},
+    scheduler::v1::{AlertStatus, Job, JobRecord, Schedule as ProtoSchedule},
     time::{duration, timestamp, timestamp_opt},
 };
-use creel_schedule::Zones;
 use creel_store::Store;
 use creel_wire::{Caller, Code, Error, error::printable};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    Config,
     engine::Handle,
     ledger::{Target, View},
     run::state_name,
     store,
+    zoning::Zoning,
 };
 
+mod admin;
+mod agents;
+mod backfill;
 mod create;
+mod explain;
 mod jobs;
 mod preview;
 mod runs;
+mod tail;
+mod watch;
+
+pub(crate) use agents::MAX_PER_CONTEXT;
 
 /// What the calls of people need. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,7 +44,8 @@ pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) idempotency: Idempotency,
-    pub(crate) zones: Arc<Zones>,
+    pub(crate) zones: Zoning,
+    pub(crate) config: Config,
     /// Ten random bytes for the id of a job.
     pub(crate) random: fn() -> [u8; 10],
     pub(crate) busy: Busy,
@@ -60,10 +70,7 @@ impl Api {
     async fn record(&self, view: &View) -> Result<JobRecord, Error> {
         // What was just changed may still be on its way.
         self.engine.settle().await?;
-        let record = store::job(&self.store, view.id)
-            .await
-            .map_err(creel_kit::idempotency::store_error)?;
-        record.ok_or_else(|| {
+        self.store_record(view).await?.ok_or_else(|| {
             let name = printable(&view.name, 128);
             Error::new(
                 Code::FailedPrecondition,
@@ -72,6 +79,13 @@ impl Api {
             )
             .hint("creel cron rm NAME, then creel cron add NAME …")
         })
+    }
+
+    /// A job's record, if it is there and can be read.
+    async fn store_record(&self, view: &View) -> Result<Option<JobRecord>, Error> {
+        store::job(&self.store, view.id)
+            .await
+            .map_err(creel_kit::idempotency::store_error)
     }
 }
 
@@ -125,6 +139,25 @@ fn shown(record: Option<&JobRecord>, view: &View) -> Job {
         consecutive_failures: view.state.failures,
         etag: view.state.version.to_string(),
         schedule_text: view.schedule_text.clone(),
+        created_by: record.map(|record| record.created_by.clone()).unwrap_or_default(),
+        context: record.map(|record| record.context.clone()).unwrap_or_default(),
+        expected: view.expected_ms.map(duration),
+        backoff_until: view.state.backoff_until_ms.map(timestamp),
+        alert: view.state.alert.as_ref().map(|alert| {
+            let (state, error) = alert.shown();
+            AlertStatus {
+                last_at: Some(timestamp(alert.at_ms)),
+                state: state.to_owned(),
+                reason: alert.reason.to_owned(),
+                error: error.to_owned(),
+                run_id: alert.run.to_string(),
+            }
+        }),
+        backfill: view.state.backfill.as_ref().map(|backfill| backfill.shown()),
+        probe_at: view
+            .state
+            .quarantine
+            .map(|quarantine| timestamp(quarantine.until_ms)),
     }
 }
 

@@ -3,13 +3,18 @@
 
 use std::sync::Arc;
 
-use creel_proto::scheduler::v1::{JobRecord, JobStateRecord, Phase, RunKind, RunRecord, RunState, WorkKind};
+use creel_proto::scheduler::v1::{
+    self as proto, AlertRecord, JobRecord, JobSpec, JobStateRecord, Phase, RunKind, RunRecord, RunState,
+    WorkKind,
+};
 use creel_schedule::{Schedule, Zones};
 use jiff::Timestamp;
 
 use crate::{
     admission::SkipReason,
-    id::JobId,
+    backfill::Backfill,
+    health::{Durations, Recent, expected_ms},
+    id::{JobId, RunId},
     policy::{Policy, quarantine_ms},
     spec::{Origin, Spec},
     store::RunRef,
@@ -19,6 +24,8 @@ use crate::{
 pub(crate) const OWNER_REVOKED: &str = "owner_revoked";
 /// The reason of a pause that the spec's `disabled` caused.
 pub(crate) const DISABLED: &str = "disabled";
+/// The reason of a pause until a person has approved an agent's job.
+pub(crate) const APPROVAL: &str = "approval";
 
 /// Longest text kept of a last error, in characters.
 const MAX_ERROR_CHARS: usize = 256;
@@ -36,6 +43,10 @@ pub(crate) struct Job {
     pub(crate) open_skip: Option<Box<RunRecord>>,
     /// Runs ended since old ones were removed.
     pub(crate) unpruned: u32,
+    /// The session of the agent's turn that made it.
+    pub(crate) context: Option<Arc<str>>,
+    /// It is deleted once whoever is told of its failure is told.
+    pub(crate) doomed: bool,
 }
 
 /// What it does, or why it can't.
@@ -52,7 +63,26 @@ pub(crate) struct Sound {
     pub(crate) kind: WorkKind,
     pub(crate) policy: Policy,
     pub(crate) disabled: bool,
-    pub(crate) delete_after_run: bool,
+    pub(crate) delete_after: DeleteAfter,
+}
+
+/// When a job is deleted by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeleteAfter {
+    Never,
+    OnSuccess,
+    Always,
+}
+
+impl DeleteAfter {
+    fn of(spec: &JobSpec) -> Self {
+        match spec.delete_after() {
+            proto::DeleteAfter::OnSuccess => Self::OnSuccess,
+            proto::DeleteAfter::Always => Self::Always,
+            proto::DeleteAfter::Unspecified if spec.delete_after_run => Self::OnSuccess,
+            proto::DeleteAfter::Unspecified | proto::DeleteAfter::Never => Self::Never,
+        }
+    }
 }
 
 impl From<&Spec> for Sound {
@@ -62,7 +92,7 @@ impl From<&Spec> for Sound {
             kind: spec.kind,
             policy: spec.policy,
             disabled: spec.proto.disabled,
-            delete_after_run: spec.proto.delete_after_run,
+            delete_after: DeleteAfter::of(&spec.proto),
         }
     }
 }
@@ -83,7 +113,28 @@ pub(crate) struct State {
     pub(crate) active: Vec<RunRef>,
     pub(crate) last_success: Option<RunRef>,
     pub(crate) last_failure: Option<RunRef>,
+    pub(crate) recent: Recent,
+    pub(crate) durations: Durations,
+    /// After failures: no scheduled run before.
+    pub(crate) backoff_until_ms: Option<i64>,
+    pub(crate) alert: Option<Box<Alert>>,
+    pub(crate) backfill: Option<Box<Backfill>>,
+    /// Counts how often the job began anew after a clock that was set back.
+    pub(crate) bumps: u64,
 }
+
+/// The last alert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Alert {
+    pub(crate) at_ms: i64,
+    pub(crate) reason: &'static str,
+    /// Under way as long as it is `None`; then whether it was delivered, or why not.
+    pub(crate) outcome: Option<Result<(), String>>,
+    pub(crate) run: RunId,
+}
+
+/// Why somebody is told.
+pub(crate) const ALERT_REASONS: [&str; 3] = ["failures", "quarantined", "slow"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Quarantine {
@@ -123,7 +174,9 @@ impl Job {
             Plan::Broken("its state record is missing".to_owned())
         };
         Self {
-            incarnation: record.incarnation,
+            incarnation: record
+                .incarnation
+                .wrapping_add(state.map_or(0, |state| state.incarnation_bumps)),
             owner: record.owner.as_str().into(),
             name: name.into(),
             plan,
@@ -131,6 +184,10 @@ impl Job {
             wake_ms: None,
             open_skip: None,
             unpruned: 0,
+            context: Some(record.context.as_str())
+                .filter(|context| !context.is_empty())
+                .map(Arc::from),
+            doomed: false,
         }
     }
 
@@ -145,6 +202,8 @@ impl Job {
             wake_ms: None,
             open_skip: None,
             unpruned: 0,
+            context: None,
+            doomed: false,
         }
     }
 
@@ -207,46 +266,73 @@ impl Job {
         if self.sound().is_some_and(|sound| sound.disabled) {
             return (Phase::Paused, DISABLED.to_owned());
         }
-        let last = state.last.as_ref().map(|last| last.state);
-        let phase = match last {
-            _ if !state.active.is_empty() => Phase::Running,
-            Some(RunState::Stuck) => Phase::Stuck,
-            _ if state.completed => Phase::Completed,
-            Some(RunState::Succeeded) => Phase::Succeeded,
-            Some(RunState::Failed | RunState::TimedOut) => Phase::Failed,
-            _ => Phase::Scheduled,
+        let phase = if state.active.is_empty() {
+            self.resting_phase()
+        } else {
+            Phase::Running
         };
         (phase, String::new())
     }
 
-    /// Takes the end of a run into account.
-    pub(crate) fn ended(&mut self, at: RunRef, kind: RunKind, last: Last) {
+    /// The phase of a job that is neither held nor running.
+    pub(crate) fn resting_phase(&self) -> Phase {
+        match self.state.last.as_ref().map(|last| last.state) {
+            Some(RunState::Stuck) => Phase::Stuck,
+            _ if self.state.completed => Phase::Completed,
+            Some(RunState::Succeeded) => Phase::Succeeded,
+            Some(RunState::Failed | RunState::TimedOut) => Phase::Failed,
+            _ => Phase::Scheduled,
+        }
+    }
+
+    /// Takes the end of a run into account. Answers what somebody should be told, if anything.
+    pub(crate) fn ended(&mut self, at: RunRef, kind: RunKind, last: Last) -> Option<&'static str> {
         let state = &mut self.state;
         state.active.retain(|one| one.run != at.run);
-        let (quarantine_after, one_shot) = match &self.plan {
-            Plan::Sound(sound) => (
-                sound.policy.quarantine_after,
-                matches!(sound.schedule, Schedule::At(_)),
-            ),
-            Plan::Broken(_) => (u32::MAX, true),
+        // A backfill looks at the past, and an alert is not the job's own.
+        if matches!(kind, RunKind::Backfill | RunKind::Alert) {
+            return None;
+        }
+        let (policy, one_shot) = match &self.plan {
+            Plan::Sound(sound) => (&sound.policy, matches!(sound.schedule, Schedule::At(_))),
+            Plan::Broken(_) => (&Policy::default(), true),
         };
+        let mut told = None;
         match last.state {
             RunState::Succeeded => {
+                if state.quarantine.take().is_some() {
+                    state.recent = Recent::default();
+                }
                 state.failures = 0;
-                state.quarantine = None;
+                state.backoff_until_ms = None;
+                state.recent.note(false);
+                state.durations.note(last.duration_ms());
                 state.last_success = Some(at);
             }
             RunState::Failed | RunState::TimedOut | RunState::Stuck => {
                 state.failures = state.failures.saturating_add(1);
+                state.recent.note(true);
                 state.last_failure = Some(at);
+                if !one_shot {
+                    let wait_ms = policy.retry.ladder_ms(state.failures);
+                    state.backoff_until_ms =
+                        (wait_ms > 0).then_some(last.finished_ms.saturating_add(wait_ms));
+                }
+                let too_many = state.failures >= policy.quarantine_after || state.recent.is_bad();
                 let level = match state.quarantine {
                     Some(quarantine) if kind == RunKind::Probe => Some(quarantine.level + 1),
                     Some(_) => None,
-                    None => (state.failures >= quarantine_after && !one_shot).then_some(0),
+                    None => (too_many && !one_shot).then_some(0),
                 };
                 if let Some(level) = level {
                     let until_ms = last.finished_ms.saturating_add(quarantine_ms(level));
                     state.quarantine = Some(Quarantine { until_ms, level });
+                    told = Some("quarantined");
+                }
+                // Nothing comes after the only run of a one-shot.
+                let enough = policy.alert.is_some_and(|alert| state.failures >= alert.after) || one_shot;
+                if enough && told.is_none() {
+                    told = Some("failures");
                 }
             }
             // Cancelled: it says nothing about the job; a probe is tried again later.
@@ -257,6 +343,59 @@ impl Job {
             }
         }
         state.last = Some(last);
+        told
+    }
+
+    /// A run that takes longer is slow.
+    pub(crate) fn expected_ms(&self) -> Option<i64> {
+        expected_ms(&self.sound()?.policy, &self.state.durations)
+    }
+
+    /// Whether somebody may be told again.
+    pub(crate) fn may_alert(&self, now_ms: i64) -> bool {
+        let Some(alert) = self.sound().and_then(|sound| sound.policy.alert) else {
+            return false;
+        };
+        self.state
+            .alert
+            .as_ref()
+            .is_none_or(|last| now_ms.saturating_sub(last.at_ms) >= alert.cool_down_ms)
+    }
+}
+
+impl Alert {
+    pub(crate) fn record(&self) -> AlertRecord {
+        let (state, error) = self.shown();
+        AlertRecord {
+            at_unix_ms: self.at_ms,
+            reason: self.reason.to_owned(),
+            state: state.to_owned(),
+            error: error.to_owned(),
+            run_id: self.run.to_string(),
+        }
+    }
+
+    /// The state and the error as they are shown.
+    pub(crate) fn shown(&self) -> (&'static str, &str) {
+        match &self.outcome {
+            None => ("pending", ""),
+            Some(Ok(())) => ("delivered", ""),
+            Some(Err(error)) => ("failed", error),
+        }
+    }
+
+    fn of_record(record: &AlertRecord) -> Option<Self> {
+        let outcome = match record.state.as_str() {
+            "pending" => None,
+            "delivered" => Some(Ok(())),
+            _ => Some(Err(record.error.clone())),
+        };
+        Some(Self {
+            at_ms: record.at_unix_ms,
+            reason: ALERT_REASONS.iter().find(|reason| **reason == record.reason)?,
+            outcome,
+            run: record.run_id.parse().ok()?,
+        })
     }
 }
 
@@ -277,8 +416,17 @@ impl Last {
 }
 
 impl State {
+    /// A person changed or released the job: its failures so far say nothing any more.
+    pub(crate) fn start_afresh(&mut self) {
+        self.failures = 0;
+        self.quarantine = None;
+        self.recent = Recent::default();
+        self.backoff_until_ms = None;
+    }
+
     pub(crate) fn record(&self) -> JobStateRecord {
         let last = self.last.as_ref();
+        let (recent_failures, recent_count) = self.recent.record();
         JobStateRecord {
             version: self.version,
             cursor_unix_ms: self.cursor_ms,
@@ -297,6 +445,13 @@ impl State {
             active: self.active.iter().map(|one| one.record()).collect(),
             last_success: self.last_success.map(RunRef::record),
             last_failure: self.last_failure.map(RunRef::record),
+            recent_failures,
+            recent_count,
+            durations_ms: self.durations.record(),
+            backoff_until_unix_ms: self.backoff_until_ms.unwrap_or(0),
+            alert: self.alert.as_ref().map(|alert| alert.record()),
+            backfill: self.backfill.as_ref().map(|backfill| backfill.record()),
+            incarnation_bumps: self.bumps,
         }
     }
 
@@ -322,6 +477,12 @@ impl State {
             active: record.active.iter().filter_map(RunRef::of_record).collect(),
             last_success: reference(&record.last_success),
             last_failure: reference(&record.last_failure),
+            recent: Recent::of_record(record.recent_failures, record.recent_count),
+            durations: Durations::of_record(&record.durations_ms),
+            backoff_until_ms: Some(record.backoff_until_unix_ms).filter(|until| *until != 0),
+            alert: record.alert.as_ref().and_then(Alert::of_record).map(Box::new),
+            backfill: record.backfill.as_ref().map(Backfill::of_record).map(Box::new),
+            bumps: record.incarnation_bumps,
         }
     }
 }
@@ -340,7 +501,7 @@ mod tests {
                 ..Policy::default()
             },
             disabled: false,
-            delete_after_run: false,
+            delete_after: DeleteAfter::Never,
         };
         let mut job = Job::unreadable(JobId::new(0, &[0; 10]), String::new());
         job.plan = Plan::Sound(Box::new(sound));

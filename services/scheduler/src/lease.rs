@@ -33,6 +33,8 @@ enum State {
     /// No worker has it.
     Free,
     Held(Held),
+    /// It waits for a person: no worker has it, and none gets it.
+    Parked,
     /// It has ended.
     Over,
 }
@@ -141,7 +143,7 @@ impl Lease {
     pub const fn held(&self) -> Option<&Held> {
         match &self.state {
             State::Held(held) => Some(held),
-            State::Free | State::Over => None,
+            State::Free | State::Parked | State::Over => None,
         }
     }
 
@@ -149,6 +151,12 @@ impl Lease {
     #[must_use]
     pub fn is_free(&self) -> bool {
         self.state == State::Free
+    }
+
+    /// Whether it waits for a person.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        self.state == State::Parked
     }
 
     /// Whether it has ended.
@@ -261,6 +269,8 @@ impl Lease {
         let open = match &self.state {
             State::Held(held) => held.sent,
             State::Free => !guards.on(Guard::Fence),
+            // What parked it was its result; there is none until it goes on.
+            State::Parked => false,
             State::Over => !guards.on(Guard::TerminalOnce),
         };
         if !newest || !open {
@@ -273,6 +283,11 @@ impl Lease {
     /// The run has ended, whatever its worker says later.
     pub fn end(&mut self) {
         self.state = State::Over;
+    }
+
+    /// The attempt is given back to wait for a person: after [`Verdict::Taken`]. It goes on with [`Self::again`].
+    pub fn park(&mut self) {
+        self.state = State::Parked;
     }
 
     /// The next attempt; results of the one before are fenced.
@@ -388,6 +403,20 @@ mod tests {
         let mut ended = running();
         ended.end();
         assert_eq!(ended.finish(ALL, 1), Verdict::Fenced);
+    }
+
+    #[test]
+    fn a_parked_run_is_nobodys_until_it_goes_on_with_the_next_attempt() {
+        let mut lease = running();
+        assert_eq!(lease.finish(ALL, 1), Verdict::Taken);
+        lease.park();
+        assert!(lease.is_parked() && !lease.is_free() && !lease.take(8));
+        assert_eq!((lease.next_ms(), lease.expired(ALL, i64::MAX)), (None, None));
+        assert_eq!(lease.finish(ALL, 1), Verdict::Repeated { accepted: true });
+        assert_eq!(lease.finish(ALL, 2), Verdict::Fenced);
+        assert_eq!(lease.cancel(0, TIMES), None, "nobody is there to be asked");
+        lease.again();
+        assert!(lease.take(8) && lease.attempt() == 2);
     }
 
     #[test]

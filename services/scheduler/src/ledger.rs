@@ -3,17 +3,18 @@
 //! follows from the commit ([`Ledger::flush`]): persist, act, answer.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use creel_kit::outbox::{Event, Outbox};
-use creel_proto::scheduler::v1::{RunRecord, RunState};
+use creel_proto::scheduler::v1::{RunKind, RunRecord, RunState};
 use creel_store::Txn;
 use creel_wire::Error;
 
 use crate::{
     Config,
+    clock::Watch,
     figures::Figures,
     guard::Guards,
     id::{JobId, RunId},
@@ -23,19 +24,28 @@ use crate::{
     store::RunRef,
 };
 
+mod alert;
 mod attempt;
+mod backfill;
 mod change;
+mod explain;
 mod fire;
 mod flush;
+mod packs;
+mod park;
+mod time;
 mod view;
 mod work;
 
 pub(crate) use change::{Changed, Creation, Target, late_one_shot, name_taken, run_finished};
+pub(crate) use explain::Known;
 pub(crate) use flush::{Commit, Effect};
-pub(crate) use view::{Retention, View};
+pub(crate) use park::{MAX_APPROVAL_BYTES, was_taken};
+pub(crate) use view::{Query, Retention, View};
 pub(crate) use work::{Hello, Prepared, ack_message};
 
 use flush::Changes;
+use packs::Pack;
 use work::{MintGate, Worker};
 
 /// Where randomness comes from: uniform numbers.
@@ -51,6 +61,8 @@ pub(crate) struct Ledger {
     names: BTreeMap<(Arc<str>, Arc<str>), JobId>,
     /// How many jobs an owner has.
     owners: BTreeMap<Arc<str>, usize>,
+    /// How many jobs agents made in a session.
+    contexts: BTreeMap<Arc<str>, usize>,
     /// When jobs are looked at, Unix milliseconds.
     due: BTreeSet<(i64, JobId)>,
     /// Runs that have not ended, and those whose end is not durable yet.
@@ -61,13 +73,29 @@ pub(crate) struct Ledger {
     ready: BTreeMap<i32, BTreeSet<(i64, RunId)>>,
     /// When leases and deadlines end, monotonic milliseconds.
     expiries: BTreeSet<(i64, RunId)>,
+    /// When runs are slow, monotonic milliseconds.
+    slows: BTreeSet<(i64, RunId)>,
+    /// Until when runs wait for a person, Unix milliseconds.
+    parked: BTreeSet<(i64, RunId)>,
+    /// Jobs whose backfills may go on.
+    backfilling: BTreeSet<JobId>,
     workers: BTreeMap<u64, Worker>,
+    /// Jobs whose records can't be used.
+    invalid: BTreeSet<JobId>,
     mint: MintGate,
+    clock: Watch,
+    /// Jobs that begin anew after a clock that was set back.
+    realign: VecDeque<JobId>,
     /// Missed occurrences are not decided before.
     catch_up_from_ms: i64,
     /// Runs that make up for missed ones are spread over this.
     spread_ms: i64,
     last_tick_ms: Option<i64>,
+    /// Packed admissions that are still needed, and the number of the next.
+    packs: BTreeMap<u64, Pack>,
+    next_pack: u64,
+    /// Runs that only a packed admission names.
+    unwritten: BTreeSet<RunRef>,
     changes: Changes,
 }
 
@@ -82,16 +110,26 @@ impl Ledger {
             jobs: BTreeMap::new(),
             names: BTreeMap::new(),
             owners: BTreeMap::new(),
+            contexts: BTreeMap::new(),
             due: BTreeSet::new(),
             runs: BTreeMap::new(),
             delayed: BTreeSet::new(),
             ready: BTreeMap::new(),
             expiries: BTreeSet::new(),
+            slows: BTreeSet::new(),
+            parked: BTreeSet::new(),
+            backfilling: BTreeSet::new(),
             workers: BTreeMap::new(),
+            invalid: BTreeSet::new(),
             mint: MintGate::default(),
+            clock: Watch::default(),
+            realign: VecDeque::new(),
             catch_up_from_ms: i64::MIN,
             spread_ms: 0,
             last_tick_ms: None,
+            packs: BTreeMap::new(),
+            next_pack: 0,
+            unwritten: BTreeSet::new(),
             changes: Changes::default(),
         }
     }
@@ -100,6 +138,7 @@ impl Ledger {
     pub(crate) fn load(&mut self, id: JobId, mut job: Job) -> Vec<RunRef> {
         if let crate::job::Plan::Broken(why) = &job.plan {
             tracing::error!(job = %id, name = %job.name, why, "this job's record is invalid: it is quarantined");
+            self.invalid.insert(id);
         }
         let active = std::mem::take(&mut job.state.active);
         self.index(id, &job);
@@ -126,6 +165,9 @@ impl Ledger {
         };
         job.state.active.push(run.at);
         let run_id = run.id();
+        if let Some(parking) = run.parking.as_ref().filter(|_| run.lease.is_parked()) {
+            self.parked.insert((parking.expires_ms, run_id));
+        }
         self.runs.insert(run_id, run);
         self.watch(run_id);
     }
@@ -136,7 +178,11 @@ impl Ledger {
         let ids: Vec<_> = self.jobs.keys().copied().collect();
         for id in ids {
             self.enqueue(id, now);
-            let wake = self.jobs.get(&id).and_then(|job| self.first_wake(id, job));
+            let Some(job) = self.jobs.get(&id) else { continue };
+            if job.state.backfill.is_some() {
+                self.backfilling.insert(id);
+            }
+            let wake = self.first_wake(id, job);
             self.wake(id, wake);
         }
     }
@@ -149,14 +195,20 @@ impl Ledger {
             None => wall(self.due.first()),
         };
         let delayed = self.delayed.first().map(|(at, _)| at - now.wall_ms);
+        let parked = self.parked.first().map(|(at, _)| at - now.wall_ms);
         let expiry = self.expiries.first().map(|(at, _)| at - now.mono_ms);
+        let slow = self.slows.first().map(|(at, _)| at - now.mono_ms);
+        let at_once = !self.backfilling.is_empty() || !self.realign.is_empty();
+        let backfill = at_once.then_some(0);
         let mint = self
             .ready
             .values()
             .any(|runs| !runs.is_empty())
             .then(|| self.mint.wait_ms(now.mono_ms))
             .flatten();
-        let waits = [due, delayed, expiry, mint];
+        // What only a believed wall clock ends waits for that, too.
+        let [delayed, parked] = [delayed, parked].map(|wait| wait.filter(|_| held_ms.is_none()));
+        let waits = [due, delayed, parked, expiry, slow, backfill, mint];
         waits
             .into_iter()
             .flatten()
@@ -176,16 +228,25 @@ impl Ledger {
         self.names
             .insert((Arc::clone(&job.owner), Arc::clone(&job.name)), id);
         *self.owners.entry(Arc::clone(&job.owner)).or_insert(0) += 1;
+        if let Some(context) = &job.context {
+            *self.contexts.entry(Arc::clone(context)).or_insert(0) += 1;
+        }
     }
 
     fn unindex(&mut self, job: &Job) {
         self.names
             .remove(&(Arc::clone(&job.owner), Arc::clone(&job.name)));
-        if let Some(count) = self.owners.get_mut(&job.owner) {
-            *count -= 1;
-            if *count == 0 {
-                self.owners.remove(&job.owner);
+        let leave = |counts: &mut BTreeMap<Arc<str>, usize>, whose: &Arc<str>| {
+            if let Some(count) = counts.get_mut(whose) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(whose);
+                }
             }
+        };
+        leave(&mut self.owners, &job.owner);
+        if let Some(context) = &job.context {
+            leave(&mut self.contexts, context);
         }
     }
 
@@ -247,7 +308,9 @@ impl Ledger {
         let Some(sound) = job.sound() else { return };
         let at_once = sound.policy.overlap.at_once();
         let runs = || job.state.active.iter().filter_map(|at| self.runs.get(&at.run));
+        // A parked run holds no slot, and what the overlap does not count needs none.
         let taken = runs()
+            .filter(|run| run.overlaps() && !run.lease.is_parked())
             .filter(|run| !run.lease.is_free() || run.place == Place::Ready)
             .count();
         let mut free: Vec<_> = runs()
@@ -263,8 +326,8 @@ impl Ledger {
             if run.not_before_ms > now.wall_ms {
                 run.place = Place::Delayed;
                 self.delayed.insert((run.not_before_ms, run_id));
-            } else if room > 0 {
-                room -= 1;
+            } else if room > 0 || !run.overlaps() {
+                room = room.saturating_sub(usize::from(run.overlaps()));
                 run.place = Place::Ready;
                 self.ready
                     .entry(run.work as i32)
@@ -277,6 +340,10 @@ impl Ledger {
     /// Ends a run. Its job's health follows, and what waited for its end.
     fn end(&mut self, run_id: RunId, mut end: crate::run::End, now: Now) {
         self.unqueue(run_id);
+        self.pace(run_id, None);
+        if self.runs.get(&run_id).is_some_and(|run| run.lease.is_parked()) {
+            self.leave_parking(run_id);
+        }
         let Some(run) = self.runs.get_mut(&run_id) else {
             return;
         };
@@ -297,14 +364,12 @@ impl Ledger {
         };
         let (id, at, kind) = (run.job, run.at, run.kind);
         let job = self.jobs.get_mut(&id);
-        let expected_ms = job
-            .as_ref()
-            .and_then(|job| job.sound())
-            .and_then(|sound| sound.policy.expected_ms);
-        end.slow = run.started_ms != 0 && expected_ms.is_some_and(|most| end.finished_ms - began_ms > most);
+        let expected_ms = job.as_ref().and_then(|job| job.expected_ms());
+        let over = run.started_ms != 0 && expected_ms.is_some_and(|most| end.finished_ms - began_ms > most);
+        end.slow = run.slow || (over && run.overlaps());
         let state = end.state;
         let last = crate::job::Last::new(began_ms, end.finished_ms, state, &end.error);
-        run.end = Some(Box::new(end));
+        run.end = Some(Box::new(end.clone()));
         self.figures.run_ended(
             &run.job_name,
             state_name(state),
@@ -315,9 +380,15 @@ impl Ledger {
         self.changes.run(id, run_id);
         self.changes.effect(Effect::Forget(run_id));
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.ended(at, kind, last);
+        let told = job.ended(at, kind, last);
         job.unpruned += 1;
         self.changes.state(id);
+        if kind == RunKind::Alert {
+            self.told(id, run_id, &end);
+        }
+        if let Some(reason) = told {
+            self.tell(id, reason, now);
+        }
         self.after_run(id, kind, state, now);
     }
 

@@ -12,12 +12,14 @@
 //! change, `engine` the one task that owns it.
 
 pub mod admission;
+mod backfill;
 mod clock;
 mod dispatch;
 mod engine;
 mod figures;
 mod grpc;
 pub mod guard;
+mod health;
 mod id;
 mod job;
 pub mod lease;
@@ -25,6 +27,7 @@ mod ledger;
 mod mint;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
+mod pack;
 pub mod policy;
 mod prune;
 mod run;
@@ -33,13 +36,14 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod work;
+mod zoning;
 
 use std::sync::Arc;
 
 use creel_kit::{Built, Deps};
 use creel_proto::scheduler::v1::{
-    job_service_server::JobServiceServer, run_service_server::RunServiceServer,
-    work_service_server::WorkServiceServer,
+    admin_service_server::AdminServiceServer, job_service_server::JobServiceServer,
+    run_service_server::RunServiceServer, work_service_server::WorkServiceServer,
 };
 use creel_schedule::{ZoneSources, Zones};
 use creel_wire::ServiceName;
@@ -52,6 +56,7 @@ use engine::{Engine, Parts};
 use grpc::Api;
 use prune::Pruner;
 use work::WorkApi;
+use zoning::Zoning;
 
 /// How long things take and how many there may be. Times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,14 +110,14 @@ pub async fn build(deps: Deps) -> anyhow::Result<Built> {
 /// The service, with its times and whoever mints given.
 #[must_use]
 pub fn assemble(deps: Deps, config: Config, minter: Arc<dyn Minter>) -> Built {
-    let zones = Arc::new(Zones::load(&ZoneSources::of_this_machine()));
-    tracing::info!(zone_data = %zones.zone_data_version(), "zones are loaded");
+    let zones = Zoning::new(|| Zones::load(&ZoneSources::of_this_machine()));
+    tracing::info!(zone_data = %zones.get().zone_data_version(), "zones are loaded");
     let parts = Parts {
         config: config.clone(),
         store: deps.store.clone(),
         clock: deps.clock.clone(),
         boot_ms: Arc::new(boot_ms),
-        zones: Arc::clone(&zones),
+        zones: zones.clone(),
         minter,
         outbox: deps.outbox,
         figures: figures::Figures::new(&deps.metrics),
@@ -125,6 +130,7 @@ pub fn assemble(deps: Deps, config: Config, minter: Arc<dyn Minter>) -> Built {
         clock: deps.clock.clone(),
         idempotency: deps.idempotency,
         zones,
+        config: config.clone(),
         random: rand::random,
         busy: grpc::Busy::default(),
         drain: deps.drain.clone(),
@@ -136,7 +142,8 @@ pub fn assemble(deps: Deps, config: Config, minter: Arc<dyn Minter>) -> Built {
         drain: deps.drain.clone(),
     };
     let routes = Routes::new(JobServiceServer::new(api.clone()))
-        .add_service(RunServiceServer::new(api))
+        .add_service(RunServiceServer::new(api.clone()))
+        .add_service(AdminServiceServer::new(api))
         .add_service(WorkServiceServer::new(work));
     let pruner = Pruner {
         store: deps.store,

@@ -26,6 +26,17 @@ pub struct Policy {
     pub keep_runs: u32,
     /// Runs are kept for this long.
     pub keep_ms: i64,
+    /// Whom to tell when it goes wrong; `None` for nobody.
+    pub alert: Option<Alert>,
+}
+
+/// When somebody is told that a job goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alert {
+    /// Failures in a row before the first one.
+    pub after: u32,
+    /// At least so long between two.
+    pub cool_down_ms: i64,
 }
 
 /// What happens to occurrences nobody was there for.
@@ -78,6 +89,8 @@ pub struct Retry {
     pub backoff_ms: i64,
     /// Upper end of any wait.
     pub max_backoff_ms: i64,
+    /// A retry may come after the next occurrence.
+    pub past_next: bool,
 }
 
 /// What follows from a lost worker.
@@ -115,11 +128,35 @@ impl Default for Policy {
                 attempts: 1,
                 backoff_ms: 30_000,
                 max_backoff_ms: HOUR,
+                past_next: false,
             },
             on_stuck: OnStuck::Fail,
             quarantine_after: 5,
             keep_runs: 200,
             keep_ms: 30 * DAY,
+            alert: Some(Alert {
+                after: 3,
+                cool_down_ms: HOUR,
+            }),
+        }
+    }
+}
+
+impl Policy {
+    /// The rules of the run that carries an alert: it is not the job's own, so the job's rules are not asked.
+    #[must_use]
+    pub fn of_alert(&self) -> Self {
+        Self {
+            timeout_ms: 10 * 60_000,
+            expected_ms: None,
+            retry: Retry {
+                attempts: 6,
+                backoff_ms: 30_000,
+                max_backoff_ms: HOUR,
+                past_next: true,
+            },
+            on_stuck: OnStuck::Retry,
+            ..*self
         }
     }
 }
@@ -128,11 +165,18 @@ impl Retry {
     /// The wait before the attempt after `attempt`: full jitter on a doubling backoff. `random` is uniform.
     #[must_use]
     pub fn wait_ms(&self, attempt: u32, random: u64) -> i64 {
-        let doubled = self
-            .backoff_ms
-            .saturating_mul(1_i64 << attempt.saturating_sub(1).min(32));
-        let most = doubled.min(self.max_backoff_ms).max(0).unsigned_abs();
+        let most = self.ladder_ms(attempt).unsigned_abs();
         i64::try_from(random % (most + 1)).unwrap_or(i64::MAX)
+    }
+
+    /// The upper end of the `step`-th wait, from 1: doubled up to the cap. Whole, it is the wait of a job after as
+    /// many failures in a row.
+    #[must_use]
+    pub fn ladder_ms(&self, step: u32) -> i64 {
+        self.backoff_ms
+            .saturating_mul(1_i64 << step.saturating_sub(1).min(32))
+            .min(self.max_backoff_ms)
+            .max(0)
     }
 }
 
@@ -167,7 +211,12 @@ mod tests {
             attempts: 9,
             backoff_ms: 1_000,
             max_backoff_ms: 5_000,
+            past_next: false,
         };
+        assert_eq!(
+            [1, 2, 3, 4, 99].map(|step| retry.ladder_ms(step)),
+            [1_000, 2_000, 4_000, 5_000, 5_000]
+        );
         assert_eq!(retry.wait_ms(1, 0), 0);
         assert_eq!(retry.wait_ms(1, 1_000), 1_000);
         assert_eq!(retry.wait_ms(1, 1_001), 0);

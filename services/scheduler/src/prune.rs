@@ -1,7 +1,10 @@
 //! Removes what is old: runs beyond their job's retention, and deleted jobs after their day. Every pass is
 //! bounded, and touches only records that nothing changes any more.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, btree_map},
+    time::Duration,
+};
 
 use creel_kit::Clock;
 use creel_proto::scheduler::v1::{RunRecord, TombstoneRecord};
@@ -17,7 +20,7 @@ use crate::{
     ledger::Retention,
     policy::MIN_KEEP_MS,
     run::has_ended,
-    store::{Kind, RunRef, delete_run, job_of_key, up_to},
+    store::{self, Kind, RunRef, delete_run, job_of_key, up_to},
 };
 
 /// Between two looks at what is old.
@@ -112,52 +115,141 @@ impl Pruner {
 
     /// Forgets jobs that were deleted long enough ago, and all their runs.
     async fn tombstones(&self, now_ms: i64) -> Result<(), Error> {
-        let range = up_to(Kind::Tombstone, now_ms - self.config.tombstone_ms);
-        let page = self.store.scan(range, Page::first(16)).await?;
-        for entry in page.entries {
-            if let Some(job) = job_of_key(&entry.key) {
-                let mut range = Some(Kind::RunByJob.range_of([job.bytes()]));
-                while let Some(rest) = range {
-                    let page = self.store.scan(rest, Page::first(PER_TXN)).await?;
-                    let runs: Vec<_> = page
-                        .entries
-                        .iter()
-                        .filter_map(|entry| RunRef::of_key(&entry.key))
-                        .collect();
-                    self.remove(job, &runs).await?;
-                    range = page.next;
-                }
-            }
-            if let Ok(tombstone) = TombstoneRecord::decode(entry.value) {
-                tracing::info!(
-                    job = tombstone.job_id,
-                    name = tombstone.name,
-                    "a deleted job is forgotten"
-                );
-            }
-            self.store.commit(Txn::new().delete(entry.key)).await?;
-        }
-        Ok(())
+        tombstones(&self.store, now_ms - self.config.tombstone_ms)
+            .await
+            .map(|_| ())
     }
 
     async fn retention(&self, job: JobId) -> Option<Retention> {
-        self.engine
-            .ask(move |ledger, _| ledger.retention(job))
-            .await
-            .ok()
-            .flatten()
+        retention(&self.engine, job).await
     }
 
     async fn remove(&self, job: JobId, runs: &[RunRef]) -> Result<(), Error> {
-        for some in runs.chunks(PER_TXN) {
-            let mut txn = Txn::new();
-            some.iter()
-                .flat_map(|at| delete_run(*at, job))
-                .for_each(|op: Op| txn.push_then(op));
-            self.store.commit(txn).await?;
-        }
-        Ok(())
+        remove(&self.store, job, runs).await
     }
+}
+
+/// What was removed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pruned {
+    pub(crate) runs: u64,
+    pub(crate) tombstones: u64,
+}
+
+/// Removes everything that is old, now: what retention says, and ended runs of before an instant, if one is given.
+pub(crate) async fn now(
+    store: &Store,
+    engine: &Handle,
+    config: &Config,
+    now_ms: i64,
+    job: Option<JobId>,
+    before_ms: Option<i64>,
+) -> Result<Pruned, Error> {
+    let mut done = Pruned::default();
+    if job.is_none() {
+        loop {
+            let (jobs, runs) = tombstones(store, now_ms - config.tombstone_ms).await?;
+            done.tombstones += jobs;
+            done.runs += runs;
+            if jobs == 0 {
+                break;
+            }
+        }
+    }
+    let mut known: BTreeMap<JobId, (Option<Retention>, u32)> = BTreeMap::new();
+    let mut range = Some(match job {
+        Some(job) => Kind::RunByJob.range_of([job.bytes()]),
+        None => Kind::Run.range(),
+    });
+    // Newest first, so that the newest are those that are kept.
+    while let Some(rest) = range {
+        let page = store.scan(rest, Page::last(SWEEP_RECORDS)).await?;
+        range = page.next;
+        for entry in page.entries {
+            let Some(at) = RunRef::of_key(&entry.key) else {
+                continue;
+            };
+            let record = match job {
+                Some(_) => store::run_at(store, at).await?,
+                None => RunRecord::decode(entry.value).ok(),
+            };
+            let Some(record) = record.filter(has_ended) else {
+                continue;
+            };
+            let Ok(id) = record.job_id.parse::<JobId>() else {
+                continue;
+            };
+            if let btree_map::Entry::Vacant(place) = known.entry(id) {
+                place.insert((retention(engine, id).await, 0));
+            }
+            let Some((Some(retention), kept)) = known.get_mut(&id) else {
+                continue;
+            };
+            let age_ms = now_ms - record.finished_at_unix_ms;
+            let asked = before_ms.is_some_and(|before| record.finished_at_unix_ms < before);
+            let old = asked
+                || (age_ms >= MIN_KEEP_MS && (age_ms > retention.keep_ms || *kept >= retention.keep_runs));
+            if old && !retention.keeps(at.run) {
+                remove(store, id, &[at]).await?;
+                done.runs += 1;
+            } else {
+                *kept += 1;
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Forgets some jobs that were deleted before an instant. Answers how many, and how many runs went with them.
+async fn tombstones(store: &Store, before_ms: i64) -> Result<(u64, u64), Error> {
+    let (mut jobs, mut gone) = (0, 0);
+    let range = up_to(Kind::Tombstone, before_ms);
+    let page = store.scan(range, Page::first(16)).await?;
+    for entry in page.entries {
+        jobs += 1;
+        if let Some(job) = job_of_key(&entry.key) {
+            let mut range = Some(Kind::RunByJob.range_of([job.bytes()]));
+            while let Some(rest) = range {
+                let page = store.scan(rest, Page::first(PER_TXN)).await?;
+                let runs: Vec<_> = page
+                    .entries
+                    .iter()
+                    .filter_map(|entry| RunRef::of_key(&entry.key))
+                    .collect();
+                remove(store, job, &runs).await?;
+                gone += runs.len() as u64;
+                range = page.next;
+            }
+        }
+        if let Ok(tombstone) = TombstoneRecord::decode(entry.value) {
+            tracing::info!(
+                job = tombstone.job_id,
+                name = tombstone.name,
+                "a deleted job is forgotten"
+            );
+        }
+        store.commit(Txn::new().delete(entry.key)).await?;
+    }
+    Ok((jobs, gone))
+}
+
+async fn retention(engine: &Handle, job: JobId) -> Option<Retention> {
+    engine
+        .ask(move |ledger, _| ledger.retention(job))
+        .await
+        .ok()
+        .flatten()
+}
+
+async fn remove(store: &Store, job: JobId, runs: &[RunRef]) -> Result<(), Error> {
+    for some in runs.chunks(PER_TXN) {
+        let mut txn = Txn::new();
+        some.iter()
+            .flat_map(|at| delete_run(*at, job))
+            .for_each(|op: Op| txn.push_then(op));
+        store.commit(txn).await?;
+    }
+    Ok(())
 }
 
 impl Retention {

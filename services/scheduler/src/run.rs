@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use creel_proto::{
-    scheduler::v1::{DeliveryStatus, Run as Shown, RunKind, RunRecord, RunState, WorkFinished, WorkKind},
+    scheduler::v1::{
+        DeliveryStatus, Parking as Parked, ParkingRecord, Run as Shown, RunKind, RunRecord, RunState,
+        WorkFinished, WorkKind,
+    },
     time::{timestamp, timestamp_opt},
 };
 
@@ -37,11 +40,43 @@ pub(crate) struct Run {
     pub(crate) cancel: Option<String>,
     pub(crate) session: String,
     pub(crate) end: Option<Box<End>>,
-    /// Not in the store yet.
+    /// It waits for a person, or goes on after it did.
+    pub(crate) parking: Option<Box<Parking>>,
+    /// What only some kinds of runs have.
+    pub(crate) extra: Option<Box<Extra>>,
+    /// It takes longer than its job's runs do.
+    pub(crate) slow: bool,
+    /// When it will be slow, monotonic milliseconds.
+    pub(crate) slow_at_ms: Option<i64>,
+    /// It has no record of its own yet.
     pub(crate) new: bool,
+    /// The packed admission that names it instead.
+    pub(crate) pack: Option<u64>,
     pub(crate) place: Place,
     /// The place of its lease among all.
     pub(crate) expiry_ms: Option<i64>,
+}
+
+/// What a run waits for, or waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parking {
+    pub(crate) approval: String,
+    pub(crate) text: String,
+    pub(crate) parked_ms: i64,
+    pub(crate) expires_ms: i64,
+    /// The attempt that was parked.
+    pub(crate) attempt: u32,
+    /// How often the run was parked: those attempts did not fail.
+    pub(crate) times: u32,
+}
+
+/// What makes a run of its kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Extra {
+    /// Of this backfill.
+    Backfill(String),
+    /// Says this to a session.
+    Alert { text: String },
 }
 
 /// Where a free run waits.
@@ -107,14 +142,31 @@ impl Run {
     pub(crate) fn state(&self) -> RunState {
         match (&self.end, self.lease.held()) {
             (Some(end), _) => end.state,
+            (None, None) if self.lease.is_parked() => RunState::Parked,
             (None, None) => RunState::Pending,
             (None, Some(held)) if held.started => RunState::Running,
             (None, Some(_)) => RunState::Dispatched,
         }
     }
 
+    /// Whether the overlap of its job counts it.
+    pub(crate) const fn overlaps(&self) -> bool {
+        !matches!(self.kind, RunKind::Backfill | RunKind::Alert)
+    }
+
+    /// The attempts that failed or are under way: those that were parked are neither.
+    pub(crate) fn attempts_used(&self) -> u32 {
+        let parked = self.parking.as_ref().map_or(0, |parking| parking.times);
+        self.lease.attempt().saturating_sub(parked)
+    }
+
     pub(crate) fn record(&self) -> RunRecord {
         let end = self.end.as_deref();
+        let (backfill_id, alert_text) = match self.extra.as_deref() {
+            Some(Extra::Backfill(id)) => (id.clone(), String::new()),
+            Some(Extra::Alert { text }) => (String::new(), text.clone()),
+            None => Default::default(),
+        };
         let text = |of: fn(&End) -> &String| end.map(of).cloned().unwrap_or_default();
         RunRecord {
             run_id: self.at.run.to_string(),
@@ -145,7 +197,17 @@ impl Run {
             interruptions: self.interruptions,
             accepted_attempts: self.lease.accepted().to_vec(),
             cancel_reason: self.cancel.clone().unwrap_or_default(),
-            slow: end.is_some_and(|end| end.slow),
+            slow: self.slow || end.is_some_and(|end| end.slow),
+            parking: self.parking.as_ref().map(|parking| ParkingRecord {
+                approval_id: parking.approval.clone(),
+                text: parking.text.clone(),
+                parked_at_unix_ms: parking.parked_ms,
+                expires_at_unix_ms: parking.expires_ms,
+                attempt: parking.attempt,
+                times: parking.times,
+            }),
+            backfill_id,
+            alert_text,
         }
     }
 
@@ -160,7 +222,7 @@ impl Run {
     ) -> Option<Self> {
         let state = RunState::try_from(record.state).ok()?;
         let held = match state {
-            RunState::Pending => false,
+            RunState::Pending | RunState::Parked => false,
             RunState::Dispatched | RunState::Running => true,
             _ => return None,
         };
@@ -177,6 +239,9 @@ impl Run {
             now.mono_ms,
             times,
         );
+        if state == RunState::Parked {
+            lease.park();
+        }
         let cancel = Some(&record.cancel_reason)
             .filter(|reason| !reason.is_empty())
             .cloned();
@@ -203,10 +268,36 @@ impl Run {
             cancel,
             session: record.session.clone(),
             end: None,
+            parking: record.parking.as_ref().map(|parking| {
+                Box::new(Parking {
+                    approval: parking.approval_id.clone(),
+                    text: parking.text.clone(),
+                    parked_ms: parking.parked_at_unix_ms,
+                    expires_ms: parking.expires_at_unix_ms,
+                    attempt: parking.attempt,
+                    times: parking.times,
+                })
+            }),
+            extra: Extra::of_record(record).map(Box::new),
+            slow: record.slow,
+            slow_at_ms: None,
             new: false,
+            pack: None,
             place: Place::None,
             expiry_ms: None,
         })
+    }
+}
+
+impl Extra {
+    fn of_record(record: &RunRecord) -> Option<Self> {
+        match RunKind::try_from(record.kind) {
+            Ok(RunKind::Backfill) => Some(Self::Backfill(record.backfill_id.clone())),
+            Ok(RunKind::Alert) => Some(Self::Alert {
+                text: record.alert_text.clone(),
+            }),
+            _ => None,
+        }
     }
 }
 
@@ -240,6 +331,14 @@ pub(crate) fn shown(record: &RunRecord) -> Shown {
         skipped_count: record.skipped_count,
         skipped_until: timestamp_opt(record.skipped_until_unix_ms),
         slow: record.slow,
+        parking: record.parking.as_ref().map(|parking| Parked {
+            approval_id: parking.approval_id.clone(),
+            text: parking.text.clone(),
+            parked_at: timestamp_opt(parking.parked_at_unix_ms),
+            expires_at: timestamp_opt(parking.expires_at_unix_ms),
+        }),
+        not_before: timestamp_opt(record.not_before_unix_ms),
+        backfill_id: record.backfill_id.clone(),
     }
 }
 

@@ -9,10 +9,14 @@ use creel_schedule::Schedule;
 use creel_wire::{Code, Error, SessionKey, error::printable};
 use jiff::Timestamp;
 
-use crate::policy::{CatchUp, MAX_ATTEMPTS, MAX_CATCH_UP, MIN_KEEP_MS, OnStuck, Overlap, Policy, Retry};
+use crate::policy::{
+    Alert, CatchUp, MAX_ATTEMPTS, MAX_CATCH_UP, MIN_KEEP_MS, OnStuck, Overlap, Policy, Retry,
+};
 
+mod instants;
 mod schedule;
 
+pub(crate) use instants::{Sample, last_until};
 pub(crate) use schedule::{Origin, refused, schedule};
 
 /// Longest text of a payload, in bytes.
@@ -50,6 +54,10 @@ impl Spec {
         session(&spec.target, "spec.target")?;
         delivery(spec.delivery.as_ref())?;
         let policy = policy(spec.policy.as_ref())?;
+        if proto::DeleteAfter::try_from(spec.delete_after).is_err() {
+            let message = format!("{} is not known here", spec.delete_after);
+            return Err(Error::invalid("spec.delete_after", message));
+        }
         Ok(Self {
             schedule,
             kind,
@@ -212,6 +220,7 @@ fn policy(policy: Option<&proto::Policy>) -> Result<Policy, Error> {
             backoff_ms: ms("retry.backoff", &retry.backoff, 0, DAY)?.unwrap_or(default.retry.backoff_ms),
             max_backoff_ms: ms("retry.max_backoff", &retry.max_backoff, 0, DAY)?
                 .unwrap_or(default.retry.max_backoff_ms),
+            past_next: retry.past_next,
         },
         on_stuck: match policy.on_stuck() {
             proto::OnStuck::Retry => OnStuck::Retry,
@@ -227,7 +236,27 @@ fn policy(policy: Option<&proto::Policy>) -> Result<Policy, Error> {
             keep => keep,
         },
         keep_ms: ms("keep_for", &policy.keep_for, MIN_KEEP_MS, 3_660 * DAY)?.unwrap_or(default.keep_ms),
+        alert: alert(policy.alert.as_ref(), default.alert)?,
     })
+}
+
+fn alert(alert: Option<&proto::Alert>, default: Option<Alert>) -> Result<Option<Alert>, Error> {
+    let Some(alert) = alert else { return Ok(default) };
+    session(&alert.session, "spec.policy.alert.session")?;
+    let after = at_most("alert.after", alert.after, 1_000)?;
+    let cool_down_ms = match &alert.cool_down {
+        Some(wait) => Some(between(
+            "spec.policy.alert.cool_down",
+            duration_ms(wait),
+            60 * SECOND,
+            30 * DAY,
+        )?),
+        None => None,
+    };
+    Ok(default.filter(|_| !alert.off).map(|default| Alert {
+        after: if after == 0 { default.after } else { after },
+        cool_down_ms: cool_down_ms.unwrap_or(default.cool_down_ms),
+    }))
 }
 
 fn catch_up_mode(catch_up: &proto::CatchUp) -> Result<CatchUp, Error> {

@@ -1,12 +1,15 @@
 //! The keys this service owns, and how its records are read and written.
 
 use creel_proto::scheduler::v1::{
-    JobRecord, JobStateRecord, RunRecord, RunRefRecord, StartsRecord, TombstoneRecord,
+    ClockRecord, JobRecord, JobStateRecord, RunRecord, RunRefRecord, StartsRecord, TombstoneRecord,
 };
 use creel_store::{Error, Key, KeyRange, Op, Store, be, from_be, kinds::parts};
 use prost::Message as _;
 
-use crate::id::{JobId, RunId};
+use crate::{
+    clock::Jump,
+    id::{JobId, RunId},
+};
 
 creel_store::kinds! {
     /// What the scheduler keeps.
@@ -25,6 +28,10 @@ creel_store::kinds! {
         Tombstone = b"tb",
         /// When the service started last.
         Starts = b"st",
+        /// Packed admissions, by (admission, instant, first job).
+        Admission = b"ad",
+        /// A wall clock that is not believed.
+        Clock = b"ck",
     }
 }
 
@@ -177,6 +184,24 @@ pub(crate) async fn note_start(store: &Store, now_ms: i64) -> Result<Vec<i64>, E
         .commit(creel_store::Txn::new().put(key, record.encode_to_vec()))
         .await?;
     Ok(starts)
+}
+
+pub(crate) fn admission_key(admitted_ms: i64, nominal_ms: i64, first: JobId) -> Key {
+    Kind::Admission.key([time(admitted_ms).as_slice(), &time(nominal_ms), &first.bytes()])
+}
+
+pub(crate) fn clock_key() -> Key {
+    Kind::Clock.key::<&[u8]>([])
+}
+
+/// What is written down about a clock that is not believed.
+pub(crate) async fn clock(store: &Store) -> Result<Option<Jump>, Error> {
+    let entry = store.get(&clock_key()).await?;
+    let record = entry.and_then(|entry| ClockRecord::decode(entry.value).ok());
+    Ok(record.map(|record| Jump {
+        before_ms: record.before_unix_ms,
+        after_ms: record.after_unix_ms,
+    }))
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,11 +14,12 @@ use creel_kit::{Clock, idempotency::Idempotency, metrics::Metrics, outbox::Outbo
 use creel_proto::{
     identity::v1::JobSubject,
     scheduler::v1::{
-        AgentTurnPayload, CreateJobRequest, DeleteJobRequest, DeliveryStatus, Every, GetJobRequest,
-        GetRunRequest, Job, JobSpec, Payload, Run, RunRecord, RunState, Schedule, SchedulerMessage, Work,
-        WorkAck, WorkCancel, WorkFinished, WorkHeartbeat, WorkKind, WorkRef, WorkStarted, WorkerHello,
-        WorkerMessage, job_service_server::JobService, payload, run_service_server::RunService, schedule,
-        scheduler_message::Message as Down, worker_message::Message as Up,
+        AdmissionRecord, AgentTurnPayload, CreateJobRequest, DeleteJobRequest, DeliveryStatus, Every,
+        GetJobRequest, GetRunRequest, Job, JobSpec, JobStateRecord, Payload, Run, RunKind, RunRecord,
+        RunState, Schedule, SchedulerMessage, Work, WorkAck, WorkCancel, WorkFinished, WorkHeartbeat,
+        WorkKind, WorkRef, WorkStarted, WorkerHello, WorkerMessage, job_service_server::JobService, payload,
+        run_service_server::RunService, schedule, scheduler_message::Message as Down,
+        worker_message::Message as Up,
     },
     time::{duration, timestamp},
 };
@@ -37,9 +41,12 @@ use crate::{
     engine::{Engine, Parts},
     figures::Figures,
     grpc::{Api, Busy},
+    id::{Occurrence, RunId},
+    pack,
     prune::Pruner,
-    store::Kind,
+    store::{self, Kind},
     work::WorkApi,
+    zoning::Zoning,
 };
 
 /// A Monday, 00:00 UTC.
@@ -70,6 +77,9 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     pub(crate) minter: Arc<TestMinter>,
     pub(crate) config: Config,
+    pub(crate) zones: fn() -> Zones,
+    /// How long the machine was suspended, milliseconds.
+    pub(crate) slept_ms: Arc<AtomicI64>,
 }
 
 impl World {
@@ -97,7 +107,15 @@ impl World {
             clock,
             minter: Arc::default(),
             config: Config::default(),
+            zones: Zones::bundled,
+            slept_ms: Arc::default(),
         }
+    }
+
+    /// The machine sleeps: the wall clock and the time since boot go on, everything else stands still.
+    pub(crate) fn suspend(&self, ms: i64) {
+        self.slept_ms.fetch_add(ms, Ordering::Relaxed);
+        self.clock.advance(ms);
     }
 
     pub(crate) async fn start(&self) -> Stack {
@@ -106,14 +124,16 @@ impl World {
         let outbox = Outbox::open(self.store.clone(), name, clock, metrics.clone())
             .await
             .unwrap();
-        let zones = Arc::new(Zones::bundled());
-        let boot = Instant::now();
+        let zones = Zoning::new(self.zones);
+        let (boot, slept) = (Instant::now(), Arc::clone(&self.slept_ms));
         let (engine, handle, jobs) = Engine::new(Parts {
             config: self.config.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
-            boot_ms: Arc::new(move || i64::try_from(boot.elapsed().as_millis()).unwrap()),
-            zones: Arc::clone(&zones),
+            boot_ms: Arc::new(move || {
+                i64::try_from(boot.elapsed().as_millis()).unwrap() + slept.load(Ordering::Relaxed)
+            }),
+            zones: zones.clone(),
             minter: self.minter.clone(),
             outbox,
             figures: Figures::new(&metrics),
@@ -126,6 +146,7 @@ impl World {
             clock: self.clock.clone(),
             idempotency: Idempotency::new(self.store.clone(), self.clock.clone()),
             zones,
+            config: self.config.clone(),
             random: rand::random,
             busy: Busy::default(),
             drain: drain.clone(),
@@ -169,7 +190,58 @@ impl World {
             );
             range = page.next;
         }
+        records.extend(self.packed().await);
+        records.sort_by(|a, b| (a.admitted_at_unix_ms, &a.run_id).cmp(&(b.admitted_at_unix_ms, &b.run_id)));
         records
+    }
+
+    /// The runs that only packed admissions name, as the store says it.
+    async fn packed(&self) -> Vec<RunRecord> {
+        let mut runs = Vec::new();
+        let page = self
+            .store
+            .scan(Kind::Admission.range(), Page::default())
+            .await
+            .unwrap();
+        assert_eq!(page.next, None);
+        for entry in page.entries {
+            let admission = AdmissionRecord::decode(entry.value).unwrap();
+            for one in pack::entries(&admission) {
+                let (Some(record), Some(state)) = (
+                    store::job(&self.store, one.job).await.unwrap(),
+                    self.store.get(&store::state_key(one.job)).await.unwrap(),
+                ) else {
+                    continue;
+                };
+                let state = JobStateRecord::decode(state.value).unwrap();
+                if state.cursor_unix_ms >= admission.nominal_unix_ms
+                    || one.incarnation != record.incarnation + state.incarnation_bumps
+                {
+                    continue;
+                }
+                let run = RunId::of(Occurrence {
+                    job: one.job,
+                    incarnation: one.incarnation,
+                    kind: RunKind::Scheduled,
+                    request: None,
+                    nominal_ms: admission.nominal_unix_ms,
+                });
+                runs.push(RunRecord {
+                    run_id: run.to_string(),
+                    job_id: one.job.to_string(),
+                    job_name: record.spec.unwrap().name,
+                    incarnation: one.incarnation,
+                    owner: record.owner,
+                    kind: RunKind::Scheduled.into(),
+                    state: RunState::Pending.into(),
+                    nominal_unix_ms: admission.nominal_unix_ms,
+                    admitted_at_unix_ms: admission.admitted_at_unix_ms,
+                    attempt: 1,
+                    ..RunRecord::default()
+                });
+            }
+        }
+        runs
     }
 
     /// How many occurrences there are of each state and reason.

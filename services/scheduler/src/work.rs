@@ -5,8 +5,9 @@ use std::{pin::pin, time::Duration};
 
 use creel_proto::{
     scheduler::v1::{
-        SchedulerMessage, WorkFinished, WorkKind, WorkRef, WorkWelcome, WorkerHello, WorkerMessage,
-        scheduler_message, work_service_server::WorkService, worker_message::Message,
+        RunRecord, SchedulerMessage, WorkFinished, WorkKind, WorkParked, WorkRef, WorkUnpark, WorkWelcome,
+        WorkerHello, WorkerMessage, scheduler_message, work_service_server::WorkService,
+        worker_message::Message,
     },
     time::duration,
 };
@@ -22,7 +23,7 @@ use crate::{
     Config,
     engine::Handle,
     id::RunId,
-    ledger::{Hello, ack_message},
+    ledger::{Hello, MAX_APPROVAL_BYTES, ack_message, was_taken},
     store,
 };
 
@@ -145,6 +146,8 @@ impl WorkApi {
                         .await?;
                 }
                 Some(Message::Finished(finished)) => self.finished(stream, finished).await?,
+                Some(Message::Parked(parked)) => self.parked(stream, parked).await?,
+                Some(Message::Unpark(answer)) => self.unpark(stream, answer).await?,
                 Some(Message::Hello(_)) => return Err(Error::invalid("message", "hello comes once")),
                 None => return Err(Error::invalid("message", "an empty or unknown message")),
             }
@@ -160,13 +163,49 @@ impl WorkApi {
             .await?;
         if !known {
             // It ended before; the stored record has the answer.
-            let record = store::run(&self.store, run)
-                .await
-                .map_err(creel_kit::idempotency::store_error)?;
+            let record = self.ended(run).await?;
             let accepted = record.is_some_and(|record| record.accepted_attempts.contains(&attempt));
             self.engine.send(stream, ack_message(run, attempt, accepted));
         }
         Ok(())
+    }
+
+    async fn parked(&self, stream: u64, parked: WorkParked) -> Result<(), Error> {
+        let (run, attempt) = read_ref(parked.r#ref.as_ref())?;
+        approval(&parked.approval_id)?;
+        let known = self
+            .engine
+            .ask(move |ledger, now| ledger.work_parked(stream, run, &parked, now))
+            .await?;
+        if !known {
+            let record = self.ended(run).await?;
+            let accepted = record.is_some_and(|record| record.accepted_attempts.contains(&attempt));
+            self.engine.send(stream, ack_message(run, attempt, accepted));
+        }
+        Ok(())
+    }
+
+    async fn unpark(&self, stream: u64, answer: WorkUnpark) -> Result<(), Error> {
+        let (run, attempt) = read_ref(answer.r#ref.as_ref())?;
+        approval(&answer.approval_id)?;
+        let asked = answer.clone();
+        let known = self
+            .engine
+            .ask(move |ledger, now| ledger.work_unparked(stream, run, &asked, now))
+            .await?;
+        if !known {
+            let record = self.ended(run).await?;
+            let accepted = record.is_some_and(|record| was_taken(&record, &answer));
+            self.engine.send(stream, ack_message(run, attempt, accepted));
+        }
+        Ok(())
+    }
+
+    /// A run that ended before, or never was.
+    async fn ended(&self, run: RunId) -> Result<Option<RunRecord>, Error> {
+        store::run(&self.store, run)
+            .await
+            .map_err(creel_kit::idempotency::store_error)
     }
 
     fn welcome(&self) -> SchedulerMessage {
@@ -221,6 +260,16 @@ fn read_hello(hello: &WorkerHello, allowed: &[WorkKind]) -> Result<Hello, Error>
         instance: hello.instance.as_str().into(),
         holding: read_refs(&hello.holding)?,
     })
+}
+
+fn approval(id: &str) -> Result<(), Error> {
+    if id.is_empty() || id.len() > MAX_APPROVAL_BYTES {
+        return Err(Error::invalid(
+            "approval_id",
+            format!("1 to {MAX_APPROVAL_BYTES} bytes"),
+        ));
+    }
+    Ok(())
 }
 
 fn read_refs(refs: &[WorkRef]) -> Result<Vec<(RunId, u32)>, Error> {

@@ -123,13 +123,117 @@ fn every_flag_reaches_the_spec() {
         Retry {
             attempts: 3,
             backoff: None,
-            max_backoff: None
+            max_backoff: None,
+            past_next: false,
         }
     );
     let Some(payload::Kind::AgentTurn(turn)) = plan.spec.payload.unwrap().kind else {
         panic!("no turn")
     };
     assert_eq!(turn.backend, "py");
+}
+
+#[test]
+fn every_kind_of_work_and_rule_has_its_flags() {
+    let payload = |flags: &[&str]| {
+        let spec = add(&[&["x", "--every", "5m"][..], flags].concat()).unwrap().spec;
+        spec.payload.unwrap().kind.unwrap()
+    };
+    let payload::Kind::Command(words) = payload(&["--cwd", "/srv", "--", "df", "-h"]) else {
+        panic!("no command")
+    };
+    assert_eq!(
+        (words.argv, words.cwd.as_str()),
+        (vec!["df".to_owned(), "-h".to_owned()], "/srv")
+    );
+    let payload::Kind::Command(line) = payload(&["--command", "df -h | sort"]) else {
+        panic!("no command")
+    };
+    assert_eq!((line.text.as_str(), line.argv.len()), ("df -h | sort", 0));
+    assert!(matches!(payload(&["--audit"]), payload::Kind::Audit(_)));
+
+    let spec = add(&[
+        "x",
+        "--cron",
+        "0 30 7 ? * MON",
+        "--syntax",
+        "quartz",
+        "--dst",
+        "skip",
+        "--tz",
+        "UTC",
+        "--event",
+        "e",
+        "--deliver",
+        "https://hooks.example/x",
+        "--jitter",
+        "10s",
+        "--expected",
+        "1m",
+        "--on-stuck",
+        "retry",
+        "--keep-runs",
+        "10",
+        "--keep-for",
+        "48h",
+        "--delete-after",
+        "always",
+        "--disabled",
+        "--overlap",
+        "allow",
+        "--overlap-max",
+        "3",
+        "--retries",
+        "3",
+        "--backoff",
+        "5s",
+        "--max-backoff",
+        "1m",
+        "--past-next",
+    ])
+    .unwrap()
+    .spec;
+    let shown = serde_json::to_value(SpecView::from(&spec)).unwrap();
+    let expected = serde_json::json!({
+        "name": "x", "description": null,
+        "schedule": { "kind": "cron", "expr": "0 30 7 ? * MON", "zone": "UTC", "dst": "skip", "syntax": "quartz" },
+        "target": "main",
+        "payload": { "kind": "systemEvent", "text": "e" },
+        "policy": {
+            "overlap": { "mode": "allow", "max": 3 }, "jitterMs": 10_000, "expectedMs": 60_000,
+            "retry": { "attempts": 4, "backoffMs": 5_000, "maxBackoffMs": 60_000, "pastNext": true },
+            "onStuck": "retry", "keepRuns": 10, "keepForMs": 172_800_000,
+        },
+        "delivery": { "kind": "webhook", "url": "https://hooks.example/x" },
+        "enabled": false, "deleteAfterRun": false, "deleteAfter": "always",
+    });
+    assert_eq!(shown, expected);
+    let Some(schedule::Kind::Every(every)) = add(&[
+        "x",
+        "--every",
+        "5m",
+        "--anchor",
+        "2026-11-22 12:00",
+        "--after-end",
+        "--event",
+        "e",
+    ])
+    .unwrap()
+    .spec
+    .schedule
+    .unwrap()
+    .kind
+    else {
+        panic!("no interval")
+    };
+    assert_eq!(every.mode(), EveryMode::FixedDelay);
+    let noon = "2026-11-22T11:00:00Z"
+        .parse::<jiff::Timestamp>()
+        .unwrap()
+        .as_millisecond();
+    // The reading is one of this machine's clock, which in tests may be any; the instant is whole either way.
+    let anchor_ms = creel_proto::time::unix_ms(&every.anchor.unwrap());
+    assert_eq!((noon - anchor_ms) % 900_000, 0);
 }
 
 #[test]
@@ -234,7 +338,7 @@ fn two_lines_say_what_will_happen() {
     assert_eq!(
         summary(&job, false, true, &berlin()),
         "tick: daily 07:00 Europe/Berlin (from this machine); next Mon 23 Nov 07:00 CET\n\
-         if asleep then: once on waking, within 24 h (--if-missed skip|run|all) · after 5 failures in a row: quarantined"
+         if asleep then: once on waking, within 24 h (--if-missed skip|run|all) · after 3 failures: alert to session main"
     );
     let spec = add(&["x", "--every", "5m", "--message", "m", "--if-missed", "skip"])
         .unwrap()
@@ -242,6 +346,38 @@ fn two_lines_say_what_will_happen() {
     assert_eq!(missed(&spec), "if asleep then: skipped");
     let spec = add(&["x", "--every", "5m", "--message", "m"]).unwrap().spec;
     assert_eq!(missed(&spec), "if asleep then: once on waking, within 5 min");
+    let spec = add(&[
+        "x",
+        "--every",
+        "5m",
+        "--message",
+        "m",
+        "--if-missed",
+        "all",
+        "--window",
+        "2h",
+    ])
+    .unwrap()
+    .spec;
+    assert_eq!(
+        missed(&spec),
+        "if asleep then: each on waking, at most 1000, within 2 h"
+    );
+    let told = |flags: &[&str]| {
+        let spec = add(&[&["x", "--every", "5m", "--message", "m"][..], flags].concat())
+            .unwrap()
+            .spec;
+        alert(&spec)
+    };
+    assert_eq!(
+        told(&["--alert-after", "1"]),
+        "after a failure: alert to session main"
+    );
+    assert_eq!(
+        told(&["--alert-to", "ops", "--alert-every", "10m"]),
+        "after 3 failures: alert to session agent:default:webchat:local:dm:ops"
+    );
+    assert_eq!(told(&["--no-alert"]), "nobody is told of failures");
     let spec = add(&["x", "--at", "in 5m", "--message", "m"]).unwrap().spec;
     assert_eq!(missed(&spec), "if asleep then: once on waking");
     assert!(

@@ -9,34 +9,69 @@ use serde_json::Value;
 
 const CORPUS: &str = include_str!("../../../../tests/corpora/cron-cases.jsonl");
 
-/// The rows of the file on which cronsim and croner-js disagree, by why. The answer is the one of
-/// `reference/scheduler.md` §3.2 in each.
-const DISPUTED: [(&str, &[&str]); 9] = [
-    // A day field that begins with `*` makes the two AND (Vixie's star flag); croner ORs.
-    ("star flag", &["cron-081", "cron-088", "cron-091"]),
-    // Fixed is who names minute and hour, also by list or range; croner wants single values.
+/// What both cronsim 2.8 and croner-js 11.0.1 answer, drawn at random over the whole grammar, every zone and the
+/// hours around clock changes (2000 to 2026): on these there is no dispute. Ranges that end in `SUN` and `FRIL` are
+/// not among them: each oracle refuses one of the two, and rule 1 of §3.2 has both.
+const AGREED: &str = include_str!("../../../../tests/corpora/cron-agreed.jsonl");
+
+/// The rows of the file on which cronsim and croner-js disagree: class, what decides, rows. The answer is the one
+/// of `reference/scheduler.md` §3.2 in each.
+const DISPUTED: [(&str, &str, &[&str]); 9] = [
+    (
+        "star flag",
+        "rule 3: a day field that begins with `*` makes the two AND, as Vixie's flag does; croner ORs",
+        &["cron-081", "cron-088", "cron-091"],
+    ),
     (
         "fixed list or range at a clock change",
+        "rule 4: fixed is who names minute and hour, also by list or range; croner wants single values",
         &[
             "cron-098", "cron-100", "cron-114", "cron-120", "cron-122", "cron-360", "cron-365", "cron-375",
             "cron-377", "cron-378", "cron-382", "cron-394",
         ],
     ),
-    // Asked inside the second pass, cronsim answers a time before the question.
-    ("asked in the second pass", &["cron-137", "cron-162"]),
-    // cronsim counts hours and loses the second pass of a half-hour overlap.
-    ("half-hour overlap", &["cron-183"]),
-    // A gap over 3 hours swallows; cronsim fires at its end.
-    ("day left out", &["cron-213", "cron-215", "cron-220"]),
-    // croner loses a time in a gap that ends at midnight.
-    ("gap up to midnight", &["cron-253"]),
-    // On in croner, off in cron daemons: off unless `unix_compat` is asked for.
-    ("W and ?", &["cron-266", "cron-272", "cron-273", "cron-344"]),
-    // A range may end in SUN; a step may exceed its field; nicknames are lower case.
-    ("spelling", &["cron-279", "cron-284", "cron-294"]),
-    // Zone names are exact, and there has to be one.
-    ("zone", &["cron-349", "cron-350"]),
+    (
+        "asked in the second pass",
+        "rule 5: the answer is later than the question; cronsim gives an earlier one",
+        &["cron-137", "cron-162"],
+    ),
+    (
+        "half-hour overlap",
+        "rule 4: both passes; cronsim counts hours and loses the second",
+        &["cron-183"],
+    ),
+    (
+        "day left out",
+        "rule 4: a gap over 3 hours swallows; cronsim fires at its end",
+        &["cron-213", "cron-215", "cron-220"],
+    ),
+    (
+        "gap up to midnight",
+        "rule 4: the first instant after the gap; croner loses it",
+        &["cron-253"],
+    ),
+    (
+        "W and ?",
+        "rule 2: off unless the syntax is `unix_compat`; croner has them, cron daemons don't",
+        &["cron-266", "cron-272", "cron-273", "cron-344"],
+    ),
+    (
+        "spelling",
+        "rule 1: a range may end in SUN, a step may exceed its field, nicknames are lower case",
+        &["cron-279", "cron-284", "cron-294"],
+    ),
+    (
+        "zone",
+        "rule 7: zone names are exact, and there has to be one",
+        &["cron-349", "cron-350"],
+    ),
 ];
+
+/// Where the table of disputed rows lies.
+const TABLE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../../tests/corpora/cron-disputed.md"
+);
 
 fn rows() -> impl Iterator<Item = (&'static str, Value)> {
     CORPUS
@@ -77,13 +112,94 @@ fn the_table_of_disputed_rows_is_that_of_the_corpus() {
         .collect();
     let listed: BTreeMap<&str, &str> = DISPUTED
         .iter()
-        .flat_map(|(class, ids)| ids.iter().map(move |id| (*id, *class)))
+        .flat_map(|(class, _, ids)| ids.iter().map(move |id| (*id, *class)))
         .collect();
     for (id, class) in &listed {
         assert_eq!(disputed.get(*id), Some(&true), "{id} ({class})");
     }
     // The corpus exists in a longer edition too; what it adds has no line here.
     assert_eq!(listed.len(), 31);
+}
+
+/// One table of all disputed rows: what was asked, what each says, and which rule decides. Rewritten by
+/// `CREEL_UPDATE=1 cargo test -p creel-schedule --test corpus`.
+#[test]
+fn the_disputed_rows_are_written_down_with_what_decides() {
+    let zones = Zones::bundled();
+    let by_id: BTreeMap<String, (&str, Value)> = rows()
+        .map(|(line, row)| (row["id"].as_str().unwrap().to_owned(), (line, row)))
+        .collect();
+    let mut table = String::from(
+        "# Rows of cron-cases.jsonl on which the oracles disagree\n\n\
+         Written by `services/lib/schedule/tests/corpus.rs`. Each answer is five instants; shown is\n\
+         the first on which they part, in UTC.\n",
+    );
+    for (class, why, ids) in DISPUTED {
+        table.push_str(&format!("\n## {class}\n\n{why}.\n\n"));
+        table.push_str("| row | expression | zone | from | of five | creel | cronsim | croner-js |\n");
+        table.push_str("|---|---|---|---|---|---|---|---|\n");
+        for id in ids {
+            let (line, row) = &by_id[*id];
+            table.push_str(&disputed_row(id, line, row, &zones));
+        }
+    }
+    if std::env::var_os("CREEL_UPDATE").is_some() {
+        std::fs::write(TABLE, &table).unwrap();
+    }
+    let kept = std::fs::read_to_string(TABLE).unwrap_or_default();
+    assert_eq!(kept, table, "CREEL_UPDATE=1 writes it");
+}
+
+fn disputed_row(id: &str, line: &str, row: &Value, zones: &Zones) -> String {
+    // An answer as instants; `None`: refused.
+    let instants = |value: &Value| {
+        let list = value.as_array().or_else(|| value["next"].as_array())?;
+        let parsed = list
+            .iter()
+            .filter_map(|at| at.as_str()?.parse::<jiff::Timestamp>().ok());
+        Some(parsed.collect::<Vec<_>>())
+    };
+    let answer: Value = serde_json::from_str(&check::run(line, 1, zones).json).unwrap();
+    let answers = [&answer["next"], &row["cronsim"], &row["croner_js"]].map(instants);
+    let said = |at: usize| {
+        answers.each_ref().map(|answer| match answer {
+            None => "refused".to_owned(),
+            Some(list) => list
+                .get(at)
+                .map_or_else(|| "none".to_owned(), ToString::to_string),
+        })
+    };
+    let at = (0..5)
+        .find(|at| said(*at).iter().any(|one| *one != said(*at)[0]))
+        .unwrap_or_else(|| panic!("{id}: where is the dispute? {answers:?}"));
+    let [ours, cronsim, croner] = said(at);
+    let text = |key: &str| row[key].as_str().unwrap().replace('|', "\\|");
+    format!(
+        "| {id} | `{}` | {} | {} | {} | {ours} | {cronsim} | {croner} |\n",
+        text("expr"),
+        text("tz"),
+        text("from"),
+        at + 1,
+    )
+}
+
+#[test]
+fn what_both_oracles_say_is_what_we_say() {
+    let zones = Zones::bundled();
+    let mut wrong = Vec::new();
+    for (number, line) in (1..).zip(AGREED.lines()) {
+        let verdict = check::run(line, number, &zones);
+        if !verdict.ok {
+            wrong.push(format!("{line}\n  {}", verdict.json));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} rows differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert_eq!(AGREED.lines().count(), 600);
 }
 
 #[test]

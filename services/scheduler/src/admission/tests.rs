@@ -21,6 +21,7 @@ struct Case {
     active: usize,
     waiting: usize,
     hold: Option<SkipReason>,
+    backoff_until_ms: i64,
 }
 
 impl Case {
@@ -33,6 +34,7 @@ impl Case {
             active: 0,
             waiting: 0,
             hold: None,
+            backoff_until_ms: i64::MIN,
         }
     }
 
@@ -48,6 +50,7 @@ impl Case {
             waiting: self.waiting,
             grace_ms: MINUTE,
             catch_up_from_ms: i64::MIN,
+            backoff_until_ms: self.backoff_until_ms,
         };
         decide(Guards::all(), now_ms, &view)
     }
@@ -246,6 +249,7 @@ fn fixed_delay_counts_from_the_end() {
         waiting: 0,
         grace_ms: MINUTE,
         catch_up_from_ms: 0,
+        backoff_until_ms: i64::MIN,
     };
     assert_eq!(decide(Guards::all(), 2 * MINUTE, &view).wake_ms, Some(150_000));
     let decision = decide(Guards::all(), 150_000, &view);
@@ -288,6 +292,7 @@ fn missed_ones_wait_while_catching_up_is_held() {
         waiting: 0,
         grace_ms: MINUTE,
         catch_up_from_ms: HOUR,
+        backoff_until_ms: i64::MIN,
     };
     let decision = decide(Guards::all(), 10 * MINUTE, &view);
     assert_eq!(
@@ -313,4 +318,27 @@ fn what_a_clock_change_swallows_is_recorded() {
         reason: SkipReason::Dst,
     };
     assert!(decision.steps.contains(&swallowed), "{:?}", decision.steps);
+}
+
+#[test]
+fn after_failures_the_next_run_is_the_newest_that_came_up_meanwhile() {
+    let mut case = Case::new(minutely());
+    case.policy.overlap = Overlap::Allow { max: 9 };
+    case.backoff_until_ms = 4 * MINUTE + 30_000;
+    let early = case.at(2 * MINUTE);
+    assert_eq!(
+        (early.steps.len(), early.cursor_ms, early.wake_ms),
+        (0, 0, Some(case.backoff_until_ms))
+    );
+    let then = case.at(case.backoff_until_ms);
+    assert_eq!(then.steps, [skip(1, 3, SkipReason::Backoff), admit(4, false)]);
+    // What comes up after the backoff is no part of it.
+    let later = case.at(5 * MINUTE);
+    assert_eq!(
+        later.steps,
+        [skip(1, 4, SkipReason::Backoff), admit(5, false)],
+        "looked at late: one run, not two"
+    );
+    case.backoff_until_ms = MINUTE + 1;
+    assert_eq!(case.at(MINUTE + 1).steps, [admit(1, false)]);
 }

@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::{ledger::Ledger, run::Now};
+use crate::{id::JobId, ledger::Ledger, run::Now};
 
 /// Told to whoever waits, once a change is durable.
 pub(super) type Reply = Box<dyn FnOnce() + Send>;
@@ -30,8 +30,18 @@ type Way = (Sender, CancellationToken);
 pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
     runs: broadcast::Sender<Arc<RunRecord>>,
+    jobs: broadcast::Sender<JobNews>,
     streams: Streams,
     next_stream: Arc<AtomicU64>,
+}
+
+/// A job changed, or is gone.
+#[derive(Debug, Clone)]
+pub(crate) struct JobNews {
+    pub(crate) id: JobId,
+    pub(crate) owner: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) deleted: bool,
 }
 
 impl std::fmt::Debug for Handle {
@@ -44,11 +54,13 @@ impl Handle {
     pub(super) fn new(
         commands: mpsc::Sender<Command>,
         runs: broadcast::Sender<Arc<RunRecord>>,
+        jobs: broadcast::Sender<JobNews>,
         streams: Streams,
     ) -> Self {
         Self {
             commands,
             runs,
+            jobs,
             streams,
             next_stream: Arc::new(AtomicU64::new(1)),
         }
@@ -99,6 +111,11 @@ impl Handle {
     /// Run changes from now on, once they are durable.
     pub(crate) fn watch(&self) -> broadcast::Receiver<Arc<RunRecord>> {
         self.runs.subscribe()
+    }
+
+    /// Jobs that change from now on, once that is durable.
+    pub(crate) fn watch_jobs(&self) -> broadcast::Receiver<JobNews> {
+        self.jobs.subscribe()
     }
 
     /// A new stream to a worker: its number, and what is cancelled when the engine closes it.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use creel_proto::scheduler::v1::{JobRecord, JobStateRecord};
+use creel_proto::scheduler::v1::{AdmissionRecord, JobRecord, JobStateRecord};
 use creel_store::{Error, Page, Store};
 use prost::Message as _;
 
@@ -18,7 +18,7 @@ use crate::{
 
 /// All jobs, and the runs that have not ended. A record that can't be used costs its own job, nothing else.
 pub(super) async fn load(parts: &Parts, now: impl Fn() -> Now) -> Result<Ledger, Error> {
-    let random = (parts.random)();
+    let (random, zones) = ((parts.random)(), parts.zones.get());
     let mut ledger = Ledger::new(
         parts.config.clone(),
         random,
@@ -41,7 +41,7 @@ pub(super) async fn load(parts: &Parts, now: impl Fn() -> Now) -> Result<Ledger,
                 continue;
             };
             let job = match JobRecord::decode(entry.value) {
-                Ok(record) => Job::load(&record, states.get(&id), &parts.zones),
+                Ok(record) => Job::load(&record, states.get(&id), &zones),
                 Err(error) => Job::unreadable(id, error.to_string()),
             };
             active.extend(ledger.load(id, job).into_iter().map(|at| (id, at)));
@@ -49,9 +49,26 @@ pub(super) async fn load(parts: &Parts, now: impl Fn() -> Now) -> Result<Ledger,
         range = page.next;
         tokio::task::yield_now().await;
     }
+    let written = store::clock(&parts.store).await?;
+    ledger.watch_from(now(), written);
     for (id, at) in active {
         let record = store::run_at(&parts.store, at).await?;
         ledger.load_run(id, record.as_ref(), now());
+    }
+    let mut range = Some(Kind::Admission.range());
+    while let Some(rest) = range {
+        let page = parts.store.scan(rest, Page::default()).await?;
+        for entry in page.entries {
+            match AdmissionRecord::decode(entry.value) {
+                Ok(record) => ledger.load_pack(entry.key, &record, now()),
+                // Its jobs' cursors are before it: what it admitted is missed, and caught up as their rules say.
+                Err(error) => {
+                    tracing::error!(key = ?entry.key, %error, "a packed admission can't be read: left out")
+                }
+            }
+        }
+        range = page.next;
+        tokio::task::yield_now().await;
     }
     Ok(ledger)
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use creel_proto::{
     scheduler::v1::{
-        At, CatchUp, CatchUpMode, JobSpec, OnStuck, Overlap, OverlapMode, Phase, Policy, Retry, RunKind,
-        RunState, Schedule, Work, WorkAck, WorkRef, at, delivery, schedule,
+        Alert, At, CatchUp, CatchUpMode, JobSpec, OnStuck, Overlap, OverlapMode, Phase, Policy, Retry,
+        RunKind, RunState, Schedule, Work, WorkAck, WorkRef, at, delivery, schedule,
         scheduler_message::Message as Down,
     },
     time::{duration, timestamp, unix_ms},
@@ -18,7 +18,12 @@ use crate::{
     testing::{Recorded as _, START_MS, Worker, World, every, of, since_start},
 };
 
+mod alerts;
+mod backfills;
+mod clocks;
 mod crashes;
+mod herd;
+mod parking;
 mod people;
 mod policies;
 mod store_failures;
@@ -26,11 +31,20 @@ mod store_failures;
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
+/// With a policy; nobody is alerted unless it says so.
 fn with(spec: JobSpec, policy: Policy) -> JobSpec {
+    let alert = policy.alert.clone().or_else(quiet);
     JobSpec {
-        policy: Some(policy),
+        policy: Some(Policy { alert, ..policy }),
         ..spec
     }
+}
+
+fn quiet() -> Option<Alert> {
+    Some(Alert {
+        off: true,
+        ..Alert::default()
+    })
 }
 
 fn once(name: &str, after_ms: i64) -> JobSpec {
@@ -269,7 +283,7 @@ async fn one_shots_complete_and_deleted_ones_still_answer() {
     stack
         .create(JobSpec {
             delete_after_run: true,
-            ..once("goes", 20_000)
+            ..with(once("goes", 20_000), Policy::default())
         })
         .await;
     worker.fail().await;
@@ -364,31 +378,5 @@ async fn a_garbage_record_costs_its_own_job() {
     stack.delete("broken").await;
     stack.delete(&unread.job_id).await;
     assert_eq!(worker.succeed().await.job_name, "sound");
-    stack.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_clock_that_jumps_a_year_ahead_uses_up_no_year() {
-    const YEAR_MS: i64 = 365 * 86_400_000;
-    let world = World::coarse();
-    let stack = world.start().await;
-    stack.create(every("hourly", 3_600)).await;
-    let mut worker = stack.worker("one", &[]).await;
-    sleep(SECOND).await;
-    world.clock.advance(YEAR_MS);
-    worker.no_work_for(50 * SECOND).await;
-    world.clock.advance(-YEAR_MS);
-    let work = worker.succeed().await;
-    assert_eq!(unix_ms(&work.nominal_at.unwrap()), START_MS + 3_600_000);
-    assert_eq!(world.records().await.len(), 1);
-    // This time it stays: one run for all that was missed.
-    world.clock.advance(YEAR_MS);
-    let jumped = world.clock.now_ms();
-    let work = worker.succeed().await;
-    assert!(world.clock.now_ms() - jumped >= 59_000, "after a minute");
-    assert!(unix_ms(&work.nominal_at.unwrap()) > jumped - 3_600_000);
-    // And back: what ran does not run again.
-    world.clock.advance(-2 * 3_600_000);
-    worker.no_work_for(HOUR).await;
     stack.stop().await;
 }

@@ -8,7 +8,11 @@ use creel_store::Txn;
 use creel_wire::{Caller, Code, Error, Scope, error::printable, names::parse_scopes};
 use jiff::Timestamp;
 
-use super::{Api, person, shown, target};
+use super::{
+    Api,
+    agents::{context_of, placed, within_limits},
+    person, shown, target,
+};
 use crate::{
     id::JobId,
     ledger::{Changed, Creation, late_one_shot, name_taken},
@@ -39,13 +43,23 @@ impl Api {
             .as_ref()
             .ok_or_else(|| Error::invalid("spec", "a job is needed"))?;
         let now_ms = self.clock.now_ms();
+        let context = context_of(caller)?;
+        let spec = match &context {
+            Some(context) => &placed(spec, context),
+            None => spec,
+        };
+        let zones = self.zones.get();
         let spec = Spec::check(
             spec,
             Origin {
-                zones: &self.zones,
+                zones: &zones,
                 anchor_ms: now_ms,
             },
         )?;
+        if let Some(context) = &context {
+            within_limits(&spec, context, now_ms)?;
+        }
+        let context = context.map(|context| context.to_string()).unwrap_or_default();
         if let Some(same) = self.same(caller, &spec.proto).await? {
             return Ok(CreateJobResponse {
                 job: Some(same),
@@ -67,6 +81,8 @@ impl Api {
             created_at_unix_ms: now_ms,
             updated_at_unix_ms: now_ms,
             anchor_unix_ms: now_ms,
+            created_by: caller.principal().to_string(),
+            context,
         };
         let id: JobId = record
             .job_id
@@ -74,9 +90,9 @@ impl Api {
             .map_err(|_| Error::internal("making an id"))?;
         let warnings = spec.warnings.clone();
         if message.validate_only {
-            let (owner, name) = (owner, spec.proto.name.clone());
+            let (owner, name, context) = (owner, spec.proto.name.clone(), record.context.clone());
             self.engine
-                .ask(move |ledger, _| ledger.may_create(&owner, &name))
+                .ask(move |ledger, _| ledger.may_create(&owner, &name, &context))
                 .await??;
             let job = preview(&record, &spec, cursor_ms);
             return Ok(CreateJobResponse {
@@ -156,10 +172,11 @@ impl Api {
             let before = self.record(&view).await?;
             let (changed, refreeze) = merged(before.spec.clone().unwrap_or_default(), wanted, paths)?;
             let now_ms = self.clock.now_ms();
+            let zones = self.zones.get();
             let spec = Spec::check(
                 &changed,
                 Origin {
-                    zones: &self.zones,
+                    zones: &zones,
                     anchor_ms: before.anchor_unix_ms,
                 },
             )?;
@@ -252,7 +269,7 @@ fn preview(record: &JobRecord, spec: &Spec, cursor_ms: i64) -> Job {
 /// The fields of `wanted` that the mask names, over what is there; all for an empty mask. True: what it may do
 /// changed, so its grant is frozen anew.
 fn merged(mut spec: JobSpec, wanted: &JobSpec, paths: &[String]) -> Result<(JobSpec, bool), Error> {
-    const ALL: [&str; 9] = [
+    const ALL: [&str; 10] = [
         "name",
         "description",
         "schedule",
@@ -262,6 +279,7 @@ fn merged(mut spec: JobSpec, wanted: &JobSpec, paths: &[String]) -> Result<(JobS
         "delivery",
         "disabled",
         "delete_after_run",
+        "delete_after",
     ];
     let before = spec.clone();
     let paths: Vec<&str> = if paths.is_empty() {
@@ -280,6 +298,7 @@ fn merged(mut spec: JobSpec, wanted: &JobSpec, paths: &[String]) -> Result<(JobS
             "delivery" => spec.delivery.clone_from(&wanted.delivery),
             "disabled" => spec.disabled = wanted.disabled,
             "delete_after_run" => spec.delete_after_run = wanted.delete_after_run,
+            "delete_after" => spec.delete_after = wanted.delete_after,
             other => {
                 return Err(Error::invalid(
                     "update_mask",

@@ -2,18 +2,20 @@
 
 use creel_kit::idempotency::Begin;
 use creel_proto::scheduler::v1::{
-    CreateJobRequest, CreateJobResponse, DeleteJobRequest, DeleteJobResponse, GetJobRequest, Job,
-    ListJobsRequest, ListJobsResponse, PauseJobRequest, PreviewRequest, PreviewResponse, ResumeJobRequest,
-    Run, TriggerJobRequest, UpdateJobRequest, job_service_server::JobService,
+    BackfillJobRequest, BackfillJobResponse, CreateJobRequest, CreateJobResponse, DeleteJobRequest,
+    DeleteJobResponse, ExplainJobRequest, ExplainJobResponse, GetJobRequest, Job, JobChange, ListJobsRequest,
+    ListJobsResponse, PauseJobRequest, Phase, PreviewRequest, PreviewResponse, ResumeJobRequest, Run,
+    TriggerJobRequest, UpdateJobRequest, WatchJobsRequest, job_service_server::JobService,
 };
 use creel_store::Txn;
 use creel_wire::{Caller, Error, authz};
+use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::{Api, page_size, person, shown, target};
 use crate::{
     job::DISABLED,
-    ledger::{Ledger, Target},
+    ledger::{Ledger, Query, Target},
     run::{self, Now},
     store,
 };
@@ -23,6 +25,8 @@ const MAX_REASON_BYTES: usize = 256;
 
 #[tonic::async_trait]
 impl JobService for Api {
+    type WatchStream = BoxStream<'static, Result<JobChange, Status>>;
+
     async fn create(
         &self,
         request: Request<CreateJobRequest>,
@@ -43,10 +47,8 @@ impl JobService for Api {
     async fn list(&self, request: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
         let (caller, message) = authz::split(request)?;
         let (owner, size) = (person(&caller)?.to_owned(), page_size(message.page_size, 100)?);
-        let (prefix, token) = (message.name_prefix, message.page_token);
-        let after = move |token: &String| (!token.is_empty()).then(|| token.clone());
-        let page =
-            move |ledger: &mut Ledger, now| ledger.page(&owner, &prefix, after(&token).as_deref(), size, now);
+        let query = Query::new(message)?;
+        let page = move |ledger: &mut Ledger, now| ledger.page(&owner, &query, size, now);
         let page = self.engine.ask(page).await?;
         let mut jobs = Vec::with_capacity(page.jobs.len());
         for view in &page.jobs {
@@ -55,7 +57,7 @@ impl JobService for Api {
                 .map_err(creel_kit::idempotency::store_error)?;
             jobs.push(shown(record.as_ref(), view));
         }
-        let next_page_token = page.next.map(|name| name.to_string()).unwrap_or_default();
+        let next_page_token = page.next.unwrap_or_default();
         Ok(Response::new(ListJobsResponse {
             jobs,
             next_page_token,
@@ -93,6 +95,27 @@ impl JobService for Api {
     async fn preview(&self, request: Request<PreviewRequest>) -> Result<Response<PreviewResponse>, Status> {
         let (caller, message) = authz::split(request)?;
         Ok(Response::new(self.preview_times(&caller, message).await?))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<ExplainJobRequest>,
+    ) -> Result<Response<ExplainJobResponse>, Status> {
+        let (caller, message) = authz::split(request)?;
+        Ok(Response::new(self.explain_job(&caller, message).await?))
+    }
+
+    async fn backfill(
+        &self,
+        request: Request<BackfillJobRequest>,
+    ) -> Result<Response<BackfillJobResponse>, Status> {
+        let (caller, message) = authz::split(request)?;
+        Ok(Response::new(self.backfill_job(&caller, message).await?))
+    }
+
+    async fn watch(&self, request: Request<WatchJobsRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (caller, message) = authz::split(request)?;
+        Ok(Response::new(self.watch_jobs(&caller, message)?))
     }
 }
 
@@ -176,7 +199,7 @@ impl Api {
         };
         let view = self.find(caller, &message.job).await?;
         let mut enabled = None;
-        if view.reason == DISABLED {
+        if view.phase == Phase::Paused && view.reason == DISABLED {
             let mut record = self.record(&view).await?;
             if let Some(spec) = &mut record.spec {
                 spec.disabled = false;

@@ -2,14 +2,14 @@
 
 use creel_proto::{
     scheduler::v1::{PreviewRequest, PreviewResponse, preview_request::Of},
-    time::{timestamp, unix_ms},
+    time::unix_ms,
 };
 use creel_schedule::MAX_PREVIEW;
-use creel_wire::{Caller, Error};
+use creel_wire::{Caller, Code, Error};
 use jiff::Timestamp;
 
 use super::{Api, has_schedule};
-use crate::spec::{Origin, schedule};
+use crate::spec::{Origin, Sample, schedule};
 
 const DEFAULT_COUNT: usize = 5;
 
@@ -33,29 +33,37 @@ impl Api {
         let after_ms = message.after.as_ref().map_or(now_ms, unix_ms);
         let after =
             Timestamp::from_millisecond(after_ms).map_err(|_| Error::invalid("after", "out of range"))?;
-        let (of, anchor_ms) = match &message.of {
-            Some(Of::Schedule(schedule)) if has_schedule(Some(schedule)) => (Some(schedule.clone()), now_ms),
+        let zones = self.zones.get();
+        let sample = match &message.of {
+            Some(Of::Schedule(of)) if has_schedule(Some(of)) => {
+                let origin = Origin {
+                    zones: &zones,
+                    anchor_ms: now_ms,
+                };
+                Sample::of(schedule(Some(of), origin)?.0)
+            }
             Some(Of::Job(job)) => {
-                let record = self.record(&self.find(caller, job).await?).await?;
-                (record.spec.and_then(|spec| spec.schedule), record.anchor_unix_ms)
+                let view = self.find(caller, job).await?;
+                let known = self
+                    .engine
+                    .ask(move |ledger, now| ledger.known(view.id, now))
+                    .await?;
+                let sample = known.and_then(|known| known.sample);
+                sample.ok_or_else(|| {
+                    let message = "the job's record is invalid, so its schedule is not known";
+                    Error::new(Code::FailedPrecondition, "invalid_record", message)
+                        .hint("creel cron explain NAME")
+                })?
             }
             _ => return Err(Error::invalid("of", "a job or a schedule is needed")),
         };
-        let (schedule, _) = schedule(
-            of.as_ref(),
-            Origin {
-                zones: &self.zones,
-                anchor_ms,
-            },
-        )?;
-        let times = schedule.preview(after, count).occurrences;
+        let (instants, skipped) = sample.preview(after, count);
         Ok(PreviewResponse {
-            times: times
-                .iter()
-                .map(|at| timestamp(at.nominal.as_millisecond()))
-                .collect(),
-            schedule_text: schedule.describe(),
-            zone_data_version: self.zones.zone_data_version().to_string(),
+            times: instants.iter().filter_map(|at| at.nominal_at).collect(),
+            instants,
+            skipped,
+            schedule_text: sample.schedule.describe(),
+            zone_data_version: zones.zone_data_version().to_string(),
         })
     }
 }

@@ -2,8 +2,8 @@
 
 use creel_kit::idempotency::{Begin, store_error};
 use creel_proto::scheduler::v1::{
-    CancelRunRequest, GetRunRequest, ListRunsRequest, ListRunsResponse, Run, RunRecord, RunState,
-    WatchRunsRequest, run_service_server::RunService,
+    CancelRunRequest, GetRunRequest, ListRunsRequest, ListRunsResponse, ResetRunRequest, Run, RunRecord,
+    RunState, TailRunsRequest, WatchRunsRequest, run_service_server::RunService,
 };
 use creel_store::{KeyRange, Page, Txn};
 use creel_wire::{Caller, Code, Error, authz};
@@ -16,7 +16,7 @@ use super::{Api, page_size, person};
 use crate::{
     id::{JobId, RunId},
     ledger::run_finished,
-    run::shown,
+    run::{has_ended, shown},
     store::{self, Kind, RunRef},
 };
 
@@ -28,6 +28,7 @@ const MAX_REASON_BYTES: usize = 64;
 #[tonic::async_trait]
 impl RunService for Api {
     type WatchStream = BoxStream<'static, Result<Run, Status>>;
+    type TailStream = BoxStream<'static, Result<Run, Status>>;
 
     async fn list(&self, request: Request<ListRunsRequest>) -> Result<Response<ListRunsResponse>, Status> {
         let (caller, message) = authz::split(request)?;
@@ -66,10 +67,24 @@ impl RunService for Api {
             changes.take_until(self.drain.clone().cancelled_owned()).boxed(),
         ))
     }
+
+    async fn reset(&self, request: Request<ResetRunRequest>) -> Result<Response<Run>, Status> {
+        let (caller, message) = authz::split(request)?;
+        Ok(Response::new(self.reset_run(&caller, message).await?))
+    }
+
+    async fn tail(&self, request: Request<TailRunsRequest>) -> Result<Response<Self::TailStream>, Status> {
+        let (caller, message) = authz::split(request)?;
+        Ok(Response::new(self.tail_runs(&caller, message).await?))
+    }
 }
 
 impl Api {
-    async fn list_runs(&self, caller: &Caller, message: ListRunsRequest) -> Result<ListRunsResponse, Error> {
+    pub(super) async fn list_runs(
+        &self,
+        caller: &Caller,
+        message: ListRunsRequest,
+    ) -> Result<ListRunsResponse, Error> {
         let owner = person(caller)?;
         let size = page_size(message.page_size, 50)?;
         let state = match message.state() {
@@ -84,8 +99,20 @@ impl Api {
             job => Some(self.job_of_runs(caller, job).await?),
         };
         let mut range = Some(start(job, &message.page_token)?);
-        let (mut runs, mut looked_at, mut last) = (Vec::new(), 0, None);
-        while let Some(rest) = range.take_if(|_| looked_at < MAX_LOOKED_AT && runs.len() < size) {
+        let before = parsed(&message.page_token)?;
+        // Those that wait and have no record of their own yet belong between those that have.
+        let waiting = match state {
+            None | Some(RunState::Pending) => {
+                let owner = owner.to_owned();
+                let look =
+                    move |ledger: &mut crate::ledger::Ledger, _| ledger.unwritten(&owner, job, before, size);
+                self.engine.ask(look).await?
+            }
+            Some(_) => Vec::new(),
+        };
+        let mut rows = Rows::new(size, waiting);
+        let mut looked_at = 0;
+        while let Some(rest) = range.take_if(|_| looked_at < MAX_LOOKED_AT && !rows.is_full()) {
             let page = self
                 .store
                 .scan(rest, Page::last(size.max(50)))
@@ -100,33 +127,40 @@ impl Api {
             let ids: Vec<_> = at.iter().map(|at| at.run).collect();
             let mut live = self.engine.ask(move |ledger, _| ledger.live(&ids)).await?;
             for (at, entry) in at.into_iter().zip(page.entries) {
+                rows.waiting_before(at);
+                if rows.is_full() {
+                    // Something may follow on this page already.
+                    range = Some(start(job, &rows.token().unwrap_or_default())?);
+                    break;
+                }
                 let stored = match job {
                     None => RunRecord::decode(entry.value).ok(),
                     Some(_) => store::run_at(&self.store, at).await.map_err(store_error)?,
                 };
                 looked_at += 1;
-                last = Some(at);
                 let record = live.remove(&at.run).or(stored);
                 let fits = |record: &RunRecord| {
                     record.owner == owner && state.is_none_or(|state| record.state == i32::from(state))
                 };
-                runs.extend(record.filter(fits).map(|record| shown(&record)));
-                if runs.len() == size {
-                    // Something may follow on this page already.
-                    range = range.or_else(|| start(job, &token(at)).ok());
-                    break;
-                }
+                rows.add(at, record.filter(fits).as_ref());
             }
         }
-        let next_page_token = last.filter(|_| range.is_some()).map(token).unwrap_or_default();
+        if range.is_none() {
+            rows.waiting_rest();
+        }
+        let next_page_token = if range.is_some() || rows.has_more() {
+            rows.token().unwrap_or_default()
+        } else {
+            String::new()
+        };
         Ok(ListRunsResponse {
-            runs,
+            runs: rows.runs,
             next_page_token,
         })
     }
 
     /// The job whose runs are asked for; a deleted one by its id.
-    async fn job_of_runs(&self, caller: &Caller, job: &str) -> Result<JobId, Error> {
+    pub(super) async fn job_of_runs(&self, caller: &Caller, job: &str) -> Result<JobId, Error> {
         match self.find(caller, job).await {
             Ok(view) => Ok(view.id),
             Err(error) if error.code == Code::NotFound => job.parse().map_err(|_| error),
@@ -194,9 +228,104 @@ impl Api {
     }
 }
 
+impl Api {
+    async fn reset_run(&self, caller: &Caller, message: ResetRunRequest) -> Result<Run, Error> {
+        let _turn = self.busy.enter(caller, "Reset", &message.request_id)?;
+        let slot = match self
+            .idempotency
+            .begin(caller, "Reset", &message.request_id, &message)
+            .await?
+        {
+            Begin::Done(answer) => return Ok(answer),
+            Begin::Go(slot) => slot,
+        };
+        let run = run_id(&message.run_id)?;
+        let record = self.run_of(caller, run).await?;
+        if has_ended(&record) {
+            return Err(run_finished().hint("creel cron run NAME runs the job now"));
+        }
+        if message.validate_only {
+            return Ok(shown(&record));
+        }
+        let (owner, principal) = (person(caller)?.to_owned(), caller.principal().to_string());
+        self.engine
+            .change(move |ledger, now| {
+                let (job, record) = ledger.reset(&owner, run, message.retry, &principal, now)?;
+                let answer = shown(&record);
+                let mut kept = Txn::new();
+                slot.record(&mut kept, &answer);
+                ledger.attach(job, kept);
+                Ok(answer)
+            })
+            .await
+    }
+}
+
 fn run_id(text: &str) -> Result<RunId, Error> {
     text.parse()
         .map_err(|_| Error::invalid("run_id", "a run's id has 32 hex digits").hint("creel cron runs"))
+}
+
+/// A page of runs, newest first: those of the store, and between them those that only the ledger has.
+struct Rows {
+    size: usize,
+    runs: Vec<Run>,
+    /// Oldest first.
+    waiting: Vec<(RunRef, RunRecord)>,
+    /// There may be more of them than were asked for.
+    waiting_cut: bool,
+    last: Option<RunRef>,
+}
+
+impl Rows {
+    fn new(size: usize, mut waiting: Vec<(RunRef, RunRecord)>) -> Self {
+        waiting.reverse();
+        Self {
+            size,
+            runs: Vec::new(),
+            waiting_cut: waiting.len() == size,
+            waiting,
+            last: None,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.runs.len() >= self.size
+    }
+
+    /// Those that are newer than one of the store's.
+    fn waiting_before(&mut self, at: RunRef) {
+        while !self.is_full()
+            && let Some((newer, record)) = self.waiting.pop_if(|(newer, _)| *newer > at)
+        {
+            self.add(newer, Some(&record));
+        }
+        // It got its record while the others were read.
+        self.waiting.pop_if(|(one, _)| *one == at);
+    }
+
+    /// Those that are older than all of the store's.
+    fn waiting_rest(&mut self) {
+        while !self.is_full()
+            && let Some((at, record)) = self.waiting.pop()
+        {
+            self.add(at, Some(&record));
+        }
+    }
+
+    /// One that was looked at, and is shown if it fits.
+    fn add(&mut self, at: RunRef, record: Option<&RunRecord>) {
+        self.last = Some(at);
+        self.runs.extend(record.map(shown));
+    }
+
+    fn has_more(&self) -> bool {
+        self.is_full() && (self.waiting_cut || !self.waiting.is_empty())
+    }
+
+    fn token(&self) -> Option<String> {
+        self.last.map(token)
+    }
 }
 
 fn token(at: RunRef) -> String {
@@ -209,20 +338,27 @@ fn start(job: Option<JobId>, token: &str) -> Result<KeyRange, Error> {
         Some(job) => Kind::RunByJob.range_of([job.bytes()]),
         None => Kind::Run.range(),
     };
+    let at = parsed(token)?;
+    Ok(match at {
+        Some(at) => range.ending_at(job.map_or_else(|| at.key(), |job| at.by_job(job))),
+        None => range,
+    })
+}
+
+/// The run a token names; `None` for no token.
+fn parsed(token: &str) -> Result<Option<RunRef>, Error> {
     if token.is_empty() {
-        return Ok(range);
+        return Ok(None);
     }
     let wrong = || Error::invalid("page_token", "not a token of this list");
     let (admitted, run) = token.split_once('.').ok_or_else(wrong)?;
-    let admitted_ms = admitted.parse().map_err(|_| wrong())?;
-    let at = RunRef {
-        admitted_ms,
+    Ok(Some(RunRef {
+        admitted_ms: admitted.parse().map_err(|_| wrong())?,
         run: run.parse().map_err(|_| wrong())?,
-    };
-    Ok(range.ending_at(job.map_or_else(|| at.key(), |job| at.by_job(job))))
+    }))
 }
 
-fn lagged(lost: u64) -> Error {
+pub(super) fn lagged(lost: u64) -> Error {
     Error::new(
         Code::Unavailable,
         "lagged",

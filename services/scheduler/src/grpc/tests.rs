@@ -14,6 +14,8 @@ use tonic::Status;
 
 use crate::testing::{START_MS, Stack, World, asked, asked_by, every, operator, turn};
 
+mod agents;
+mod explains;
 mod updates;
 
 fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> Error {
@@ -192,6 +194,7 @@ async fn lists_are_by_name_in_pages() {
             page_size: size,
             page_token: token,
             name_prefix: prefix.into(),
+            ..Default::default()
         };
         let page = JobService::list(&stack.api, asked(request))
             .await
@@ -291,7 +294,10 @@ async fn runs_are_listed_by_state_and_watched_as_they_change() {
     create(&stack, new(every("quiet", 3_600))).await.unwrap();
     create(&stack, new(every("job", 60))).await.unwrap();
     let request = WatchRunsRequest { job: "job".into() };
-    let mut changes = stack.api.watch(asked(request)).await.unwrap().into_inner();
+    let mut changes = RunService::watch(&stack.api, asked(request))
+        .await
+        .unwrap()
+        .into_inner();
     worker.fail().await;
     worker.succeed().await;
     let mut seen = Vec::new();

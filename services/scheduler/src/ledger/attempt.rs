@@ -1,11 +1,13 @@
 //! Attempts end: stopped, timed out, lost, failed; and the next one follows, or the end of the run.
 
-use creel_proto::scheduler::v1::{RunKind, RunState};
+use creel_kit::outbox::Event;
+use creel_proto::scheduler::v1::{RunKind, RunRecord, RunState};
+use creel_wire::Error;
 
-use super::{Ledger, flush::Effect};
+use super::{Ledger, change::run_finished, flush::Effect};
 use crate::{
     admission,
-    id::RunId,
+    id::{JobId, RunId},
     lease::Expiry,
     policy::{MAX_INTERRUPTIONS, OnStuck, Overlap},
     run::{End, Now, cut},
@@ -25,7 +27,7 @@ impl Ledger {
         let Some(run) = self.runs.get_mut(&run_id) else {
             return;
         };
-        if run.lease.is_free() {
+        if run.lease.is_free() || run.lease.is_parked() {
             return self.end(run_id, End::new(RunState::Cancelled, &cut(reason, 64), ""), now);
         }
         if run.cancel.is_none() {
@@ -39,6 +41,47 @@ impl Ledger {
         }
         self.changes.run(id, run_id);
         self.watch(run_id);
+    }
+
+    /// Takes a run away from whoever has it, without waiting for an answer.
+    pub(crate) fn reset(
+        &mut self,
+        owner: &str,
+        run_id: RunId,
+        retry: bool,
+        principal: &str,
+        now: Now,
+    ) -> Result<(JobId, RunRecord), Error> {
+        let known = self.runs.get(&run_id).filter(|run| &*run.owner == owner);
+        let Some(known) = known.filter(|run| run.end.is_none()) else {
+            return Err(run_finished());
+        };
+        let id = known.job;
+        let holder = known
+            .lease
+            .held()
+            .filter(|held| held.sent)
+            .and_then(|held| held.stream);
+        let attempt = known.lease.attempt();
+        let event = Event::new("run.reset", principal, format!("run/{run_id}"))
+            .with("job", id)
+            .with("retry", retry);
+        let audit = self.audit(event)?;
+        if let Some(stream) = holder {
+            let message = super::work::fenced_message(run_id, attempt);
+            self.changes.effect(Effect::Send(stream, Box::new(message)));
+        }
+        if retry {
+            self.unqueue(run_id);
+            self.leave_parking(run_id);
+            self.again(run_id, 0, now);
+        } else {
+            self.end(run_id, End::new(RunState::Cancelled, "reset", ""), now);
+        }
+        self.changes.extra(id, audit);
+        self.assign(now);
+        let run = self.runs.get(&run_id).ok_or_else(run_finished)?;
+        Ok((id, run.record()))
     }
 
     /// A lease or a deadline is over.
@@ -86,7 +129,7 @@ impl Ledger {
             return self.end(run_id, end, now);
         };
         let Some(run) = self.runs.get(&run_id) else { return };
-        let attempt = run.lease.attempt();
+        let attempt = run.attempts_used();
         let wait_ms = policy.retry.wait_ms(attempt, random);
         let doubled = unsure && policy.on_stuck == OnStuck::Fail;
         let replaced = policy.overlap == Overlap::Replace && run.cancel.as_deref() == Some("overlap");
@@ -97,7 +140,7 @@ impl Ledger {
                 .filter(|sound| !admission::is_fixed_delay(&sound.schedule))?;
             admission::next_ms(&sound.schedule, job.state.cursor_ms.max(run.nominal_ms))
         });
-        let in_time = next.is_none_or(|next| now.wall_ms + wait_ms < next);
+        let in_time = policy.retry.past_next || next.is_none_or(|next| now.wall_ms + wait_ms < next);
         if attempt < policy.retry.attempts && in_time && !doubled && !replaced && run.kind != RunKind::Probe {
             self.again(run_id, wait_ms, now);
         } else {
@@ -105,13 +148,18 @@ impl Ledger {
         }
     }
 
-    fn policy_of(&self, run_id: RunId) -> Option<crate::policy::Policy> {
+    pub(super) fn policy_of(&self, run_id: RunId) -> Option<crate::policy::Policy> {
         let run = self.runs.get(&run_id)?;
-        self.jobs.get(&run.job)?.sound().map(|sound| sound.policy)
+        let policy = self.jobs.get(&run.job)?.sound()?.policy;
+        Some(match run.kind {
+            RunKind::Alert => policy.of_alert(),
+            _ => policy,
+        })
     }
 
     /// The next attempt of a run, not before `wait_ms` from now.
-    fn again(&mut self, run_id: RunId, wait_ms: i64, now: Now) {
+    pub(super) fn again(&mut self, run_id: RunId, wait_ms: i64, now: Now) {
+        self.pace(run_id, None);
         let Some(run) = self.runs.get_mut(&run_id) else {
             return;
         };
@@ -124,6 +172,7 @@ impl Ledger {
             worker.holding.remove(&run_id);
         }
         run.lease.again();
+        run.slow = false;
         run.cancel = None;
         run.started_ms = 0;
         run.session.clear();

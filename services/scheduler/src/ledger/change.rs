@@ -9,8 +9,9 @@ use creel_wire::{Code, Error};
 
 use super::Ledger;
 use crate::{
+    grpc::MAX_PER_CONTEXT,
     id::{JobId, RunId},
-    job::{Job, OWNER_REVOKED, Plan, Sound, State},
+    job::{APPROVAL, Job, OWNER_REVOKED, Plan, Sound, State},
     policy::Overlap,
     run::{Now, Run},
     spec::Spec,
@@ -53,7 +54,7 @@ impl Ledger {
     ///
     /// # Errors
     /// `name_taken`, or the limit that is reached.
-    pub(crate) fn may_create(&self, owner: &str, name: &str) -> Result<(), Error> {
+    pub(crate) fn may_create(&self, owner: &str, name: &str, context: &str) -> Result<(), Error> {
         if self.resolve(owner, name).is_some() {
             return Err(name_taken(name));
         }
@@ -75,6 +76,15 @@ impl Ledger {
         if self.jobs.len() >= self.config.max_jobs {
             return Err(limit(self.config.max_jobs, "in all"));
         }
+        if self
+            .contexts
+            .get(context)
+            .is_some_and(|count| *count >= MAX_PER_CONTEXT)
+        {
+            let message = format!("{MAX_PER_CONTEXT} jobs that agents make in one conversation is the most");
+            return Err(Error::new(Code::PermissionDenied, "agent_limit", message)
+                .hint("ask a person to remove one, or to make this job"));
+        }
         Ok(())
     }
 
@@ -86,8 +96,10 @@ impl Ledger {
             cursor_ms,
             principal,
         } = creation;
-        self.may_create(&record.owner, &spec.proto.name)?;
+        self.may_create(&record.owner, &spec.proto.name, &record.context)?;
         let event = Event::new("job.created", principal, format!("job/{id}")).with("name", &spec.proto.name);
+        // Nobody has seen yet what an agent made.
+        let context = Some(record.context.as_str()).filter(|context| !context.is_empty());
         let audit = self.audit(event)?;
         let job = Job {
             incarnation: record.incarnation,
@@ -97,11 +109,14 @@ impl Ledger {
             state: State {
                 version: 1,
                 cursor_ms,
+                pause: context.map(|_| APPROVAL.to_owned()),
                 ..State::default()
             },
+            context: context.map(Arc::from),
             wake_ms: None,
             open_skip: None,
             unpruned: 0,
+            doomed: false,
         };
         self.index(id, &job);
         self.jobs.insert(id, job);
@@ -140,14 +155,16 @@ impl Ledger {
         if rescheduled {
             job.state.cursor_ms = job.state.cursor_ms.max(now.wall_ms);
             job.state.completed = false;
+            // Its instants were the old schedule's.
+            job.state.backfill = None;
         }
         job.name = name.into();
         job.plan = Plan::Sound(Box::new(sound));
         job.state.version += 1;
-        job.state.failures = 0;
-        job.state.quarantine = None;
+        job.state.start_afresh();
         job.open_skip = None;
         self.index(id, &job);
+        self.invalid.remove(&id);
         self.jobs.insert(id, job);
         self.changes.record(id, changed.record);
         self.changes.extra(id, audit);
@@ -207,13 +224,18 @@ impl Ledger {
         let id = target.job;
         // What came up meanwhile is skipped, with the reason, before the hold goes.
         self.settle(id, now)?;
-        let audit = self.audit(Event::new("job.resumed", &target.principal, format!("job/{id}")))?;
+        let pause = self.jobs.get(&id).and_then(|job| job.state.pause.as_deref());
+        let action = if pause == Some(APPROVAL) {
+            "job.approved"
+        } else {
+            "job.resumed"
+        };
+        let audit = self.audit(Event::new(action, &target.principal, format!("job/{id}")))?;
         let Some(job) = self.jobs.get_mut(&id) else {
             return Err(gone());
         };
         job.state.pause = None;
-        job.state.quarantine = None;
-        job.state.failures = 0;
+        job.state.start_afresh();
         job.state.version += 1;
         job.open_skip = None;
         if let (Some(record), Plan::Sound(sound)) = (enabled, &mut job.plan) {
@@ -250,15 +272,10 @@ impl Ledger {
                 "its owner's grant was revoked",
             ));
         }
-        let active = job.state.active.len();
-        let waiting = job
-            .state
-            .active
-            .iter()
-            .filter(|at| self.runs.get(&at.run).is_some_and(|run| run.lease.is_free()));
+        let (active, waiting) = self.overlapping(job);
         let admitted = match sound.policy.overlap {
             Overlap::Forbid => active == 0,
-            Overlap::BufferOne => active == 0 || waiting.count() == 0,
+            Overlap::BufferOne => active == 0 || waiting == 0,
             Overlap::Allow { max } => active < max as usize,
             Overlap::Replace => true,
         };
@@ -277,7 +294,9 @@ impl Ledger {
         let event = Event::new("job.triggered", &target.principal, format!("job/{id}"));
         let audit = self.audit(event)?;
         for at in replaced {
-            self.stop(at.run, "overlap", now);
+            if self.runs.get(&at.run).is_some_and(Run::overlaps) {
+                self.stop(at.run, "overlap", now);
+            }
         }
         let Some(job) = self.jobs.get_mut(&id) else {
             return Err(gone());
@@ -372,8 +391,11 @@ impl Ledger {
     }
 
     /// Looks at a changed job anew.
-    fn restart(&mut self, id: JobId, now: Now) {
+    pub(super) fn restart(&mut self, id: JobId, now: Now) {
         self.changes.state(id);
+        if self.jobs.get(&id).is_some_and(|job| job.state.backfill.is_some()) {
+            self.backfilling.insert(id);
+        }
         let wake = self.jobs.get(&id).and_then(|job| self.first_wake(id, job));
         self.wake(id, wake);
         self.show_next(id, now);
@@ -402,7 +424,7 @@ pub(crate) fn run_finished() -> Error {
     Error::new(Code::FailedPrecondition, "run_finished", "the run has ended")
 }
 
-fn gone() -> Error {
+pub(super) fn gone() -> Error {
     Error::new(Code::NotFound, "not_found", "there is no such job any more")
 }
 

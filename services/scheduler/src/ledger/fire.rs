@@ -8,7 +8,7 @@ use super::{Ledger, flush::Effect};
 use crate::{
     admission::{self, Decision, SkipReason, Step},
     id::{JobId, Occurrence, RunId},
-    job::Job,
+    job::{DeleteAfter, Job},
     lease::Lease,
     policy::spread_ms,
     run::{End, Now, Place, Run},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Jobs decided in one step; between steps others get their turn.
-const MAX_DUE: usize = 512;
+const MAX_DUE: usize = 1_024;
 /// Runs handled of each other kind in one step.
 const MAX_EACH: usize = 1_024;
 
@@ -39,6 +39,20 @@ impl Ledger {
                     Some((at, run_id)) if *at <= now.wall_ms => self.delay_over(*run_id, now),
                     _ => break,
                 }
+            }
+            for _ in 0..MAX_EACH {
+                match self.parked.first() {
+                    Some((at, run_id)) if *at <= now.wall_ms => self.parking_over(*run_id, now),
+                    _ => break,
+                }
+            }
+        }
+        self.realign(now);
+        self.advance_backfills(now);
+        for _ in 0..MAX_EACH {
+            match self.slows.first() {
+                Some((at, run_id)) if *at <= now.mono_ms => self.slow(*run_id, now),
+                _ => break,
             }
         }
         for _ in 0..MAX_EACH {
@@ -72,11 +86,7 @@ impl Ledger {
 
     fn view_of<'a>(&self, id: JobId, job: &'a Job) -> Option<admission::View<'a>> {
         let sound = job.sound()?;
-        let waiting = job
-            .state
-            .active
-            .iter()
-            .filter(|at| self.runs.get(&at.run).is_some_and(|run| run.lease.is_free()));
+        let (active, waiting) = self.overlapping(job);
         Some(admission::View {
             schedule: &sound.schedule,
             policy: &sound.policy,
@@ -84,11 +94,21 @@ impl Ledger {
             cursor_ms: job.state.cursor_ms,
             finished_ms: job.finished_ms(),
             hold: job.hold(),
-            active: job.state.active.len(),
-            waiting: waiting.count(),
+            active,
+            waiting,
             grace_ms: self.config.grace_ms,
             catch_up_from_ms: self.catch_up_from_ms,
+            backoff_until_ms: job.state.backoff_until_ms.unwrap_or(i64::MIN),
         })
+    }
+
+    /// How many runs of a job its overlap counts, and how many of them no worker has.
+    pub(super) fn overlapping(&self, job: &Job) -> (usize, usize) {
+        let runs = job.state.active.iter().filter_map(|at| self.runs.get(&at.run));
+        runs.filter(|run| run.overlaps())
+            .fold((0, 0), |(active, waiting), run| {
+                (active + 1, waiting + usize::from(run.lease.is_free()))
+            })
     }
 
     /// Decides what is due of one job. With `settle`, everything up to now is, so that a change can follow.
@@ -102,6 +122,9 @@ impl Ledger {
         };
         if settle {
             view.catch_up_from_ms = i64::MIN;
+            if now.wall_ms < std::mem::replace(&mut view.backoff_until_ms, i64::MIN) {
+                view.hold = view.hold.or(Some(SkipReason::Backoff));
+            }
         }
         let decision = admission::decide(self.guards, now.wall_ms, &view);
         self.apply(id, decision, now);
@@ -115,11 +138,23 @@ impl Ledger {
                 .map(|job| job.state.active.clone())
                 .unwrap_or_default();
             for at in active {
-                self.stop(at.run, SkipReason::Overlap.as_str(), now);
+                if self.runs.get(&at.run).is_some_and(Run::overlaps) {
+                    self.stop(at.run, SkipReason::Overlap.as_str(), now);
+                }
             }
         }
         let mut admitted = false;
-        for step in &decision.steps {
+        // The common case, and the one that comes in thousands: one run, on time, and nothing else to write.
+        let packed = match decision.steps.as_slice() {
+            [
+                Step::Admit {
+                    nominal_ms,
+                    late: false,
+                },
+            ] if !decision.replace && decision.cursor_ms == *nominal_ms => self.pack(id, *nominal_ms, now),
+            _ => false,
+        };
+        for step in decision.steps.iter().filter(|_| !packed) {
             match *step {
                 Step::Admit { nominal_ms, late } => {
                     let delay = if late {
@@ -180,26 +215,48 @@ impl Ledger {
         }
     }
 
+    /// Deletes a job that is not to outlive its run. False: it stays.
+    fn delete_if_over(&mut self, id: JobId, kind: RunKind, state: RunState, now: Now) -> bool {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return false;
+        };
+        let Some(sound) = job.sound() else { return false };
+        let over = match (sound.delete_after, kind) {
+            (DeleteAfter::OnSuccess, RunKind::Scheduled) => state == RunState::Succeeded,
+            (DeleteAfter::Always, RunKind::Scheduled) => true,
+            (DeleteAfter::Never, _) | (_, _) => false,
+        };
+        job.doomed |= over;
+        // Whoever is told of its failure is told first.
+        let telling = |at: &RunRef| {
+            self.runs
+                .get(&at.run)
+                .is_some_and(|run| run.kind == RunKind::Alert)
+        };
+        if !job.doomed || job.state.active.iter().any(telling) {
+            return false;
+        }
+        let (name, owner) = (job.name.to_string(), job.owner.to_string());
+        let event = Event::new("job.deleted", format!("job/{id}"), format!("job/{id}")).with("name", &name);
+        // Without its record it stays, completed.
+        let Ok(audit) = self.audit(event.with("reason", "delete_after")) else {
+            return false;
+        };
+        let tombstone = TombstoneRecord {
+            job_id: id.to_string(),
+            name,
+            deleted_at_unix_ms: now.wall_ms,
+            owner,
+        };
+        self.remove(id, tombstone, now);
+        self.changes.extra(id, audit);
+        true
+    }
+
     /// A run ended: its job may be over, or may be due again.
     pub(super) fn after_run(&mut self, id: JobId, kind: RunKind, state: RunState, now: Now) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        let Some(sound) = job.sound() else { return };
-        if sound.delete_after_run && kind == RunKind::Scheduled && state == RunState::Succeeded {
-            let (name, owner) = (job.name.to_string(), job.owner.to_string());
-            let event =
-                Event::new("job.deleted", format!("job/{id}"), format!("job/{id}")).with("name", &name);
-            // Without its record it stays, completed.
-            if let Ok(audit) = self.audit(event.with("reason", "delete_after_run")) {
-                let deleted_at_unix_ms = now.wall_ms;
-                let tombstone = TombstoneRecord {
-                    job_id: id.to_string(),
-                    name,
-                    deleted_at_unix_ms,
-                    owner,
-                };
-                self.remove(id, tombstone, now);
-                return self.changes.extra(id, audit);
-            }
+        if self.delete_if_over(id, kind, state, now) {
+            return;
         }
         let Some(job) = self.jobs.get(&id) else { return };
         let Some(sound) = job.sound() else { return };
@@ -210,6 +267,9 @@ impl Ledger {
             self.changes.effect(Effect::Prune(id));
         }
         let Some(job) = self.jobs.get(&id) else { return };
+        if job.state.backfill.is_some() {
+            self.backfilling.insert(id);
+        }
         // The next look decides; in the past of a clock that was set back there is nothing to do.
         let wake = self.first_wake(id, job);
         self.complete_if_over(id, wake);
@@ -224,6 +284,8 @@ impl Ledger {
         self.wake(id, None);
         let Some(job) = self.jobs.remove(&id) else { return };
         self.unindex(&job);
+        self.invalid.remove(&id);
+        self.backfilling.remove(&id);
         self.figures.job_gone(&job.name);
         self.changes.gone(id, tombstone);
         for at in &job.state.active {
@@ -244,8 +306,24 @@ impl Ledger {
         }
     }
 
-    /// Makes a run, `delay_ms` from now at the earliest. `None`: there is no such job, or the very run is there.
+    /// Admits a run, `delay_ms` from now at the earliest. `None`: there is no such job, or the very run is there.
     pub(super) fn admit(
+        &mut self,
+        id: JobId,
+        kind: RunKind,
+        nominal_ms: i64,
+        request: Option<&str>,
+        delay_ms: i64,
+        now: Now,
+    ) -> Option<RunId> {
+        let run = self.make_run(id, kind, nominal_ms, request, delay_ms, now)?;
+        self.changes.new_run(id, run);
+        self.changes.state(id);
+        Some(run)
+    }
+
+    /// Makes a run, and writes nothing.
+    pub(super) fn make_run(
         &mut self,
         id: JobId,
         kind: RunKind,
@@ -292,13 +370,16 @@ impl Ledger {
                 cancel: None,
                 session: String::new(),
                 end: None,
+                parking: None,
+                extra: None,
+                slow: false,
+                slow_at_ms: None,
                 new: true,
+                pack: None,
                 place: Place::None,
                 expiry_ms: None,
             },
         );
-        self.changes.new_run(id, run);
-        self.changes.state(id);
         Some(run)
     }
 

@@ -1,11 +1,14 @@
 //! What a step leaves behind: transactions, and what follows from them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use creel_proto::scheduler::v1::{JobRecord, RunRecord, SchedulerMessage, TombstoneRecord};
 use creel_store::{Cmp, Op, Txn};
 
-use super::Ledger;
+use super::{Ledger, packs::Fresh};
 use crate::{
     id::{JobId, RunId},
     store::{self, RunRef},
@@ -40,6 +43,15 @@ pub(crate) enum Effect {
     Close(u64),
     /// To whoever watches runs.
     Publish(Box<RunRecord>),
+    /// Likewise: these were admitted.
+    Admitted(Vec<RunId>),
+    /// To whoever watches jobs: one changed, or is gone.
+    Changed {
+        id: JobId,
+        owner: Arc<str>,
+        name: Arc<str>,
+        deleted: bool,
+    },
     /// A run's end is durable.
     Forget(RunId),
     /// Old runs of a job may be removed.
@@ -49,9 +61,13 @@ pub(crate) enum Effect {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     jobs: BTreeMap<JobId, JobChange>,
+    pub(super) packed: Fresh,
     effects: Vec<Effect>,
     /// Some job has as much as one more change of it leaves room for.
     heavy: bool,
+    /// Changes that are no job's, and whether audit records are among them.
+    general: Txn,
+    general_audited: bool,
 }
 
 /// The changes of one job: one transaction, so that a cursor never moves without its runs.
@@ -70,6 +86,11 @@ struct JobChange {
 impl Changes {
     pub(super) fn state(&mut self, job: JobId) {
         self.jobs.entry(job).or_default().state = true;
+    }
+
+    /// Whether something of a job is to be written.
+    pub(super) fn touches(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job)
     }
 
     pub(super) fn record(&mut self, job: JobId, record: JobRecord) {
@@ -116,6 +137,18 @@ impl Changes {
         self.heavy |= *weight > LIGHT;
     }
 
+    /// Changes that belong to no job.
+    pub(super) fn general(&mut self, more: Txn, audited: bool) {
+        self.general.when.extend(more.when);
+        self.general.then.extend(more.then);
+        self.general_audited |= audited;
+    }
+
+    /// One change that belongs to no job.
+    pub(super) fn op(&mut self, op: Op) {
+        self.general.then.push(op);
+    }
+
     pub(super) fn effect(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
@@ -124,12 +157,29 @@ impl Changes {
 impl Ledger {
     /// What the steps since the last call left behind, in the order it is to be committed.
     pub(crate) fn flush(&mut self) -> Vec<Commit> {
-        let Changes { jobs, effects, .. } = std::mem::take(&mut self.changes);
+        let Changes {
+            jobs,
+            packed: fresh,
+            effects,
+            general,
+            general_audited,
+            ..
+        } = std::mem::take(&mut self.changes);
         let mut packed = Packed::default();
+        if !general.then.is_empty() {
+            packed.add(general.then, general.when);
+            packed.audited |= general_audited;
+        }
         let mut published = Vec::new();
-        for (id, change) in jobs {
+        for (id, mut change) in jobs {
             let (mut unit, mut late) = (Vec::new(), Vec::new());
+            // A packed run and its job's cursor become records together.
+            if let Some(run) = self.packed_run(id) {
+                change.runs.insert(run);
+                change.state = true;
+            }
             for run_id in &change.runs {
+                unit.extend(self.unpack(*run_id));
                 let Some(run) = self.runs.get_mut(run_id) else {
                     continue;
                 };
@@ -146,6 +196,24 @@ impl Ledger {
             for (at, (record, new)) in change.skips {
                 unit.extend(store::put_run(at, id, &record, new));
                 published.push(Effect::Publish(Box::new(record)));
+            }
+            let who = match (&change.gone, self.jobs.get(&id)) {
+                (Some(tombstone), _) => {
+                    Some((tombstone.owner.as_str().into(), tombstone.name.as_str().into()))
+                }
+                (None, Some(job)) if change.state || change.record.is_some() => {
+                    Some((Arc::clone(&job.owner), Arc::clone(&job.name)))
+                }
+                (None, _) => None,
+            };
+            if let Some((owner, name)) = who {
+                let deleted = change.gone.is_some();
+                published.push(Effect::Changed {
+                    id,
+                    owner,
+                    name,
+                    deleted,
+                });
             }
             if let Some(record) = &change.record {
                 unit.push(store::put_job(id, record));
@@ -169,6 +237,9 @@ impl Ledger {
             packed.add(late, change.extra.when);
             packed.audited |= audited;
         }
+        for op in self.flush_packs(fresh, &mut published) {
+            packed.add(vec![op], Vec::new());
+        }
         let mut commits = packed.done();
         if commits.is_empty() && (!effects.is_empty() || !published.is_empty()) {
             commits.push(Commit::default());
@@ -183,6 +254,11 @@ impl Ledger {
     /// Whether what is left behind has to be committed before anything else changes.
     pub(crate) fn is_full(&self) -> bool {
         self.changes.heavy
+    }
+
+    /// Adds to the transaction of what is no job's.
+    pub(crate) fn attach_general(&mut self, more: Txn) {
+        self.changes.general(more, false);
     }
 
     /// Adds to the transaction of a job what an answer to its change needs.

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use creel_proto::scheduler::v1::{Phase, RunRecord};
+use creel_proto::scheduler::v1::{ListJobsRequest, Phase, RunKind, RunRecord};
+use creel_wire::{Error, error::printable};
 
 use super::Ledger;
 use crate::{
     id::{JobId, RunId},
     job::{Job, State},
-    run::Now,
+    run::{Now, Run},
 };
 
 /// How a job is.
@@ -22,14 +23,75 @@ pub(crate) struct View {
     pub(crate) reason: String,
     pub(crate) next_run_ms: Option<i64>,
     pub(crate) schedule_text: String,
+    /// A run that takes longer is slow.
+    pub(crate) expected_ms: Option<i64>,
 }
 
-/// A page of a person's jobs, by name.
+/// Which of a person's jobs are asked for, and in which order.
+#[derive(Debug)]
+pub(crate) struct Query {
+    prefix: String,
+    /// Empty: all.
+    phases: Vec<Phase>,
+    order: Order,
+}
+
+/// And where to go on.
+#[derive(Debug)]
+enum Order {
+    /// After this name.
+    Name(Option<String>),
+    /// After this instant and name; jobs without an instant come last.
+    NextRun(Option<(i64, String)>),
+}
+
+impl Query {
+    /// # Errors
+    /// An order or a token that makes no sense, with its field.
+    pub(crate) fn new(message: ListJobsRequest) -> Result<Self, Error> {
+        let token = Some(message.page_token).filter(|token| !token.is_empty());
+        let order = match message.order_by.as_str() {
+            "" | "name" => Order::Name(token),
+            "next_run" => Order::NextRun(match token {
+                Some(token) => {
+                    let parsed = token
+                        .split_once('.')
+                        .and_then(|(at, name)| Some((at.parse().ok()?, name.to_owned())));
+                    Some(parsed.ok_or_else(|| Error::invalid("page_token", "not a token of this list"))?)
+                }
+                None => None,
+            }),
+            other => {
+                let shown = printable(other, 32);
+                return Err(
+                    Error::invalid("order_by", format!("`{shown}` is no order")).hint("`name` or `next_run`")
+                );
+            }
+        };
+        let phases = message
+            .phases
+            .iter()
+            .map(|phase| Phase::try_from(*phase).map_err(|_| *phase))
+            .collect::<Result<_, _>>()
+            .map_err(|phase| Error::invalid("phases", format!("{phase} is no phase")))?;
+        Ok(Self {
+            prefix: message.name_prefix,
+            phases,
+            order,
+        })
+    }
+
+    fn wants(&self, view: &View) -> bool {
+        self.phases.is_empty() || self.phases.contains(&view.phase)
+    }
+}
+
+/// A page of a person's jobs.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) jobs: Vec<View>,
-    /// The name to go on after.
-    pub(crate) next: Option<Arc<str>>,
+    /// The token to go on with.
+    pub(crate) next: Option<String>,
 }
 
 /// Which runs of a job are kept.
@@ -70,65 +132,121 @@ impl Ledger {
             .jobs
             .get(&id)
             .filter(|job| &*job.owner == owner || job.owner.is_empty())?;
-        Some(view(id, job, now))
+        Some(self.view(id, job, now))
     }
 
-    /// Names from `after`, those that start with `prefix`.
-    pub(crate) fn page(&self, owner: &str, prefix: &str, after: Option<&str>, size: usize, now: Now) -> Page {
+    /// Jobs with their runs that have not ended, for a copy.
+    pub(crate) fn copies(&self, ids: &[JobId], now: Now) -> BTreeMap<JobId, (View, Vec<RunRecord>)> {
+        let copy = |id: &JobId| {
+            let job = self.jobs.get(id)?;
+            let runs = job.state.active.iter().filter_map(|at| self.runs.get(&at.run));
+            Some((*id, (self.view(*id, job, now), runs.map(Run::record).collect())))
+        };
+        ids.iter().filter_map(copy).collect()
+    }
+
+    /// A page of what a person asks for. Jobs whose record can't be read have no owner: they are on everyone's
+    /// first page by name.
+    pub(crate) fn page(&self, owner: &str, query: &Query, size: usize, now: Now) -> Page {
+        match &query.order {
+            Order::Name(after) => self.page_by_name(owner, query, after.as_deref(), size, now),
+            Order::NextRun(after) => self.page_by_next(owner, query, after.as_ref(), size, now),
+        }
+    }
+
+    fn page_by_name(&self, owner: &str, query: &Query, after: Option<&str>, size: usize, now: Now) -> Page {
+        let mut jobs: Vec<_> = match after {
+            None => self.named("", &query.prefix, None, now).take(size).collect(),
+            Some(_) => Vec::new(),
+        };
+        jobs.retain(|view| query.wants(view));
+        let mut next = None;
+        for view in self.named(owner, &query.prefix, after, now) {
+            if !query.wants(&view) {
+                continue;
+            }
+            if jobs.len() >= size && next.is_some() {
+                return Page { jobs, next };
+            }
+            next = Some(view.name.to_string());
+            jobs.push(view);
+        }
+        Page { jobs, next: None }
+    }
+
+    /// All jobs of an owner are looked at; there is a bound on how many that are.
+    fn page_by_next(
+        &self,
+        owner: &str,
+        query: &Query,
+        after: Option<&(i64, String)>,
+        size: usize,
+        now: Now,
+    ) -> Page {
+        let key = |view: &View| (view.next_run_ms.unwrap_or(i64::MAX), view.name.to_string());
+        let mut jobs: Vec<_> = self
+            .named(owner, &query.prefix, None, now)
+            .filter(|view| query.wants(view) && after.is_none_or(|after| key(view) > *after))
+            .collect();
+        jobs.sort_by_cached_key(key);
+        let more = jobs.len() > size;
+        jobs.truncate(size);
+        let next = jobs.last().filter(|_| more).map(key);
+        Page {
+            jobs,
+            next: next.map(|(at, name)| format!("{at}.{name}")),
+        }
+    }
+
+    /// The jobs of an owner by name, from after a name.
+    fn named<'a>(
+        &'a self,
+        owner: &str,
+        prefix: &'a str,
+        after: Option<&str>,
+        now: Now,
+    ) -> impl Iterator<Item = View> + use<'a> {
         let owner: Arc<str> = owner.into();
         let start = match after {
             Some(after) => Bound::Excluded((Arc::clone(&owner), Arc::from(after))),
             None => Bound::Included((Arc::clone(&owner), Arc::from(prefix))),
         };
-        let unowned = after.is_none().then(|| {
-            let nobody = (Arc::from(""), Arc::from(prefix));
-            self.names
-                .range(nobody..)
-                .take_while(|((owner, _), _)| owner.is_empty())
-                .take(size)
-        });
-        let mut names = self
-            .names
+        self.names
             .range((start, Bound::Unbounded))
-            .take_while(|((of, name), _)| *of == owner && name.starts_with(prefix));
-        let mut jobs: Vec<_> = unowned
-            .into_iter()
-            .flatten()
-            .filter(|((_, name), _)| name.starts_with(prefix))
-            .filter_map(|(_, id)| self.jobs.get(id).map(|job| view(*id, job, now)))
-            .collect();
-        let mut last = None;
-        for ((_, name), id) in names.by_ref().take(size.saturating_sub(jobs.len()).max(1)) {
-            last = Some(Arc::clone(name));
-            jobs.extend(self.jobs.get(id).map(|job| view(*id, job, now)));
-        }
-        let next = last.filter(|_| names.next().is_some());
-        Page { jobs, next }
+            .take_while(move |((of, name), _)| *of == owner && name.starts_with(prefix))
+            .filter_map(move |(_, id)| self.jobs.get(id).map(|job| self.view(*id, job, now)))
     }
 
     /// The runs of these ids that have not ended, as they are now. An end is shown when it is durable.
     pub(crate) fn live(&self, ids: &[RunId]) -> BTreeMap<RunId, RunRecord> {
-        let runs = ids
-            .iter()
-            .filter_map(|id| self.runs.get(id))
-            .filter(|run| run.end.is_none() && !run.new);
-        runs.map(|run| (run.id(), run.record())).collect()
+        let runs = ids.iter().filter_map(|id| Some((*id, self.shown_run(*id)?)));
+        runs.collect()
     }
-}
 
-fn view(id: JobId, job: &Job, now: Now) -> View {
-    let (phase, reason) = job.phase();
-    View {
-        id,
-        name: Arc::clone(&job.name),
-        owner: Arc::clone(&job.owner),
-        state: job.state.clone(),
-        phase,
-        reason,
-        next_run_ms: job.next_run_ms(now.wall_ms),
-        schedule_text: job
-            .sound()
-            .map(|sound| sound.schedule.describe())
-            .unwrap_or_default(),
+    fn view(&self, id: JobId, job: &Job, now: Now) -> View {
+        let (phase, reason) = job.phase();
+        let runs = || job.state.active.iter().filter_map(|at| self.runs.get(&at.run));
+        // An alert under way is not the job running.
+        let phase = match phase {
+            Phase::Running if !runs().any(|run| run.kind != RunKind::Alert) => job.resting_phase(),
+            Phase::Running if runs().all(|run| run.lease.is_parked() || run.kind == RunKind::Alert) => {
+                Phase::Parked
+            }
+            phase => phase,
+        };
+        View {
+            id,
+            name: Arc::clone(&job.name),
+            owner: Arc::clone(&job.owner),
+            state: job.state.clone(),
+            phase,
+            reason,
+            next_run_ms: job.next_run_ms(now.wall_ms),
+            schedule_text: job
+                .sound()
+                .map(|sound| sound.schedule.describe())
+                .unwrap_or_default(),
+            expected_ms: job.expected_ms(),
+        }
     }
 }

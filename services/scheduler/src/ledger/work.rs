@@ -6,7 +6,8 @@ use std::{
 };
 
 use creel_proto::scheduler::v1::{
-    RunState, SchedulerMessage, Work, WorkAck, WorkCancel, WorkFinished, WorkRef, scheduler_message::Message,
+    RunState, SchedulerMessage, Work, WorkAck, WorkCancel, WorkFinished, WorkRef, WorkResumed,
+    scheduler_message::Message,
 };
 
 use super::{Ledger, flush::Effect};
@@ -21,9 +22,9 @@ use crate::{
 /// A worker on a stream.
 #[derive(Debug)]
 pub(super) struct Worker {
-    kinds: BTreeSet<i32>,
-    capacity: usize,
-    instance: Arc<str>,
+    pub(super) kinds: BTreeSet<i32>,
+    pub(super) capacity: usize,
+    pub(super) instance: Arc<str>,
     /// Runs it has or will have.
     pub(super) holding: BTreeSet<RunId>,
 }
@@ -59,6 +60,11 @@ pub(super) struct MintGate {
 impl MintGate {
     pub(super) fn wait_ms(&self, mono_ms: i64) -> Option<i64> {
         (self.from_ms > mono_ms).then(|| self.from_ms - mono_ms)
+    }
+
+    /// Identity could not be reached when it was asked last.
+    pub(super) const fn is_shut(&self) -> bool {
+        self.wait_ms > 0
     }
 
     fn shut(&mut self, mono_ms: i64) {
@@ -109,21 +115,12 @@ impl Ledger {
                         self.changes.effect(Effect::Send(stream, Box::new(message)));
                     }
                     self.watch(run_id);
+                    self.pace(run_id, Some(now));
                 }
                 // It may have finished it before the ack was lost: stopping what is over does nothing, and its
                 // repeated result gets its answer.
                 None => {
-                    let r#ref = Some(WorkRef {
-                        run_id: run_id.to_string(),
-                        attempt,
-                    });
-                    let cancel = WorkCancel {
-                        r#ref,
-                        reason: "fenced".to_owned(),
-                    };
-                    let message = SchedulerMessage {
-                        message: Some(Message::Cancel(cancel)),
-                    };
+                    let message = fenced_message(run_id, attempt);
                     self.changes.effect(Effect::Send(stream, Box::new(message)));
                 }
             }
@@ -152,6 +149,7 @@ impl Ledger {
             };
             run.lease.never_received();
             run.started_ms = 0;
+            self.pace(run_id, None);
             self.watch(run_id);
             self.changes.run(job, run_id);
             match self.runs.get(&run_id).and_then(|run| run.cancel.clone()) {
@@ -279,13 +277,19 @@ impl Ledger {
         match prepared {
             Prepared::Ready(mut work, limit_ms) => {
                 self.mint.wait_ms = 0;
-                let timeout_ms = self
-                    .jobs
-                    .get(&run.job)
-                    .and_then(|job| job.sound())
-                    .map_or(i64::MAX, |sound| sound.policy.timeout_ms)
-                    .min(limit_ms.unwrap_or(i64::MAX));
+                let policy_ms = self
+                    .policy_of(run_id)
+                    .map_or(i64::MAX, |policy| policy.timeout_ms);
+                let timeout_ms = policy_ms.min(limit_ms.unwrap_or(i64::MAX));
                 work.timeout = Some(creel_proto::time::duration(timeout_ms));
+                let Some(run) = self.runs.get_mut(&run_id) else {
+                    return;
+                };
+                work.kind = run.kind.into();
+                work.resumed = run.parking.as_ref().map(|parking| WorkResumed {
+                    approval_id: parking.approval.clone(),
+                    attempt: parking.attempt,
+                });
                 // A refusal here means that it was taken back: whoever did that goes on with it.
                 if let Ok(stream) = run.lease.send(guards, attempt, now.mono_ms, timeout_ms, times) {
                     let message = SchedulerMessage {
@@ -294,6 +298,7 @@ impl Ledger {
                     self.changes.effect(Effect::Send(stream, Box::new(message)));
                 }
                 self.watch(run_id);
+                self.pace(run_id, Some(now));
             }
             Prepared::NoJob => {
                 let end = End::new(RunState::Failed, "no_job", "the record of its job can't be read");
@@ -335,6 +340,7 @@ impl Ledger {
         let record = run.record();
         self.changes.effect(Effect::Publish(Box::new(record)));
         self.watch(run_id);
+        self.pace(run_id, Some(now));
     }
 
     /// A worker is alive and holds these.
@@ -422,14 +428,24 @@ pub(crate) fn ack_message(run_id: RunId, attempt: u32, accepted: bool) -> Schedu
 }
 
 pub(super) fn cancel_message(run: &Run) -> SchedulerMessage {
+    stop_message(
+        run.id(),
+        run.lease.attempt(),
+        run.cancel.clone().unwrap_or_default(),
+    )
+}
+
+/// The attempt is somebody else's, or nobody's: what its worker says is not taken.
+pub(super) fn fenced_message(run_id: RunId, attempt: u32) -> SchedulerMessage {
+    stop_message(run_id, attempt, "fenced".to_owned())
+}
+
+fn stop_message(run_id: RunId, attempt: u32, reason: String) -> SchedulerMessage {
     let r#ref = Some(WorkRef {
-        run_id: run.id().to_string(),
-        attempt: run.lease.attempt(),
+        run_id: run_id.to_string(),
+        attempt,
     });
-    let cancel = WorkCancel {
-        r#ref,
-        reason: run.cancel.clone().unwrap_or_default(),
-    };
+    let cancel = WorkCancel { r#ref, reason };
     SchedulerMessage {
         message: Some(Message::Cancel(cancel)),
     }

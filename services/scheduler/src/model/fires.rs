@@ -172,6 +172,7 @@ impl Fires {
             waiting: 0,
             grace_ms: 0,
             catch_up_from_ms: if self.held { i64::MAX } else { i64::MIN },
+            backoff_until_ms: i64::MIN,
         };
         Some(decide(self.guards, self.now * SECOND, &view))
     }

@@ -1,0 +1,492 @@
+//! `creel cron calendar`: what will run when, days down and hours across. The scheduler says which jobs there
+//! are; the instants are arithmetic, as in `cron next`.
+
+use std::collections::BTreeMap;
+
+use creel_proto::scheduler::v1::{Job, Phase};
+use creel_schedule::{EveryMode, Schedule, ScheduleSpec, Zone, ZoneSources, Zones};
+use creel_wire::error::printable;
+use jiff::{SignedDuration, Timestamp, ToSpan as _, civil::Date};
+use serde::Serialize;
+
+use super::{cron, cron_spec};
+use crate::{
+    context::Context,
+    failure::Failure,
+    times::{self, Local},
+    views::{at_ms, schedule, schedule::invalid, word},
+};
+
+/// Letters of jobs; further ones share the last sign.
+const LETTERS: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+/// The sign of a job for which no letter is left.
+const NO_LETTER: char = '*';
+
+/// An hour on the clocks of a day.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    date: Date,
+    hour: i8,
+    from: Timestamp,
+    /// Not later than `from` where clocks jump over the hour.
+    until: Timestamp,
+}
+
+/// A job in the picture.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Drawn {
+    id: String,
+    name: String,
+    letter: Option<char>,
+    schedule_text: String,
+    phase: String,
+    /// Due in every hour, so it has no letter.
+    every_hour: bool,
+    next_run_at_ms: Option<i64>,
+    /// The cells in which it is due.
+    #[serde(skip)]
+    cells: Vec<usize>,
+}
+
+/// All of it.
+#[derive(Debug)]
+struct Picture {
+    zone: Zone,
+    now: Timestamp,
+    cells: Vec<Cell>,
+    jobs: Vec<Drawn>,
+    zone_data: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PictureView<'a> {
+    zone: &'a str,
+    zone_data_version: &'a str,
+    from: Option<String>,
+    until: Option<String>,
+    jobs: &'a [Drawn],
+    days: Vec<DayView>,
+}
+
+#[derive(Debug, Serialize)]
+struct DayView {
+    date: String,
+    /// Only hours in which something is due.
+    hours: Vec<HourView>,
+}
+
+#[derive(Debug, Serialize)]
+struct HourView {
+    hour: i8,
+    /// When the hour begins.
+    at: Option<String>,
+    jobs: Vec<String>,
+}
+
+pub(super) async fn run(
+    context: &mut Context,
+    days: u8,
+    zone: Option<&str>,
+    prefix: Option<String>,
+) -> Result<(), Failure> {
+    let local = context.local();
+    let name = zone.map_or_else(|| cron_spec::own_zone(&local), |zone| Ok(zone.to_owned()))?;
+    let zones = Zones::load(&ZoneSources::of_this_machine());
+    let zone = zones
+        .get(&name)
+        .map_err(|error| invalid("tz", &error, Some(error.hint())))?;
+    let client = context.client().await?;
+    let jobs = cron::all(&client, prefix.unwrap_or_default(), &[], "").await?;
+    let picture = Picture::draw(&jobs, days, zone, &zones, local.now)?;
+    if context.out.is_json() {
+        return context.out.json(&picture.view());
+    }
+    for line in picture.lines(&local) {
+        context.out.line(&line)?;
+    }
+    if jobs.is_empty() {
+        context
+            .out
+            .note("no jobs; next: creel cron add briefing \"0 7 * * *\" \"Summarise my inbox\"");
+    }
+    Ok(())
+}
+
+impl Picture {
+    fn draw(jobs: &[Job], days: u8, zone: Zone, zones: &Zones, now: Timestamp) -> Result<Self, Failure> {
+        let cells = cells(&zone, now, days)?;
+        let mut drawn: Vec<Drawn> = jobs.iter().map(|job| place(job, &cells, zones, now)).collect();
+        drawn.sort_by(|a, b| {
+            let key = |job: &Drawn| (job.cells.first().copied().unwrap_or(usize::MAX), job.name.clone());
+            key(a).cmp(&key(b))
+        });
+        let to_come = cells
+            .iter()
+            .filter(|cell| cell.from < cell.until && cell.until > now)
+            .count();
+        let mut letters = LETTERS.chars();
+        for job in &mut drawn {
+            job.every_hour = !job.cells.is_empty() && job.cells.len() == to_come;
+            if !job.every_hour && !job.cells.is_empty() {
+                job.letter = Some(letters.next().unwrap_or(NO_LETTER));
+            }
+        }
+        Ok(Self {
+            zone,
+            now,
+            cells,
+            jobs: drawn,
+            zone_data: zones.zone_data_version().to_string(),
+        })
+    }
+
+    /// Cell → the jobs due in it, in the order of their letters.
+    fn by_cell(&self) -> BTreeMap<usize, Vec<&Drawn>> {
+        let mut by_cell: BTreeMap<usize, Vec<&Drawn>> = BTreeMap::new();
+        for job in &self.jobs {
+            for cell in &job.cells {
+                by_cell.entry(*cell).or_default().push(job);
+            }
+        }
+        by_cell
+    }
+
+    fn lines(&self, local: &Local) -> Vec<String> {
+        let (Some(first), Some(last)) = (self.cells.first(), self.cells.last()) else {
+            return Vec::new();
+        };
+        let (from, to) = (
+            first.date.strftime("%a %-d %b"),
+            last.date.strftime("%a %-d %b %Y"),
+        );
+        let mut lines = vec![format!("{from} to {to}, {}", self.zone.name())];
+        let hours: String = (0..24).map(|hour| format!("{hour:02} ")).collect();
+        lines.push(format!("       {}", hours.trim_end()));
+        let by_cell = self.by_cell();
+        for (day, cells) in self.cells.chunks(24).enumerate() {
+            let date = cells.first().map(|cell| cell.date).unwrap_or_default();
+            let mut line = format!("{} ", date.strftime("%a %e"));
+            for (hour, cell) in cells.iter().enumerate() {
+                let due = by_cell.get(&(day * 24 + hour)).map_or(&[][..], Vec::as_slice);
+                line.push_str(&self.sign(cell, due));
+            }
+            lines.push(line.trim_end().to_owned());
+        }
+        lines.push(String::new());
+        lines.extend(self.jobs.iter().filter_map(|job| {
+            let next = job
+                .next_run_at_ms
+                .map_or_else(|| "-".to_owned(), |ms| local.show(ms));
+            let (name, when) = (printable(&job.name, 20), printable(&job.schedule_text, 29));
+            Some(format!("{}  {name:<20}  {when:<29}  {next}", job.letter?))
+        }));
+        let named = |jobs: Vec<String>, what: &str| {
+            (!jobs.is_empty()).then(|| format!("{what}: {}", jobs.join(", ")))
+        };
+        let every_hour = self.jobs.iter().filter(|job| job.every_hour);
+        let every_hour = every_hour
+            .map(|job| {
+                format!(
+                    "{} ({})",
+                    printable(&job.name, 40),
+                    printable(&job.schedule_text, 40)
+                )
+            })
+            .collect();
+        lines.extend(named(every_hour, "every hour"));
+        let idle = self.jobs.iter().filter(|job| job.cells.is_empty());
+        let idle = idle
+            .map(|job| format!("{} ({})", printable(&job.name, 40), job.phase))
+            .collect();
+        lines.extend(named(idle, "not due"));
+        lines
+    }
+
+    /// Three characters.
+    fn sign(&self, cell: &Cell, due: &[&Drawn]) -> String {
+        if cell.from >= cell.until {
+            return "-- ".to_owned();
+        }
+        if cell.until <= self.now {
+            return "   ".to_owned();
+        }
+        let mut letters: Vec<char> = due.iter().filter_map(|job| job.letter).collect();
+        letters.dedup();
+        match letters.as_slice() {
+            [] => "·  ".to_owned(),
+            [one] => format!("{one}  "),
+            [one, two] => format!("{one}{two} "),
+            [one, ..] => format!("{one}+ "),
+        }
+    }
+
+    fn view(&self) -> PictureView<'_> {
+        let by_cell = self.by_cell();
+        let ms = |at: Timestamp| times::rfc3339(at.as_millisecond());
+        let days = self.cells.chunks(24).enumerate().map(|(day, cells)| DayView {
+            date: cells
+                .first()
+                .map(|cell| cell.date.to_string())
+                .unwrap_or_default(),
+            hours: cells
+                .iter()
+                .enumerate()
+                .filter_map(|(hour, cell)| {
+                    let due = by_cell.get(&(day * 24 + hour))?;
+                    Some(HourView {
+                        hour: cell.hour,
+                        at: ms(cell.from),
+                        jobs: due.iter().map(|job| job.name.clone()).collect(),
+                    })
+                })
+                .collect(),
+        });
+        PictureView {
+            zone: self.zone.name(),
+            zone_data_version: &self.zone_data,
+            from: self.cells.first().and_then(|cell| ms(cell.from)),
+            until: self.cells.last().and_then(|cell| ms(cell.until)),
+            jobs: &self.jobs,
+            days: days.collect(),
+        }
+    }
+}
+
+/// The hours of so many days, today first.
+fn cells(zone: &Zone, now: Timestamp, days: u8) -> Result<Vec<Cell>, Failure> {
+    let beyond = || Failure::usage("the clock of this machine is beyond the years that can be counted");
+    let today = zone.at(now).date();
+    let mut cells = Vec::with_capacity(usize::from(days) * 24);
+    for day in 0..days {
+        let date = today.checked_add(i64::from(day).days()).map_err(|_| beyond())?;
+        for hour in 0..24 {
+            let reading = date.at(hour, 0, 0, 0);
+            let after = reading.checked_add(1.hour()).map_err(|_| beyond())?;
+            cells.push(Cell {
+                date,
+                hour,
+                from: zone.instant(reading).ok_or_else(beyond)?,
+                until: zone.instant(after).ok_or_else(beyond)?,
+            });
+        }
+    }
+    Ok(cells)
+}
+
+/// The cells a job is due in: one question for each, however often it is due.
+fn place(job: &Job, cells: &[Cell], zones: &Zones, now: Timestamp) -> Drawn {
+    let mut due = Vec::new();
+    let runs = !matches!(job.phase(), Phase::Paused | Phase::Quarantined | Phase::Completed);
+    if let Some(schedule) = timed(job, zones, now).filter(|_| runs) {
+        let mut after = now;
+        while let Some(next) = schedule.next(after) {
+            // The last cell that begins before it, and is not jumped over.
+            let index = cells.partition_point(|cell| cell.from <= next.nominal);
+            let Some(index) = index
+                .checked_sub(1)
+                .filter(|index| next.nominal < cells[*index].until)
+            else {
+                break;
+            };
+            due.push(index);
+            let Ok(before) = cells[index].until.checked_sub(SignedDuration::from_millis(1)) else {
+                break;
+            };
+            after = before.max(next.nominal);
+        }
+    }
+    Drawn {
+        id: job.job_id.clone(),
+        name: job
+            .spec
+            .as_ref()
+            .map_or_else(|| job.job_id.clone(), |spec| spec.name.clone()),
+        letter: None,
+        schedule_text: job.schedule_text.clone(),
+        phase: word(job.phase().as_str_name(), "PHASE_"),
+        every_hour: false,
+        next_run_at_ms: at_ms(job.next_run_at.as_ref()),
+        cells: due,
+    }
+}
+
+/// A job's schedule on this machine's zone data. The grid of an interval goes through its next run.
+fn timed(job: &Job, zones: &Zones, now: Timestamp) -> Option<Schedule> {
+    let mut spec = schedule::words(job.spec.as_ref()?.schedule.as_ref()?)?;
+    if let ScheduleSpec::Every { anchor_ms, mode, .. } = &mut spec {
+        let next_ms = at_ms(job.next_run_at.as_ref()).unwrap_or_else(|| now.as_millisecond());
+        if anchor_ms.is_none() || *mode == EveryMode::FixedDelay {
+            // How long runs take is not known, so intervals between them are drawn without.
+            (*anchor_ms, *mode) = (Some(next_ms), EveryMode::FixedRate);
+        }
+    }
+    spec.resolve(zones, now).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use creel_proto::{
+        scheduler::v1::{Cron, Every, JobSpec, Schedule as ProtoSchedule, schedule::Kind},
+        time::{duration, timestamp},
+    };
+
+    use super::*;
+    use crate::times::tests::berlin;
+
+    fn job(name: &str, kind: Kind, phase: Phase, text: &str, next: Option<&str>) -> Job {
+        Job {
+            job_id: format!("id-{name}"),
+            spec: Some(JobSpec {
+                name: name.into(),
+                schedule: Some(ProtoSchedule { kind: Some(kind) }),
+                ..JobSpec::default()
+            }),
+            phase: phase.into(),
+            schedule_text: text.into(),
+            next_run_at: next.map(|at| timestamp(at.parse::<Timestamp>().unwrap().as_millisecond())),
+            ..Job::default()
+        }
+    }
+
+    fn cron(expression: &str) -> Kind {
+        Kind::Cron(Cron {
+            expression: expression.into(),
+            zone: "Europe/Berlin".into(),
+            ..Cron::default()
+        })
+    }
+
+    fn every(ms: i64) -> Kind {
+        Kind::Every(Every {
+            period: Some(duration(ms)),
+            ..Every::default()
+        })
+    }
+
+    fn picture(jobs: &[Job], days: u8, now: &str) -> Picture {
+        let zones = Zones::bundled();
+        let zone = zones.get("Europe/Berlin").unwrap();
+        Picture::draw(jobs, days, zone, &zones, now.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_week_is_a_picture_of_eighty_columns() {
+        let jobs = [
+            job(
+                "pulse",
+                every(1_800_000),
+                Phase::Succeeded,
+                "every 30 min",
+                Some("2026-11-22T10:30:00Z"),
+            ),
+            job(
+                "report",
+                cron("0 9 * * MON"),
+                Phase::Scheduled,
+                "Mon 09:00 Europe/Berlin",
+                Some("2026-11-23T08:00:00Z"),
+            ),
+            job(
+                "briefing",
+                cron("0 7 * * *"),
+                Phase::Scheduled,
+                "daily 07:00 Europe/Berlin",
+                Some("2026-11-23T06:00:00Z"),
+            ),
+            job(
+                "inbox",
+                cron("*/10 9-11 * * MON-FRI"),
+                Phase::Failed,
+                "every 10 minutes",
+                Some("2026-11-23T08:00:00Z"),
+            ),
+            job(
+                "ninth",
+                cron("30 9 * * *"),
+                Phase::Scheduled,
+                "daily 09:30",
+                Some("2026-11-23T08:30:00Z"),
+            ),
+            job("old", cron("0 1 * * *"), Phase::Paused, "daily 01:00", None),
+        ];
+        let picture = picture(&jobs, 3, "2026-11-22T10:00:00Z");
+        let lines = picture.lines(&berlin());
+        let expected = "\
+Sun 22 Nov to Tue 24 Nov 2026, Europe/Berlin
+       00 01 02 03 04 05 06 07 08 09 10 11 12 13 14 15 16 17 18 19 20 21 22 23
+Sun 22                                  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·
+Mon 23 ·  ·  ·  ·  ·  ·  ·  a  ·  b+ b  b  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·
+Tue 24 ·  ·  ·  ·  ·  ·  ·  a  ·  bc b  b  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·
+
+a  briefing              daily 07:00 Europe/Berlin      Mon 23 Nov 07:00 CET
+b  inbox                 every 10 minutes               Mon 23 Nov 09:00 CET
+c  ninth                 daily 09:30                    Mon 23 Nov 09:30 CET
+d  report                Mon 09:00 Europe/Berlin        Mon 23 Nov 09:00 CET
+every hour: pulse (every 30 min)
+not due: old (paused)";
+        assert_eq!(lines.join("\n"), expected);
+        assert!(lines.iter().all(|line| line.chars().count() <= 80));
+        let view = serde_json::to_value(picture.view()).unwrap();
+        assert_eq!(view["days"][1]["date"], "2026-11-23");
+        let nine = view["days"][1]["hours"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|hour| hour["hour"] == 9)
+            .unwrap();
+        assert_eq!(
+            nine["jobs"],
+            serde_json::json!(["pulse", "inbox", "ninth", "report"])
+        );
+        assert_eq!(nine["at"], "2026-11-23T08:00:00Z");
+    }
+
+    #[test]
+    fn an_hour_that_clocks_jump_over_is_no_hour_and_a_repeated_one_is_long() {
+        let jobs = [job(
+            "night",
+            cron("30 2 * * *"),
+            Phase::Scheduled,
+            "daily 02:30",
+            None,
+        )];
+        let spring = picture(&jobs, 1, "2027-03-27T23:30:00Z");
+        let row = spring.lines(&berlin())[2].clone();
+        assert!(row.starts_with("Sun 28 ·  ·  -- a  ·"), "{row}");
+        let autumn = picture(&jobs, 1, "2026-10-24T22:30:00Z");
+        assert_eq!(autumn.jobs[0].cells, [2], "once, in the first pass");
+        let cell = autumn.cells[2];
+        assert_eq!(
+            cell.until.duration_since(cell.from),
+            SignedDuration::from_hours(2)
+        );
+    }
+
+    #[test]
+    fn many_jobs_run_out_of_letters_and_not_of_room() {
+        let jobs: Vec<Job> = (0..60)
+            .map(|n| {
+                job(
+                    &format!("{n:02}"),
+                    cron("0 7 * * *"),
+                    Phase::Scheduled,
+                    "daily",
+                    None,
+                )
+            })
+            .collect();
+        let picture = picture(&jobs, 2, "2026-11-22T10:00:00Z");
+        assert_eq!(
+            picture
+                .jobs
+                .iter()
+                .filter(|job| job.letter == Some(NO_LETTER))
+                .count(),
+            8
+        );
+        assert!(picture.lines(&berlin())[3].contains("a+ "));
+    }
+}
