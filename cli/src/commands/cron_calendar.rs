@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use creel_proto::scheduler::v1::{Job, Phase};
+use creel_proto::scheduler::v1::{Job, Phase, schedule::Kind};
 use creel_schedule::{EveryMode, Schedule, ScheduleSpec, Zone, ZoneSources, Zones};
 use creel_wire::error::printable;
 use jiff::{SignedDuration, Timestamp, ToSpan as _, civil::Date};
@@ -41,6 +41,9 @@ struct Drawn {
     name: String,
     letter: Option<char>,
     schedule_text: String,
+    /// Of a one-shot; its next run says when.
+    #[serde(skip)]
+    at_ms: Option<i64>,
     phase: String,
     /// Due in every hour, so it has no letter.
     every_hour: bool,
@@ -180,7 +183,8 @@ impl Picture {
             let next = job
                 .next_run_at_ms
                 .map_or_else(|| "-".to_owned(), |ms| local.show(ms));
-            let (name, when) = (printable(&job.name, 20), printable(&job.schedule_text, 29));
+            let when = job.at_ms.map_or(job.schedule_text.as_str(), |_| "once");
+            let (name, when) = (printable(&job.name, 20), printable(when, 29));
             Some(format!("{}  {name:<20}  {when:<29}  {next}", job.letter?))
         }));
         let named = |jobs: Vec<String>, what: &str| {
@@ -306,6 +310,14 @@ fn place(job: &Job, cells: &[Cell], zones: &Zones, now: Timestamp) -> Drawn {
             .map_or_else(|| job.job_id.clone(), |spec| spec.name.clone()),
         letter: None,
         schedule_text: job.schedule_text.clone(),
+        at_ms: match job
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.schedule.as_ref()?.kind.as_ref())
+        {
+            Some(Kind::At(_)) => at_ms(job.next_run_at.as_ref()),
+            _ => None,
+        },
         phase: word(job.phase().as_str_name(), "PHASE_"),
         every_hour: false,
         next_run_at_ms: at_ms(job.next_run_at.as_ref()),
@@ -329,7 +341,7 @@ fn timed(job: &Job, zones: &Zones, now: Timestamp) -> Option<Schedule> {
 #[cfg(test)]
 mod tests {
     use creel_proto::{
-        scheduler::v1::{Cron, Every, JobSpec, Schedule as ProtoSchedule, schedule::Kind},
+        scheduler::v1::{Cron, Every, JobSpec, Schedule as ProtoSchedule},
         time::{duration, timestamp},
     };
 
