@@ -20,6 +20,9 @@ use crate::{
 /// Letters of jobs; further ones share the last sign.
 const LETTERS: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
+/// Fewer hours are no habit: late in the evening one is all that is left of a day.
+const MANY_HOURS: usize = 6;
+
 /// The sign of a job for which no letter is left.
 const NO_LETTER: char = '*';
 
@@ -126,13 +129,13 @@ impl Picture {
             let key = |job: &Drawn| (job.cells.first().copied().unwrap_or(usize::MAX), job.name.clone());
             key(a).cmp(&key(b))
         });
-        let to_come = cells
-            .iter()
-            .filter(|cell| cell.from < cell.until && cell.until > now)
-            .count();
+        // The hour that runs now may be due no more.
+        let whole = |cell: &Cell| cell.from < cell.until && cell.from > now;
+        let to_come = cells.iter().filter(|cell| whole(cell)).count();
         let mut letters = LETTERS.chars();
         for job in &mut drawn {
-            job.every_hour = !job.cells.is_empty() && job.cells.len() == to_come;
+            let due = job.cells.iter().filter(|index| whole(&cells[**index])).count();
+            job.every_hour = due == to_come && due >= MANY_HOURS;
             if !job.every_hour && !job.cells.is_empty() {
                 job.letter = Some(letters.next().unwrap_or(NO_LETTER));
             }
