@@ -32,6 +32,7 @@ use tower::Service;
 use crate::{
     caller::{LocalPeer, Peer},
     names::TrustDomain,
+    opening::Opening,
     tls::subject_of,
 };
 
@@ -254,11 +255,6 @@ impl<M> Shared<M> {
         let connection = Arc::new(connection);
         let service = hyper_util::service::TowerToHyperService::new((self.make)(Arc::clone(&connection)));
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        if tls.get_ref().1.alpn_protocol() == Some(b"http/1.1") {
-            // What was agreed is not guessed from the first bytes: guessing has no deadline, so a client that
-            // sends none would stay.
-            builder = builder.http1_only();
-        }
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -272,18 +268,26 @@ impl<M> Shared<M> {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.handshake_time);
-        let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
-        self.drive(&connection, serving).await;
+        let (stream, said) = Opening::new(tls);
+        let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        self.drive(&connection, serving, said).await;
     }
 
-    async fn drive<F>(&self, connection: &Connection, serving: F)
+    /// `said` is cancelled once the client has said what it speaks.
+    async fn drive<F>(&self, connection: &Connection, serving: F, said: CancellationToken)
     where
         F: Future + GracefulShutdown,
     {
         tokio::pin!(serving);
         let limits = &self.acceptor.limits;
+        let silent = async {
+            if timeout(limits.handshake_time, said.cancelled()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             _ = serving.as_mut() => return,
+            () = silent => return tracing::debug!("a connection on which nothing was said"),
             () = connection.close.cancelled() => return,
             () = self.acceptor.drain.cancelled() => {}
             () = tokio::time::sleep(limits.connection_age) => {}
