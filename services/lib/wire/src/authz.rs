@@ -333,16 +333,16 @@ mod tests {
 
     #[test]
     fn what_no_rule_admits_is_refused_with_the_scope_and_the_way_to_it() {
-        let create = "/creel.scheduler.v1.JobService/Create";
-        assert!(decide(create, &operator(&[Scope::Write])).is_ok());
-        let error = decide(create, &operator(&[Scope::Read])).unwrap_err();
+        let send = "/creel.gateway.v1.MessageService/Send";
+        assert!(decide(send, &operator(&[Scope::Write])).is_ok());
+        let error = decide(send, &operator(&[Scope::Read])).unwrap_err();
         assert_eq!(
             (error.code, error.reason.as_ref()),
             (Code::PermissionDenied, "scope_missing")
         );
         assert!(error.hint.unwrap().contains("operator.write"));
         let turn = test_caller(Principal::AgentTurn("t".into()), Scopes::new(), None);
-        let error = decide(create, &turn).unwrap_err();
+        let error = decide(send, &turn).unwrap_err();
         assert_eq!(error.hint, None, "agents are not told how policy would change");
     }
 
