@@ -52,7 +52,7 @@ bench: build ## Creel beside its peers on this machine, medians of one run
 
 chaos: setup ## the long chaos run (200 kills); make test runs a short one
 	cargo build --workspace --bins --locked
-	CREEL_CHAOS_KILLS=200 cargo test --locked -p creel-tests --test chaos -- --nocapture
+	CREEL_CHAOS_KILLS=200 cargo test --locked -p creel-tests --test chaos --test chaos_cron -- --nocapture
 
 zones: ## 20 simulated years of every zone against the brute-force rule (long)
 	cargo test --release --locked -p creel-schedule -- --ignored --nocapture

@@ -3,6 +3,7 @@
 pub(crate) mod cron;
 pub(crate) mod devices;
 pub(crate) mod nodes;
+pub(crate) mod people;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -97,6 +98,21 @@ pub(crate) enum Command {
     /// Who may call: this machine, scripts, others
     #[command(subcommand)]
     Devices(devices::Devices),
+    /// People, and the chat senders that speak for them
+    #[command(subcommand)]
+    People(people::People),
+    /// Chat senders: who waits, who may write
+    #[command(subcommand)]
+    Pairing(people::Pairing),
+    /// Become a device of another stack, by the code of an invite
+    Join(Join),
+    /// Call that stack from now on; `local` is the one of this machine
+    Use {
+        /// As `creel contexts` lists them
+        name: String,
+    },
+    /// The stacks this machine can call; `*` marks the one in use
+    Contexts,
     /// Companion devices: what they are and can be asked for
     #[command(subcommand)]
     Nodes(nodes::Nodes),
@@ -125,7 +141,10 @@ pub(crate) enum Command {
   creel send \"Plan my day\" --follow
 
 Without --follow the final answer is printed when it is there. With it, text comes as it is written,
-tool calls go to stderr; with --json one event per line. --timeout ends the waiting, not the turn.")]
+tool calls go to stderr; with --json one event per line. --timeout ends the waiting, not the turn.
+
+--as tries out who is let in: an unknown sender is shown a code (exit status 7), and answered once
+`creel pairing approve CHANNEL CODE` let it in.")]
 pub(crate) struct Send {
     /// The message; `-` reads stdin
     pub(crate) text: String,
@@ -138,11 +157,31 @@ pub(crate) struct Send {
     /// Print the answer while it is written
     #[arg(long)]
     pub(crate) follow: bool,
+    /// As if this chat sender had written it: CHANNEL:ID or CHANNEL:ACCOUNT:ID (needs operator.admin)
+    #[arg(id = "as", long = "as", value_name = "SENDER", conflicts_with = "session")]
+    pub(crate) sender: Option<String>,
     /// Print the message's id as soon as it is kept, and leave
     #[arg(long, conflicts_with = "follow")]
     pub(crate) no_wait: bool,
     #[command(flatten)]
     pub(crate) repeatable: Repeatable,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  creel join creel1-AbC…
+
+The key is made here and never leaves this machine; the stack is known by its fingerprint in the code.
+Compare the six words with those that `creel devices list` shows over there.")]
+pub(crate) struct Join {
+    /// As `creel devices invite` printed it; `-` reads stdin
+    pub(crate) code: String,
+    /// What the stack is called here; its host's name without
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Another address than the one in the code
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) address: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -266,7 +305,7 @@ mod tests {
 status
 health
 doctor
-send --session --backend --follow --no-wait --request-id
+send --session --backend --follow --as --no-wait --request-id
 sessions list --prefix
 sessions show --limit
 sessions abort --reason --request-id
@@ -290,11 +329,28 @@ cron accept-clock --dry-run --request-id
 cron pause --reason --dry-run --request-id --if-match
 cron resume --dry-run --request-id --if-match
 devices list --all
+devices requests --follow
+devices approve --name --scope --command --cap --person --dry-run --request-id --if-match
+devices reject --reason --dry-run --request-id
+devices rotate --scope --dry-run --request-id
+devices invite --name --role --scope --command --minutes --address --person --no-qr --dry-run --request-id
 devices cert --name --scope --days --out --dry-run --request-id
 devices cert renew --force
 devices revoke --reason --dry-run --request-id --if-match
 devices rename --dry-run --request-id --if-match
 devices recover --code-file
+people list
+people add --display-name --dry-run --request-id
+people link --dry-run --request-id --if-match
+people unlink --dry-run --request-id --if-match
+people rm --dry-run --request-id --if-match
+pairing list
+pairing approve --request-id
+pairing allow --dry-run --request-id
+pairing remove --dry-run --request-id
+join --context --address
+use
+contexts
 nodes list
 nodes describe
 nodes invoke --params --request-id

@@ -18,6 +18,7 @@ use tonic::{Response, Status, transport::Channel};
 
 use crate::{
     context::Context,
+    contexts::{self, Joined},
     credentials::{Device, Files, Key, bundle},
     failure::Failure,
     reach::{self, Endpoint},
@@ -45,6 +46,9 @@ impl Client {
     /// itself is dialled by the first call.
     pub(crate) async fn open(context: &mut Context) -> Result<Self, Failure> {
         let profile = context.profile()?;
+        if let Some(joined) = in_use(context, &profile)? {
+            return Self::of_context(context, profile, &joined).await;
+        }
         let endpoint = Endpoint::find(context.global.endpoint.as_deref(), &profile)?;
         let files = match env::var_os("CREEL_CREDENTIALS").filter(|dir| !dir.is_empty()) {
             Some(dir) => Files::of_script(Path::new(&dir)),
@@ -69,6 +73,37 @@ impl Client {
         };
         let mut client = Self::with(endpoint, device, files, profile, context.call_time())?;
         if own && client.device.is_due(now_ms) && !client.device.is_over(now_ms) {
+            client.renew_on_the_way(context, now_ms).await;
+        }
+        Ok(client)
+    }
+
+    /// The stack of a context, by the device that joined it.
+    async fn of_context(context: &mut Context, profile: Profile, joined: &Joined) -> Result<Self, Failure> {
+        let now_ms = context.clock.now_ms();
+        let endpoint = joined.endpoint()?;
+        let device = joined
+            .files
+            .load()?
+            .filter(|device| !device.is_over(now_ms))
+            .ok_or_else(|| {
+                let message = format!(
+                    "the context `{}` has no certificate that is good (any more)",
+                    joined.name
+                );
+                Failure::from(
+                    Error::new(Code::Unauthenticated, "no_credentials", message)
+                        .hint("ask for an invite and join again, or: creel use local"),
+                )
+            })?;
+        let mut client = Self::with(
+            endpoint,
+            device,
+            joined.files.clone(),
+            profile,
+            context.call_time(),
+        )?;
+        if client.device.is_due(now_ms) {
             client.renew_on_the_way(context, now_ms).await;
         }
         Ok(client)
@@ -238,6 +273,15 @@ pub(crate) fn keep(files: &Files, answer: &IssueCertificateResponse) -> Result<(
         Some(certificate) => files.keep_certificate(certificate),
         None => Err(Error::internal("issuing a certificate").into()),
     }
+}
+
+/// The context in use, unless another stack or device was named for this call.
+fn in_use(context: &Context, profile: &Profile) -> Result<Option<Joined>, Failure> {
+    let named = |variable: &str| env::var_os(variable).is_some_and(|value| !value.is_empty());
+    if context.global.endpoint.is_some() || named("CREEL_ENDPOINT") || named("CREEL_CREDENTIALS") {
+        return Ok(None);
+    }
+    contexts::current(profile)
 }
 
 /// Whether the device belongs to an earlier stack of this profile.

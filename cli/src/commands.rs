@@ -1,6 +1,7 @@
 //! What each command does, one file per noun.
 
 mod config;
+mod contexts;
 mod cron;
 mod cron_add;
 mod cron_admin;
@@ -12,11 +13,16 @@ mod cron_next;
 mod cron_runs;
 mod cron_spec;
 mod device_cert;
+mod device_invite;
+mod device_requests;
 mod devices;
 mod doctor;
 mod health;
+mod join;
 mod logs;
 mod nodes;
+mod pairing;
+mod people;
 mod send;
 mod sessions;
 mod status;
@@ -41,6 +47,8 @@ pub(crate) fn run(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Version => version::version(context),
         Command::Completions { shell } => version::completions(context, shell),
         Command::Config(command) => config::run(context, command),
+        Command::Use { name } => contexts::switch(context, &name),
+        Command::Contexts => contexts::list(context),
         Command::Cron(Cron::Next {
             expression,
             tz,
@@ -70,12 +78,17 @@ async fn online(context: &mut Context, command: Command) -> Result<(), Failure> 
         Command::Sessions(command) => sessions::run(context, command).await,
         Command::Cron(command) => cron::run(context, command).await,
         Command::Devices(command) => devices::run(context, command).await,
+        Command::People(command) => people::run(context, command).await,
+        Command::Pairing(command) => pairing::run(context, command).await,
+        Command::Join(args) => join::run(context, args).await,
         Command::Nodes(command) => nodes::run(context, command).await,
         Command::Connect(to) => nodes::connect(context, to).await,
         Command::Logs(args) => logs::run(context, &args).await,
         Command::Whoami => devices::whoami(context).await,
-        Command::Version | Command::Completions { .. } | Command::Config(_) => {
-            Err(Failure::usage("this command needs no stack"))
-        }
+        Command::Version
+        | Command::Completions { .. }
+        | Command::Config(_)
+        | Command::Use { .. }
+        | Command::Contexts => Err(Failure::usage("this command needs no stack")),
     }
 }

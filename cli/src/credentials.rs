@@ -39,6 +39,11 @@ impl Files {
         Self::named(&profile.cli_credentials(), "device.key", "trust.pem")
     }
 
+    /// Of a stack that this machine joined.
+    pub(crate) fn of_context(dir: &Path) -> Self {
+        Self::named(dir, "device.key", "trust.pem")
+    }
+
     /// As `creel devices cert` writes them.
     pub(crate) fn of_script(dir: &Path) -> Self {
         Self::named(dir, "key.pem", "ca.pem")

@@ -6,7 +6,10 @@ use creel_proto::{
         log_service_client::LogServiceClient, message_service_client::MessageServiceClient,
         node_service_client::NodeServiceClient, status_service_client::StatusServiceClient,
     },
-    identity::v1::device_service_client::DeviceServiceClient,
+    identity::v1::{
+        device_service_client::DeviceServiceClient, people_service_client::PeopleServiceClient,
+        sender_service_client::SenderServiceClient,
+    },
     scheduler::v1::{
         admin_service_client::AdminServiceClient as SchedulerAdminClient,
         job_service_client::JobServiceClient, run_service_client::RunServiceClient,
@@ -31,9 +34,11 @@ stubs! {
     jobs -> JobServiceClient,
     logs -> LogServiceClient,
     messages -> MessageServiceClient,
+    people -> PeopleServiceClient,
     nodes -> NodeServiceClient,
     runs -> RunServiceClient,
     scheduler -> SchedulerAdminClient,
+    senders -> SenderServiceClient,
     status -> StatusServiceClient,
     turns -> TurnServiceClient,
 }

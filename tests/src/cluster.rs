@@ -229,16 +229,32 @@ impl Cluster {
     /// Kills a service with SIGKILL and waits until another one is ready in its place.
     #[track_caller]
     pub fn kill9_and_wait(&mut self, service: &str) {
-        let before = self.pid_of(service);
-        kill9(before);
-        wait_until(&format!("{service} is there again"), PATIENCE, || {
-            self.status().is_some_and(|status| {
-                status
-                    .services
-                    .iter()
-                    .any(|one| one.name == service && one.pid != before && one.state == "ready")
-            })
-        });
+        self.kill9_all_and_wait(&[service]);
+    }
+
+    /// The same for several at once.
+    #[track_caller]
+    pub fn kill9_all_and_wait(&mut self, services: &[&str]) {
+        let before: Vec<u32> = services.iter().map(|service| self.pid_of(service)).collect();
+        before.iter().copied().for_each(kill9);
+        for (service, before) in services.iter().zip(before) {
+            wait_until(&format!("{service} is there again"), PATIENCE, || {
+                self.status().is_some_and(|status| {
+                    status
+                        .services
+                        .iter()
+                        .any(|one| one.name == *service && one.pid != before && one.state == "ready")
+                })
+            });
+        }
+    }
+
+    /// Kills the supervisor with SIGKILL and waits until nothing of the stack is left.
+    #[track_caller]
+    pub fn kill9_stack(&mut self) {
+        kill9(self.supervisor_pid());
+        self.wait_end();
+        self.wait_empty(PATIENCE);
     }
 
     /// Asks the supervisor to drain, and waits for its end; its exit status.

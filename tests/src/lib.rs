@@ -14,6 +14,7 @@
 pub mod cluster;
 pub mod door;
 pub mod edge;
+pub mod occurrences;
 pub mod openclaw;
 pub mod processes;
 pub mod tools;

@@ -4,7 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 #![expect(clippy::disallowed_methods, reason = "tests read the clock")]
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use creel_proto::identity::v1::{
     ApproveRequest, ListRequestsRequest, PairingRequest, device_service_client::DeviceServiceClient,
@@ -14,7 +21,7 @@ use creel_tests::{
     cluster::PATIENCE,
     door::{Device, Socket, tls},
     edge,
-    processes::wait_until,
+    processes::{signal, wait_until},
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -29,7 +36,12 @@ struct Bed {
 
 /// A running stack, and an operator's certificate that may pair.
 fn bed() -> Bed {
-    let cluster = Cluster::start();
+    bed_with("")
+}
+
+fn bed_with(config: &str) -> Bed {
+    let mut cluster = Cluster::new().config(config);
+    cluster.up();
     let dir = cluster.home().join("operator");
     let scopes = ["read", "write", "admin", "pairing"].map(|scope| format!("operator.{scope}"));
     let mut arguments = vec![
@@ -192,24 +204,97 @@ fn an_operator_pairs_calls_reconnects_and_is_cut_off() {
 }
 
 #[test]
+fn devices_are_let_in_and_sent_away_through_the_door_where_the_config_says_so() {
+    let bed = bed_with("[identity]\nlegacy_devices_may_administer = true\n");
+    runtime().block_on(async {
+        let mut warden = Device::new(
+            6,
+            "operator",
+            &[
+                "operator.read",
+                "operator.write",
+                "operator.admin",
+                "operator.pairing",
+            ],
+        );
+        let mut socket = bed.paired(&mut warden).await;
+        // One that knocks is news to whoever may let it in.
+        let mut node = Device::new(7, "node", &[]);
+        node.commands = vec!["system.which"];
+        assert!(bed.open().await.prove(&node).await.is_err());
+        let news = socket.event("node.pair.requested").await;
+        assert_eq!(news["nodeId"], node.id().as_str(), "{news}");
+        let listed = socket.call("node.pair.list", json!({})).await.unwrap();
+        assert_eq!(
+            listed["pending"][0]["commands"],
+            json!(["system.which"]),
+            "{listed}"
+        );
+        let id = json!({"requestId": news["requestId"]});
+        socket.call("node.pair.approve", id).await.unwrap();
+        let news = socket.event("device.pair.resolved").await;
+        assert_eq!(
+            (&news["deviceId"], &news["decision"]),
+            (&json!(node.id()), &json!("approved"))
+        );
+        let mut link = bed.open().await;
+        let hello = link.prove(&node).await.unwrap();
+        node.token = hello["auth"]["deviceToken"].as_str().map(str::to_owned);
+        // Who is here, and what it can be asked for.
+        let present = socket.call("system-presence", json!({})).await.unwrap();
+        assert_eq!(present[0]["deviceId"], node.id().as_str(), "{present}");
+        let described = socket
+            .call("node.describe", json!({"nodeId": node.id()}))
+            .await
+            .unwrap();
+        assert_eq!(described["commands"], json!(["system.which"]), "{described}");
+        // A new token ends the old one, and is told to nobody but its device.
+        let target = json!({"deviceId": node.id(), "role": "node"});
+        let rotated = socket.call("device.token.rotate", target.clone()).await.unwrap();
+        assert_eq!(
+            (&rotated["role"], &rotated["token"]),
+            (&json!("node"), &Value::Null),
+            "{rotated}"
+        );
+        let wrong = socket
+            .call(
+                "device.token.revoke",
+                json!({"deviceId": node.id(), "role": "operator"}),
+            )
+            .await;
+        assert_eq!(wrong.unwrap_err()["message"], "unknown deviceId/role");
+        // Ended, it is gone at once.
+        socket.call("device.token.revoke", target).await.unwrap();
+        let closed = tokio::time::timeout(PATIENCE, link.closed()).await.unwrap();
+        assert_eq!(closed.code, 1008, "{closed:?}");
+        assert!(bed.open().await.prove(&node).await.is_err());
+        // Another is sent away.
+        let stranger = Device::new(8, "operator", &["operator.read"]);
+        assert!(bed.open().await.prove(&stranger).await.is_err());
+        let listed = socket.call("device.pair.list", json!({})).await.unwrap();
+        let id = json!({"requestId": listed["pending"][0]["requestId"]});
+        let rejected = socket.call("device.pair.reject", id).await.unwrap();
+        assert_eq!(rejected["deviceId"], stranger.id().as_str(), "{rejected}");
+    });
+}
+
+#[test]
 fn a_node_answers_what_was_approved_and_nothing_else() {
-    let bed = bed();
+    let bed = Arc::new(bed());
     runtime().block_on(async {
         let mut node = Device::new(2, "node", &[]);
         node.commands = vec!["system.which", "camera.snap", "system.run"];
         let mut link = bed.paired(&mut node).await;
         let invoke = |command: &'static str, key: &'static str| {
-            let home = &bed;
-            let id = node.id();
-            async move {
-                let arguments = ["nodes", "invoke", &id, command, "--params", "{\"bins\":[\"sh\"]}", "--json", "--request-id", key, "--timeout", "20s"];
-                let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
-                let command = tokio::task::block_in_place(|| {
-                    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-                    home.cluster.creel(&arguments)
-                });
-                command
-            }
+            let (bed, id) = (Arc::clone(&bed), node.id());
+            // On a thread of its own: the node has to answer meanwhile.
+            let asking = tokio::task::spawn_blocking(move || {
+                let params = "{\"bins\":[\"sh\"]}";
+                let asked = ["nodes", "invoke", &id, command, "--params", params, "--json"];
+                bed.cluster
+                    .creel(&[&asked[..], &["--request-id", key, "--timeout", "20s"]].concat())
+            });
+            async { asking.await.unwrap() }
         };
         // The gates that refuse need no node.
         let refused = invoke("camera.snap", "a").await;
@@ -286,7 +371,7 @@ fn pages_strangers_and_garbage_get_nowhere() {
         let error = other.next().await.unwrap()["error"].clone();
         assert_eq!(error["details"]["code"], "DEVICE_AUTH_NONCE_MISMATCH", "{error}");
         // What is sent ahead of the verdict is not lost when the limits change.
-        let mut device = Device::new(4, "operator", &["operator.read"]);
+        let mut device = Device::new(4, "operator", &["operator.read", "operator.write"]);
         drop(bed.paired(&mut device).await);
         let mut socket = bed.open().await;
         let challenge = socket.challenge().await;
@@ -308,6 +393,21 @@ fn pages_strangers_and_garbage_get_nowhere() {
     });
 }
 
+#[test]
+fn a_service_that_stops_says_so() {
+    let bed = bed();
+    runtime().block_on(async {
+        let mut device = Device::new(9, "operator", &["operator.read"]);
+        let mut socket = bed.paired(&mut device).await;
+        signal(bed.cluster.pid_of("gateway"), rustix::process::Signal::TERM);
+        let goodbye = tokio::time::timeout(PATIENCE, socket.event("shutdown"))
+            .await
+            .unwrap();
+        assert_eq!(goodbye["reason"], "service restart");
+        assert_eq!(socket.closed().await.code, 1012);
+    });
+}
+
 /// Resident memory of a process, in KiB.
 fn rss_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -317,7 +417,6 @@ fn rss_kib(pid: u32) -> u64 {
 
 #[test]
 fn floods_move_nothing() {
-    const LANES: usize = 16;
     let bed = Arc::new(bed());
     runtime().block_on(async {
         let mut friend = Device::new(5, "operator", &["operator.read"]);
@@ -325,11 +424,11 @@ fn floods_move_nothing() {
         let gateway = bed.cluster.pid_of("gateway");
         let identity = bed.cluster.pid_of("identity");
         // Warm: what the first hundreds need, stays.
-        flood(&bed, LANES, 200, Flood::BadProof).await;
+        flood(&bed, 200, Flood::BadProof).await;
         let before = (rss_kib(gateway), rss_kib(identity));
-        flood(&bed, LANES, 10_000, Flood::BadProof).await;
-        flood(&bed, LANES, 10_000, Flood::Drop).await;
-        flood(&bed, LANES, 1_000, Flood::Stranger).await;
+        flood(&bed, 10_000, Flood::BadProof).await;
+        flood(&bed, 10_000, Flood::Drop).await;
+        flood(&bed, 1_000, Flood::Stranger).await;
         let after = (rss_kib(gateway), rss_kib(identity));
         let grown = |before: u64, after: u64| after.saturating_sub(before);
         assert!(
@@ -362,6 +461,9 @@ fn floods_move_nothing() {
     });
 }
 
+/// Connections of a flood at once.
+const LANES: usize = 64;
+
 #[derive(Clone, Copy)]
 enum Flood {
     /// A signature that is wrong.
@@ -372,12 +474,17 @@ enum Flood {
     Stranger,
 }
 
-async fn flood(bed: &Arc<Bed>, lanes: usize, count: usize, kind: Flood) {
+/// More lanes than handshakes that one source may have: so the edge refuses most before it reads a word, and
+/// judges the others slowly.
+async fn flood(bed: &Arc<Bed>, count: usize, kind: Flood) {
+    let left = Arc::new(AtomicUsize::new(count));
     let mut set = tokio::task::JoinSet::new();
-    for lane in 0..lanes {
-        let bed = Arc::clone(bed);
+    for _ in 0..LANES {
+        let (bed, left) = (Arc::clone(bed), Arc::clone(&left));
         set.spawn(async move {
-            for n in (lane..count).step_by(lanes) {
+            while let Ok(n) =
+                left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            {
                 // Refused before anything is parsed is refused, too.
                 let Ok(mut socket) = Socket::open(&bed.address, &bed.ca).await else {
                     continue;

@@ -14,6 +14,51 @@ pub(crate) enum Devices {
         #[arg(long)]
         all: bool,
     },
+    /// Devices that wait to be let in
+    Requests {
+        /// Go on with what changes, one line each
+        #[arg(long, short = 'f')]
+        follow: bool,
+    },
+    /// Let a waiting device in
+    #[command(after_help = "Examples:
+  creel devices approve 01995f2c
+  creel devices approve \"lamp ocean tiger sugar mimic vapor\" --name anna-phone --scope operator.read
+
+Compare the six words with those the device shows. Granted is what it asked for, of that what you choose
+here, of that what you have yourself.")]
+    Approve(Approve),
+    /// Send a waiting device away
+    Reject {
+        /// Its pairing id, or the first 8 or more characters of it; or its six words
+        pairing: String,
+        /// Kept in the audit record
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        checked: Checked,
+        #[command(flatten)]
+        repeatable: Repeatable,
+    },
+    /// A new token for a device that connects without a certificate; the old one ends
+    Rotate {
+        /// Its name, id, or the first 8 or more digits of it
+        name: String,
+        /// Only this of what the token was for; may be given several times
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
+        #[command(flatten)]
+        checked: Checked,
+        #[command(flatten)]
+        repeatable: Repeatable,
+    },
+    /// A code that lets one device in, within minutes
+    #[command(after_help = "Examples:
+  creel devices invite --name anna-phone
+  creel devices invite --name cam --role node --command camera.snap --address box.example.net:18789
+
+On the other machine: creel join CODE. The code works once.")]
+    Invite(Invite),
     /// A key and certificate for a script, as files
     Cert(Cert),
     /// End a device: its connections close, its key is never let in again
@@ -96,4 +141,63 @@ pub(crate) enum CertCommand {
         #[arg(long)]
         force: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Approve {
+    /// Its pairing id, or the first 8 or more characters of it; or its six words
+    pub(crate) pairing: String,
+    /// The device's name; its own proposal without
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Only this of what it asks for; may be given several times
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub(crate) scopes: Vec<String>,
+    /// Only this command of those it offers; may be given several times
+    #[arg(long = "command", value_name = "COMMAND")]
+    pub(crate) commands: Vec<String>,
+    /// Only this capability of those it has; may be given several times
+    #[arg(long = "cap", value_name = "CAP")]
+    pub(crate) caps: Vec<String>,
+    /// Whose device it becomes; yours without
+    #[arg(long, value_name = "PERSON")]
+    pub(crate) person: Option<String>,
+    #[command(flatten)]
+    pub(crate) checked: Checked,
+    #[command(flatten)]
+    pub(crate) repeatable: Repeatable,
+    #[command(flatten)]
+    pub(crate) versioned: Versioned,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Invite {
+    /// The name of the device to come
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
+    /// What it will be
+    #[arg(long, value_name = "ROLE", value_parser = ["operator", "node"], default_value = "operator")]
+    pub(crate) role: String,
+    /// What an operator will hold; read and write without; may be given several times
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub(crate) scopes: Vec<String>,
+    /// What a node may offer; may be given several times
+    #[arg(long = "command", value_name = "COMMAND")]
+    pub(crate) commands: Vec<String>,
+    /// Minutes until it ends
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub(crate) minutes: u32,
+    /// Where the other machine reaches this stack; a name of gateway.names, or the edge's own address without
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) address: Option<String>,
+    /// Whose device it becomes; yours without
+    #[arg(long, value_name = "PERSON")]
+    pub(crate) person: Option<String>,
+    /// No QR code
+    #[arg(long)]
+    pub(crate) no_qr: bool,
+    #[command(flatten)]
+    pub(crate) checked: Checked,
+    #[command(flatten)]
+    pub(crate) repeatable: Repeatable,
 }

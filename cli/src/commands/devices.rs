@@ -7,12 +7,13 @@ use creel_proto::{
     gateway::v1::WhoAmIRequest,
     identity::v1::{
         Device, GetDeviceRequest, IssueCertificateResponse, ListDevicesRequest, RecoverRequest,
-        RenameDeviceRequest, RevokeDeviceRequest, local_service_client::LocalServiceClient,
+        RejectRequest, RenameDeviceRequest, RevokeDeviceRequest, RotateTokenRequest,
+        local_service_client::LocalServiceClient,
     },
 };
 use serde::Serialize;
 
-use super::{MAX_ROWS, PAGE, device_cert, status};
+use super::{MAX_ROWS, PAGE, device_cert, device_invite, device_requests, status};
 use crate::{
     args::devices::Devices,
     client::{self, Client},
@@ -31,6 +32,37 @@ pub(super) async fn run(context: &mut Context, command: Devices) -> Result<(), F
     match command {
         Devices::List { all } => list(context, all).await,
         Devices::Cert(args) => device_cert::run(context, args).await,
+        Devices::Requests { follow } => device_requests::list(context, follow).await,
+        Devices::Approve(args) => device_requests::approve(context, args).await,
+        Devices::Reject {
+            pairing,
+            reason,
+            checked,
+            repeatable,
+        } => {
+            let request = RejectRequest {
+                request_id: request_id(&repeatable),
+                validate_only: checked.dry_run,
+                pairing,
+                reason,
+            };
+            device_requests::reject(context, request).await
+        }
+        Devices::Rotate {
+            name,
+            scopes,
+            checked,
+            repeatable,
+        } => {
+            let request = RotateTokenRequest {
+                request_id: request_id(&repeatable),
+                validate_only: checked.dry_run,
+                device: name,
+                scopes,
+            };
+            device_requests::rotate(context, request).await
+        }
+        Devices::Invite(args) => device_invite::run(context, args).await,
         Devices::Revoke {
             name,
             reason,
@@ -68,7 +100,7 @@ pub(super) async fn run(context: &mut Context, command: Devices) -> Result<(), F
 }
 
 /// The device id of this machine.
-fn own_id(client: &Client) -> Option<String> {
+pub(super) fn own_id(client: &Client) -> Option<String> {
     status::cli(client).device_id
 }
 
@@ -181,7 +213,7 @@ async fn rename(context: &mut Context, request: RenameDeviceRequest) -> Result<(
     changed(context, &device, own.as_deref(), request.validate_only, "renamed")
 }
 
-fn changed(
+pub(super) fn changed(
     context: &mut Context,
     device: &Device,
     own: Option<&str>,

@@ -4,7 +4,10 @@ use std::{io::Read as _, time::Duration};
 
 use creel_proto::{
     agent::v1::{TurnError, TurnEvent, turn_event::Event},
-    gateway::v1::{SendMessageRequest, SendMessageResponse, SubscribeMessageRequest},
+    gateway::v1::{
+        SendMessageRequest, SendMessageResponse, SenderAnswer, SenderVerdict, SubscribeMessageRequest,
+    },
+    identity::v1::Sender,
 };
 use creel_wire::{Code, Error, error::printable};
 use serde_json::json;
@@ -24,12 +27,18 @@ const MAX_TEXT: u64 = 1 << 20;
 const RECONNECTS: u32 = 5;
 
 pub(super) async fn run(context: &mut Context, args: Send) -> Result<(), Failure> {
+    let sender = args.sender.as_deref().map(super::people::sender).transpose()?;
     let request = SendMessageRequest {
         request_id: request_id(&args.repeatable),
-        session: super::sessions::name(&args.session)?,
+        session: match &sender {
+            // Its own, which the gateway knows.
+            Some(_) => String::new(),
+            None => super::sessions::name(&args.session)?,
+        },
         text: message(&args.text)?,
         backend: args.backend.clone().unwrap_or_default(),
         timeout: None,
+        sender,
     };
     let client = context.client().await?;
     let accepted = client
@@ -37,6 +46,9 @@ pub(super) async fn run(context: &mut Context, args: Send) -> Result<(), Failure
             stubs::messages(channel).send(request).await
         })
         .await?;
+    if let (Some(answer), Some(sender)) = (&accepted.answer, &request.sender) {
+        return not_let_in(context, answer, sender);
+    }
     if args.no_wait {
         return show_accepted(context, &accepted);
     }
@@ -60,6 +72,50 @@ pub(super) async fn run(context: &mut Context, args: Send) -> Result<(), Failure
         Ok(_) => Ok(()),
         Err(error) => Err(failed(&error, &args.session)),
     }
+}
+
+/// What a sender who is not let in is answered, and what an operator can do about it.
+fn not_let_in(context: &mut Context, answer: &SenderAnswer, sender: &Sender) -> Result<(), Failure> {
+    let who = super::people::shown(sender);
+    let until = context.local().show_opt(views::at_ms(answer.until.as_ref()));
+    let approve = format!("creel pairing approve {} CODE", sender.channel);
+    let waiting = |message: String| Error::new(Code::FailedPrecondition, "sender_waiting", message);
+    let error = match answer.verdict() {
+        SenderVerdict::CodeIssued => {
+            if context.out.is_json() {
+                context.out.json(&json!({
+                    "sender": who,
+                    "verdict": "code_issued",
+                    "code": answer.code,
+                    "untilMs": views::at_ms(answer.until.as_ref()),
+                }))?;
+            } else {
+                context.out.line(&format!("pairing code: {}", answer.code))?;
+            }
+            let hint = format!("creel pairing approve {} {}", sender.channel, answer.code);
+            return Err(Failure::waiting(
+                waiting(format!("{who} is not let in; its code is good until {until}")).hint(hint),
+            ));
+        }
+        SenderVerdict::Waiting => {
+            let message = format!("{who} was given a code before, which is good until {until}");
+            return Err(Failure::waiting(waiting(message).hint(approve)));
+        }
+        SenderVerdict::Full => {
+            let message = format!("{who} gets no code: as many wait as may; a place may be free at {until}");
+            Error::new(Code::ResourceExhausted, "senders_full", message).hint("creel pairing list")
+        }
+        SenderVerdict::Denied | SenderVerdict::Unspecified => Error::new(
+            Code::PermissionDenied,
+            "sender_denied",
+            format!("{who} is not let in"),
+        )
+        .hint(format!(
+            "creel pairing allow {} {}",
+            sender.channel, sender.platform_id
+        )),
+    };
+    Err(error.into())
 }
 
 /// Follows the turn to its end: its reply, or why there is none. With `follow` what happens is shown as it does.

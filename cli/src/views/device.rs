@@ -1,6 +1,8 @@
 //! Devices.
 
-use creel_proto::identity::v1::Device;
+use std::collections::BTreeMap;
+
+use creel_proto::identity::v1::{Device, PairingRequest, Surface};
 use serde::Serialize;
 
 use super::{at, at_ms, text, word};
@@ -26,7 +28,90 @@ pub(crate) struct DeviceView {
     pub(crate) revoked_at_ms: Option<i64>,
     pub(crate) origin: String,
     pub(crate) approved_by: Option<String>,
+    /// Six words that the device can show too.
+    pub(crate) phrase: Option<String>,
+    pub(crate) surface: SurfaceView,
+    pub(crate) platform: Option<String>,
+    pub(crate) legacy: bool,
+    pub(crate) token_issued_at: Option<String>,
+    pub(crate) token_issued_at_ms: Option<i64>,
     pub(crate) etag: String,
+}
+
+/// See [`Surface`].
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SurfaceView {
+    pub(crate) caps: Vec<String>,
+    pub(crate) commands: Vec<String>,
+    pub(crate) permissions: BTreeMap<String, bool>,
+}
+
+impl From<Option<&Surface>> for SurfaceView {
+    fn from(surface: Option<&Surface>) -> Self {
+        let surface = surface.cloned().unwrap_or_default();
+        Self {
+            caps: surface.caps,
+            commands: surface.commands,
+            permissions: surface.permissions.into_iter().collect(),
+        }
+    }
+}
+
+/// See [`PairingRequest`].
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RequestView {
+    pub(crate) pairing_id: String,
+    pub(crate) device_id: String,
+    pub(crate) name: Option<String>,
+    pub(crate) role: String,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) surface: SurfaceView,
+    pub(crate) platform: Option<String>,
+    pub(crate) version: Option<String>,
+    pub(crate) client_id: Option<String>,
+    pub(crate) phrase: String,
+    pub(crate) state: String,
+    pub(crate) reason: String,
+    pub(crate) legacy: bool,
+    pub(crate) remote_address: String,
+    pub(crate) requested_at: Option<String>,
+    pub(crate) requested_at_ms: Option<i64>,
+    pub(crate) expires_at: Option<String>,
+    pub(crate) expires_at_ms: Option<i64>,
+    pub(crate) held_scopes: Vec<String>,
+    pub(crate) held_surface: SurfaceView,
+    pub(crate) etag: String,
+}
+
+impl From<&PairingRequest> for RequestView {
+    fn from(request: &PairingRequest) -> Self {
+        let declared = request.declared.clone().unwrap_or_default();
+        Self {
+            pairing_id: request.pairing_id.clone(),
+            device_id: request.device_id.clone(),
+            name: text(&declared.display_name),
+            role: word(declared.role().as_str_name(), "ROLE_"),
+            surface: declared.surface.as_ref().into(),
+            platform: text(&declared.platform),
+            version: text(&declared.version),
+            client_id: text(&declared.client_id),
+            scopes: declared.scopes,
+            phrase: request.phrase.clone(),
+            state: word(request.state().as_str_name(), "PAIRING_STATE_"),
+            reason: word(request.reason().as_str_name(), "PAIRING_REASON_"),
+            legacy: request.legacy,
+            remote_address: request.remote_address.clone(),
+            requested_at: at(request.requested_at.as_ref()),
+            requested_at_ms: at_ms(request.requested_at.as_ref()),
+            expires_at: at(request.expires_at.as_ref()),
+            expires_at_ms: at_ms(request.expires_at.as_ref()),
+            held_scopes: request.held_scopes.clone(),
+            held_surface: request.held_surface.as_ref().into(),
+            etag: request.etag.clone(),
+        }
+    }
 }
 
 impl DeviceView {
@@ -49,6 +134,12 @@ impl DeviceView {
             revoked_at_ms: at_ms(device.revoked_at.as_ref()),
             origin: device.origin.clone(),
             approved_by: text(&device.approved_by),
+            phrase: text(&device.phrase),
+            surface: device.surface.as_ref().into(),
+            platform: text(&device.platform),
+            legacy: device.legacy,
+            token_issued_at: at(device.token_issued_at.as_ref()),
+            token_issued_at_ms: at_ms(device.token_issued_at.as_ref()),
             etag: device.etag.clone(),
         }
     }

@@ -40,11 +40,7 @@ impl From<&Node> for NodeView {
             caps: node.caps.clone(),
             commands: node.commands.clone(),
             other_commands: node.other_commands.clone(),
-            permissions: node
-                .permissions
-                .iter()
-                .map(|(name, granted)| (name.clone(), *granted))
-                .collect(),
+            permissions: node.permissions.clone().into_iter().collect(),
             connected_at: at(node.connected_at.as_ref()),
             connected_at_ms: at_ms(node.connected_at.as_ref()),
             remote_address: text(&node.remote_address),

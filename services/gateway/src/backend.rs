@@ -41,6 +41,11 @@ impl Backend {
         })))
     }
 
+    /// Puts on record that a caller was refused a method.
+    pub(crate) fn refused(&self, principal: &str, method: &str, reason: &str) {
+        self.0.outbox.refused(principal, method, reason);
+    }
+
     /// The services as this caller may use them: for generated clients.
     pub(crate) fn for_caller(&self, proven: Arc<Proven>) -> AsCaller {
         AsCaller {

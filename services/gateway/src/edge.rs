@@ -68,9 +68,9 @@ struct Shared {
     strangers: Mutex<Buckets>,
 }
 
-/// Calls of one source that proved nothing: so many at once, then one each second.
+/// Calls of one source that proved nothing: so many at once, then five each second.
 const BURST: u32 = 20;
-const EVERY_MS: i64 = 1_000;
+const EVERY_MS: i64 = 200;
 /// Sources told apart; more share one bucket.
 const MAX_SOURCES: usize = 4_096;
 
@@ -257,7 +257,7 @@ impl Shared {
         let taken = buckets.take(session.source(), self.clock.now_ms());
         taken.map_err(|wait_ms| {
             let message = format!(
-                "{BURST} calls without a certificate at once, then one a second; the next in {wait_ms} ms"
+                "{BURST} calls without a certificate at once, then five a second; the next in {wait_ms} ms"
             );
             Error::new(Code::ResourceExhausted, "slow_down", message)
         })

@@ -3,6 +3,7 @@
 mod logs;
 mod message;
 mod node;
+mod sender;
 mod status;
 
 use std::sync::Arc;

@@ -117,11 +117,16 @@ async fn build(deps: Deps, bound: Option<Bound>) -> anyhow::Result<Built> {
     let following = epochs::follow(deps.clone(), watch, connections);
     let renewing = edge_cert::keep_fresh(deps.clone(), certificate);
     let admin = admin::serve(deps.clone(), bound.admin);
+    // It ends well only with the drain, and must not cut the edge's own short.
+    let admin = async {
+        admin.await?;
+        std::future::pending::<anyhow::Result<()>>().await
+    };
     let serving = edge.serve(bound.edge);
-    let pairings = door.follow_pairings(identity);
+    let door = door.run(identity);
     let run = async move {
         tokio::select! {
-            ((), (), (), ()) = async { tokio::join!(serving, following, renewing, pairings) } => Ok(()),
+            ((), (), (), ()) = async { tokio::join!(serving, following, renewing, door) } => Ok(()),
             outcome = admin => outcome,
         }
     };

@@ -29,12 +29,13 @@ use std::{
 };
 
 use creel_kit::Clock;
+use creel_proto::identity::v1::device_service_client::DeviceServiceClient;
 use creel_wire::accept::Connection;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::{sync::Semaphore, time::Instant};
-use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{body::Body, transport::Channel};
 
 pub(crate) use upgrade::is_asked;
 
@@ -48,6 +49,8 @@ use self::{
 
 /// A handshake takes no longer, from the upgrade to `hello-ok`.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections get so long to hear that the service stops.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What the door is made of.
 #[derive(Debug)]
@@ -76,6 +79,7 @@ struct Inner {
     open: Arc<Semaphore>,
     followers: Arc<Semaphore>,
     followed: Mutex<chat::Followed>,
+    tasks: TaskTracker,
 }
 
 /// A handshake under way, counted on its source until it ends.
@@ -96,6 +100,7 @@ impl Door {
             open,
             followers: Arc::new(Semaphore::new(chat::MAX_FOLLOWERS)),
             followed: Mutex::default(),
+            tasks: TaskTracker::new(),
         }))
     }
 
@@ -120,11 +125,11 @@ impl Door {
         };
         let response = match upgrade::accept(&request) {
             Ok(response) => response,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         let upgraded = hyper::upgrade::on(&mut request);
         let (door, connection) = (self.clone(), Arc::clone(connection));
-        tokio::spawn(async move {
+        self.0.tasks.spawn(async move {
             let upgraded = tokio::time::timeout(HANDSHAKE, upgraded);
             if let Ok(Ok(upgraded)) = upgraded.await {
                 session::run(door, connection, upgraded, unproven).await;
@@ -178,14 +183,14 @@ impl Door {
         u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Tells operators of pairings as identity decides them, until the drain.
-    pub(crate) async fn follow_pairings(
-        self,
-        devices: creel_proto::identity::v1::device_service_client::DeviceServiceClient<
-            tonic::transport::Channel,
-        >,
-    ) {
+    /// What the door does by itself until the drain: it tells operators of pairings as identity decides them.
+    /// Then it lets its connections say goodbye.
+    pub(crate) async fn run(self, devices: DeviceServiceClient<Channel>) {
         news::follow(&self.0.parts, devices).await;
+        self.0.tasks.close();
+        if tokio::time::timeout(GOODBYE, self.0.tasks.wait()).await.is_err() {
+            tracing::info!("WebSockets outlived the drain");
+        }
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) fn check(declaration: &Declaration, role: Option<Role>, lenient: bool
     words("scopes", &declaration.scopes, MAX_SCOPES)?;
     words("caps", &surface.caps, MAX_CAPS)?;
     words("commands", &surface.commands, MAX_COMMANDS)?;
-    let permissions: Vec<String> = surface.permissions.keys().cloned().collect();
+    let permissions: Vec<String> = surface.permissions.clone().into_keys().collect();
     words("permissions", &permissions, MAX_CAPS)?;
     let scopes = if lenient {
         declaration

@@ -13,13 +13,32 @@ use crate::{
     guard::{Guard, Guards},
 };
 
-/// Devices nobody knows yet that wait, in all.
-pub(crate) const MAX_STRANGERS: usize = 20;
-/// The same, of one network (/24 or /64).
-pub(crate) const MAX_PER_NETWORK: usize = 5;
-/// Devices that are let in already and wait for more, in all. Each was approved once, so they are not
-/// strangers; the bound is for memory.
-pub(crate) const MAX_KNOWN: usize = 200;
+/// How many wait, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Limits {
+    /// Devices nobody knows yet, in all.
+    pub(crate) strangers: usize,
+    /// The same, of one network (/24 or /64).
+    pub(crate) per_network: usize,
+    /// Devices that are let in already and want more. Each was approved once, so they are no strangers;
+    /// the bound is for memory.
+    pub(crate) known: usize,
+    /// How long one waits, in milliseconds.
+    pub(crate) life_ms: i64,
+}
+
+impl Limits {
+    /// Those in force, with the life that `creel.toml` says, within [`LIFE_MS`].
+    pub(crate) fn with_life(life_ms: i64) -> Self {
+        Self {
+            strangers: 20,
+            per_network: 5,
+            known: 200,
+            life_ms: life_ms.clamp(*LIFE_MS.start(), *LIFE_MS.end()),
+        }
+    }
+}
+
 /// How long a request may wait, in milliseconds; the default is an hour.
 pub(crate) const LIFE_MS: std::ops::RangeInclusive<i64> = 60_000..=24 * 3_600_000;
 
@@ -95,13 +114,19 @@ impl From<Refused> for Error {
 
 impl Book {
     /// A device asks to be let in, or for more. What waits past its end counts no more.
-    pub(crate) fn ask(&self, ask: &Ask, life_ms: i64, now_ms: i64, guards: Guards) -> Result<Asked, Refused> {
+    pub(crate) fn ask(
+        &self,
+        ask: &Ask,
+        limits: &Limits,
+        now_ms: i64,
+        guards: Guards,
+    ) -> Result<Asked, Refused> {
         let live = || self.0.iter().filter(|(_, one)| now_ms < one.expires_at_ms);
         if let Some((id, before)) = live().find(|(_, one)| one.device == ask.device) {
             let end = if guards.on(Guard::NoExtend) {
                 before.expires_at_ms
             } else {
-                now_ms + life_ms
+                now_ms + limits.life_ms
             };
             if before.wants == ask.wants && before.known == ask.known && end == before.expires_at_ms {
                 return Ok(Asked::Same(id.clone()));
@@ -125,13 +150,13 @@ impl Book {
             }
         };
         if ask.known {
-            full(MAX_KNOWN, "known devices".to_owned(), &|one| one.known)?;
+            full(limits.known, "known devices".to_owned(), &|one| one.known)?;
         } else {
             let network = &ask.network;
-            full(MAX_PER_NETWORK, format!("devices of {network}"), &|one| {
+            full(limits.per_network, format!("devices of {network}"), &|one| {
                 !one.known && one.network == *network
             })?;
-            full(MAX_STRANGERS, "unknown devices".to_owned(), &|one| !one.known)?;
+            full(limits.strangers, "unknown devices".to_owned(), &|one| !one.known)?;
         }
         Ok(Asked::New(Waiting {
             device: ask.device.clone(),
@@ -139,7 +164,7 @@ impl Book {
             known: ask.known,
             wants: ask.wants.clone(),
             requested_at_ms: now_ms,
-            expires_at_ms: now_ms + life_ms,
+            expires_at_ms: now_ms + limits.life_ms,
         }))
     }
 
@@ -188,6 +213,10 @@ mod tests {
 
     const LIFE: i64 = 3_600_000;
 
+    fn limits() -> Limits {
+        Limits::with_life(LIFE)
+    }
+
     fn ask(device: usize, network: &str) -> Ask {
         Ask {
             device: format!("d{device}"),
@@ -198,7 +227,7 @@ mod tests {
     }
 
     fn put(book: &mut Book, ask: &Ask, now: i64) -> Result<(), Refused> {
-        match book.ask(ask, LIFE, now, Guards::all())? {
+        match book.ask(ask, &limits(), now, Guards::all())? {
             Asked::New(waiting) => book.put(&format!("p-{}", ask.device), waiting),
             Asked::Changed(id, waiting) => book.put(&id, waiting),
             Asked::Same(_) => {}
@@ -209,7 +238,7 @@ mod tests {
     #[test]
     fn strangers_are_bounded_per_network_and_in_all_and_block_nobody_who_is_known() {
         let mut book = Book::default();
-        for n in 0..MAX_PER_NETWORK {
+        for n in 0..limits().per_network {
             put(&mut book, &ask(n, "a"), 0).unwrap();
         }
         let refused = put(&mut book, &ask(99, "a"), 0).unwrap_err();
@@ -217,17 +246,11 @@ mod tests {
             matches!(&refused, Refused::Full { what, until_ms, .. } if what.contains(" a") && *until_ms == LIFE)
         );
         put(&mut book, &ask(0, "a"), 0).expect("it waits already");
-        for n in MAX_PER_NETWORK..MAX_STRANGERS {
+        for n in limits().per_network..limits().strangers {
             put(&mut book, &ask(n, &format!("n{n}")), 0).unwrap();
         }
         let full = put(&mut book, &ask(100, "elsewhere"), 0).unwrap_err();
-        assert!(matches!(
-            full,
-            Refused::Full {
-                most: MAX_STRANGERS,
-                ..
-            }
-        ));
+        assert!(matches!(full, Refused::Full { most: 20, .. }));
         let known = Ask {
             known: true,
             ..ask(101, "a")
@@ -242,12 +265,12 @@ mod tests {
         let mut book = Book::default();
         put(&mut book, &ask(1, "a"), 0).unwrap();
         assert_eq!(
-            book.ask(&ask(1, "elsewhere"), LIFE, 5, Guards::all()),
+            book.ask(&ask(1, "elsewhere"), &limits(), 5, Guards::all()),
             Ok(Asked::Same("p-d1".into()))
         );
         let mut more = ask(1, "elsewhere");
         more.wants.commands.insert("system.run".into());
-        let Ok(Asked::Changed(id, waiting)) = book.ask(&more, LIFE, 5, Guards::all()) else {
+        let Ok(Asked::Changed(id, waiting)) = book.ask(&more, &limits(), 5, Guards::all()) else {
             panic!("changed")
         };
         assert_eq!((id.as_str(), waiting.expires_at_ms), ("p-d1", LIFE));
@@ -257,7 +280,7 @@ mod tests {
         assert_eq!((book.ended(LIFE - 1).len(), book.ended(LIFE).len()), (0, 1));
         // After its end the same device starts anew.
         assert!(matches!(
-            book.ask(&ask(1, "a"), LIFE, LIFE, Guards::all()),
+            book.ask(&ask(1, "a"), &limits(), LIFE, Guards::all()),
             Ok(Asked::New(_))
         ));
     }

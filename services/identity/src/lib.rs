@@ -46,6 +46,9 @@ use creel_proto::identity::v1::{
 use creel_wire::ServiceName;
 use tonic::service::Routes;
 
+/// A message to the services that strangers reach, in bytes.
+const MAX_UNPROVEN: usize = 64 << 10;
+
 /// Requests that waited too long are told so this often. None of them can be decided meanwhile.
 const SWEEP: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -75,10 +78,10 @@ async fn build(deps: Deps, authority: Arc<OnceLock<Arc<ca::Authority>>>) -> anyh
     let ca = Arc::clone(authority.get().context("the authority is not loaded")?);
     let registry = registry::Registry::open(&deps).await?;
     let pairings = pairings::Pairings::open(&deps, &registry, ca.root_fingerprint()).await?;
-    let routes = Routes::new(CaServiceServer::new(grpc::ca::Ca::new(&deps, &ca)))
-        .add_service(DeviceServiceServer::new(grpc::device::Devices::new(
-            &deps, &ca, &registry, &pairings,
-        )))
+    let certificates = CaServiceServer::new(grpc::ca::Ca::new(&deps, &ca));
+    let devices = DeviceServiceServer::new(grpc::device::Devices::new(&deps, &ca, &registry, &pairings));
+    let routes = Routes::new(certificates.max_decoding_message_size(MAX_UNPROVEN))
+        .add_service(devices.max_decoding_message_size(MAX_UNPROVEN))
         .add_service(AssertionServiceServer::new(grpc::assertion::Assertions::new(
             &deps, &ca, &registry,
         )?))
@@ -107,5 +110,7 @@ async fn build(deps: Deps, authority: Arc<OnceLock<Arc<ca::Authority>>>) -> anyh
     Ok(Built { routes, run })
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

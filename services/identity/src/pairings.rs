@@ -25,7 +25,7 @@ use prost::Message as _;
 use crate::{
     declared::Declared,
     device,
-    device_pairing::{self, Ask, Asked, Book, MAX_KNOWN, MAX_STRANGERS, Waiting},
+    device_pairing::{self, Ask, Asked, Book, Limits, Waiting},
     failures::{Failures, Verdict},
     grants::Holder,
     guard::Guards,
@@ -43,7 +43,7 @@ struct Inner {
     store: Store,
     outbox: Outbox,
     registry: Registry,
-    life_ms: i64,
+    limits: Limits,
     legacy_all: bool,
     root_fingerprint: [u8; 32],
     state: Mutex<State>,
@@ -86,7 +86,8 @@ impl Pairings {
     ) -> Result<Self, creel_store::Error> {
         let config = &deps.config.identity;
         let mut state = State::default();
-        let most = 2 * (MAX_STRANGERS + MAX_KNOWN);
+        let limits = Limits::with_life(i64::from(config.pairing_minutes) * 60_000);
+        let most = 2 * (limits.strangers + limits.known);
         for entry in deps.store.scan_all(Kind::Pairing.range(), most).await?.entries {
             match PairingRecord::decode(entry.value.clone()) {
                 Ok(record) => {
@@ -110,12 +111,11 @@ impl Pairings {
                 Err(error) => tracing::error!(key = ?entry.key, %error, "a pairing request can't be read"),
             }
         }
-        let life_ms = i64::from(config.pairing_minutes) * 60_000;
         Ok(Self(Arc::new(Inner {
             store: deps.store.clone(),
             outbox: deps.outbox.clone(),
             registry: registry.clone(),
-            life_ms: life_ms.clamp(*device_pairing::LIFE_MS.start(), *device_pairing::LIFE_MS.end()),
+            limits,
             legacy_all: config.legacy_devices_may_administer,
             root_fingerprint,
             state: Mutex::new(state),
@@ -180,7 +180,7 @@ impl Pairings {
         let asked = self
             .lock()
             .book
-            .ask(&ask, self.0.life_ms, now_ms, Guards::all())?;
+            .ask(&ask, &self.0.limits, now_ms, Guards::all())?;
         let (id, waiting, before) = match asked {
             Asked::Same(id) => {
                 let mut state = self.lock();

@@ -190,11 +190,11 @@ mod tests {
             relayed[flip] ^= 1;
             prop_assert!(!good(base, &relayed), "another connection");
             prop_assert_eq!(good(Signed { nonce: &other, ..base }, &exporter), other == nonce);
-            prop_assert!(!good(Signed { role: "node", ..base }, &exporter));
+            prop_assert!(!good(Signed { role: "node", ..base }, &exporter), "another role");
             let more: Vec<String> = scopes.iter().cloned().chain(["x".to_owned()]).collect();
-            prop_assert!(!good(Signed { scopes: &more, ..base }, &exporter));
+            prop_assert!(!good(Signed { scopes: &more, ..base }, &exporter), "more scopes");
             let longer = format!("{secret}x");
-            prop_assert!(!good(Signed { secret: &longer, ..base }, &exporter));
+            prop_assert!(!good(Signed { secret: &longer, ..base }, &exporter), "another token");
         }
     }
 }

@@ -1,14 +1,17 @@
 //! The first peer: a bare tonic service with mutual TLS that answers `GetDevice` from memory. No
 //! authorization, no metrics, no store: what is left is the transport.
 
-use std::{fs, path::Path, sync::Arc};
-
-use creel_proto::identity::v1::{
-    Device, EpochEvent, GetDeviceRequest, IssueCertificateRequest, IssueCertificateResponse,
-    ListDevicesRequest, ListDevicesResponse, RenameDeviceRequest, RenewCertificateRequest,
-    RevokeDeviceRequest, WatchEpochsRequest,
-    device_service_server::{DeviceService, DeviceServiceServer},
+use std::{
+    convert::Infallible,
+    fs,
+    future::{Ready, ready},
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
 };
+
+use creel_proto::identity::v1::{Device, GetDeviceRequest};
 use creel_wire::{
     TrustDomain,
     accept::{Acceptor, Limits, Listener},
@@ -16,9 +19,16 @@ use creel_wire::{
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, body::Body, service::Routes};
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    server::{Grpc, NamedService, UnaryService},
+    service::Routes,
+};
+use tonic_prost::ProstCodec;
+use tower::Service;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Echo(Device);
 
 /// Serves until it is killed.
@@ -50,9 +60,7 @@ pub(crate) async fn serve(dir: &Path, port: u16) -> anyhow::Result<()> {
         etag: "1".into(),
         ..Device::default()
     };
-    let router = Routes::new(DeviceServiceServer::new(Echo(device)))
-        .prepare()
-        .into_axum_router();
+    let router = Routes::new(Echo(device)).prepare().into_axum_router();
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let acceptor = Acceptor {
         limits: Limits::default(),
@@ -73,51 +81,36 @@ pub(crate) async fn serve(dir: &Path, port: u16) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn not_here<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("the bench answers GetDevice alone"))
+/// What a generated server does, for one method: so that the peer does not grow with the API.
+impl Service<http::Request<Body>> for Echo {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let answer = Answer(self.0.clone());
+        Box::pin(async move {
+            let mut grpc = Grpc::new(ProstCodec::default());
+            Ok(grpc.unary(answer, request).await)
+        })
+    }
 }
 
-#[tonic::async_trait]
-impl DeviceService for Echo {
-    async fn get_device(&self, _: Request<GetDeviceRequest>) -> Result<Response<Device>, Status> {
-        Ok(Response::new(self.0.clone()))
-    }
+impl NamedService for Echo {
+    const NAME: &'static str = "creel.identity.v1.DeviceService";
+}
 
-    async fn list_devices(
-        &self,
-        _: Request<ListDevicesRequest>,
-    ) -> Result<Response<ListDevicesResponse>, Status> {
-        not_here()
-    }
+struct Answer(Device);
 
-    async fn issue_certificate(
-        &self,
-        _: Request<IssueCertificateRequest>,
-    ) -> Result<Response<IssueCertificateResponse>, Status> {
-        not_here()
-    }
+impl UnaryService<GetDeviceRequest> for Answer {
+    type Response = Device;
+    type Future = Ready<Result<Response<Device>, Status>>;
 
-    async fn renew_certificate(
-        &self,
-        _: Request<RenewCertificateRequest>,
-    ) -> Result<Response<IssueCertificateResponse>, Status> {
-        not_here()
-    }
-
-    async fn rename(&self, _: Request<RenameDeviceRequest>) -> Result<Response<Device>, Status> {
-        not_here()
-    }
-
-    async fn revoke(&self, _: Request<RevokeDeviceRequest>) -> Result<Response<Device>, Status> {
-        not_here()
-    }
-
-    type WatchEpochsStream = futures_util::stream::Empty<Result<EpochEvent, Status>>;
-
-    async fn watch_epochs(
-        &self,
-        _: Request<WatchEpochsRequest>,
-    ) -> Result<Response<Self::WatchEpochsStream>, Status> {
-        not_here()
+    fn call(&mut self, _: Request<GetDeviceRequest>) -> Self::Future {
+        ready(Ok(Response::new(self.0.clone())))
     }
 }

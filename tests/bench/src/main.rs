@@ -13,10 +13,12 @@
 )]
 #![allow(missing_docs, reason = "a program, not a library")]
 
+mod door;
 mod echo;
 mod load;
 mod nginx;
 mod peers;
+mod scheduler;
 mod stack;
 mod turns;
 
@@ -45,6 +47,15 @@ struct Args {
     /// Only these parts of the table; none: all.
     #[arg(value_enum, long = "only")]
     sections: Vec<Section>,
+    /// The load client of the WebSocket door's figures; they are left out without it.
+    #[arg(long)]
+    wsload: Option<PathBuf>,
+    /// Jobs of the scheduler's large figures.
+    #[arg(long, default_value_t = 1_000_000)]
+    jobs: u64,
+    /// Jobs that are due in one instant.
+    #[arg(long, default_value_t = 230_000)]
+    herd: u64,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -92,33 +103,36 @@ fn main() -> anyhow::Result<()> {
     let all = args.sections.is_empty();
     let wanted = |section| all || args.sections.contains(&section);
     if wanted(Section::Start) {
-        stack::starts(&bin, args.rounds)?
-            .into_iter()
-            .try_for_each(|row| table.push(row))?;
+        table.extend(stack::starts(&bin, args.rounds)?)?;
     }
-    if [Section::Idle, Section::Turns, Section::Edge]
+    if [Section::Idle, Section::Turns, Section::Edge, Section::Door]
         .into_iter()
         .any(wanted)
     {
         let stack = stack::Stack::start(&bin)?;
         if wanted(Section::Idle) {
             table.push(stack.status_time(args.rounds * 4)?)?;
-            stack
-                .idle(Duration::from_secs(args.idle))?
-                .into_iter()
-                .try_for_each(|row| table.push(row))?;
+            table.extend(stack.idle(Duration::from_secs(args.idle))?)?;
         }
         if wanted(Section::Turns) {
-            runtime
-                .block_on(turns::measure(&stack))?
-                .into_iter()
-                .try_for_each(|row| table.push(row))?;
+            table.extend(runtime.block_on(turns::measure(&stack))?)?;
         }
         if wanted(Section::Edge) {
             let time = Duration::from_secs(args.seconds);
             peers::measure(&runtime, &stack, args.rounds, time, &mut table)?;
         }
+        if wanted(Section::Door) {
+            table.extend(door::measure(&stack, args.wsload.as_deref(), args.rounds)?)?;
+        }
         stack.stop()?;
+    }
+    if wanted(Section::Scheduler) {
+        let size = scheduler::Size {
+            jobs: args.jobs,
+            herd: args.herd,
+            seconds: args.seconds,
+        };
+        scheduler::measure(&runtime, &bin, size, &mut table)?;
     }
     Ok(())
 }
@@ -134,6 +148,10 @@ enum Section {
     Turns,
     /// One RPC through the edge, beside bare tonic and nginx.
     Edge,
+    /// The WebSocket door beside OpenClaw's own gateway.
+    Door,
+    /// When things run.
+    Scheduler,
 }
 
 /// The table, shown and written row by row: what is measured is not lost when a later part fails.
@@ -156,6 +174,10 @@ impl Table {
 
     pub(crate) fn push(&mut self, row: Row) -> anyhow::Result<()> {
         self.line(&format!("| {} | {} | {} |", row.what, row.value, row.beside))
+    }
+
+    pub(crate) fn extend(&mut self, rows: Vec<Row>) -> anyhow::Result<()> {
+        rows.into_iter().try_for_each(|row| self.push(row))
     }
 
     fn line(&mut self, line: &str) -> anyhow::Result<()> {

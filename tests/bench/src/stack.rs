@@ -96,6 +96,12 @@ impl Stack {
         Ok(pids)
     }
 
+    /// The same as a list for other programs.
+    pub(crate) fn pids_text(&self) -> anyhow::Result<String> {
+        let pids: Vec<String> = self.pids()?.iter().map(u32::to_string).collect();
+        Ok(pids.join(","))
+    }
+
     pub(crate) fn status_time(&self, rounds: usize) -> anyhow::Result<Row> {
         self.creel(&["status"])?;
         let mut times = Vec::new();
@@ -136,6 +142,13 @@ impl Stack {
     }
 }
 
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // However the bench ends; of what is down already there is nothing to stop.
+        let _ = self.stop();
+    }
+}
+
 /// Cold: a fresh profile each time, CA and all. Warm: the same profile again.
 pub(crate) fn starts(bin: &Path, rounds: usize) -> anyhow::Result<Vec<Row>> {
     let (mut cold, mut warm) = (Vec::new(), Vec::new());
@@ -168,7 +181,7 @@ fn pss_kib(pid: u32) -> u64 {
 }
 
 /// User and system time in ticks of 10 ms.
-fn cpu_ticks(pids: &[u32]) -> u64 {
+pub(crate) fn cpu_ticks(pids: &[u32]) -> u64 {
     let of = |pid: &u32| -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let fields: Vec<_> = text.rsplit_once(") ")?.1.split(' ').collect();

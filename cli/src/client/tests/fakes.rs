@@ -16,9 +16,13 @@ use creel_proto::{
         status_service_server::{StatusService, StatusServiceServer},
     },
     identity::v1::{
-        BootstrapRequest, Device, EpochEvent, GetDeviceRequest, IssueCertificateRequest,
-        IssueCertificateResponse, IssuedCertificate, ListDevicesRequest, ListDevicesResponse, RecoverRequest,
-        RenameDeviceRequest, RenewCertificateRequest, RevokeDeviceRequest, TrustBundle, WatchEpochsRequest,
+        ApproveRequest, BootstrapRequest, ChallengeRequest, ChallengeResponse, CreateInviteRequest,
+        CreateInviteResponse, Device, DeviceEvent, EpochEvent, GetDeviceRequest, IssueCertificateRequest,
+        IssueCertificateResponse, IssuedCertificate, ListDevicesRequest, ListDevicesResponse,
+        ListRequestsRequest, ListRequestsResponse, PairingRequest, ProveRequest, ProveResponse,
+        RecoverRequest, RedeemInviteRequest, RejectRequest, RenameDeviceRequest, RenewCertificateRequest,
+        RequestPairingRequest, RequestPairingResponse, RevokeDeviceRequest, RotateTokenRequest,
+        RotateTokenResponse, TrustBundle, WatchDevicesRequest, WatchEpochsRequest,
         device_service_server::{DeviceService, DeviceServiceServer},
         local_service_server::{LocalService, LocalServiceServer},
     },
@@ -391,6 +395,64 @@ impl DeviceService for Fake {
         &self,
         _: Request<WatchEpochsRequest>,
     ) -> Result<Response<Self::WatchEpochsStream>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn challenge(&self, _: Request<ChallengeRequest>) -> Result<Response<ChallengeResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn prove(&self, _: Request<ProveRequest>) -> Result<Response<ProveResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn request_pairing(
+        &self,
+        _: Request<RequestPairingRequest>,
+    ) -> Result<Response<RequestPairingResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn list_requests(
+        &self,
+        _: Request<ListRequestsRequest>,
+    ) -> Result<Response<ListRequestsResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn approve(&self, _: Request<ApproveRequest>) -> Result<Response<Device>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn reject(&self, _: Request<RejectRequest>) -> Result<Response<PairingRequest>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn rotate_token(
+        &self,
+        _: Request<RotateTokenRequest>,
+    ) -> Result<Response<RotateTokenResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn create_invite(
+        &self,
+        _: Request<CreateInviteRequest>,
+    ) -> Result<Response<CreateInviteResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn redeem_invite(
+        &self,
+        _: Request<RedeemInviteRequest>,
+    ) -> Result<Response<IssueCertificateResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    type WatchStream =
+        std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<DeviceEvent, Status>> + Send>>;
+
+    async fn watch(&self, _: Request<WatchDevicesRequest>) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("not faked"))
     }
 }

@@ -11,7 +11,11 @@ use creel_proto::{
 use creel_wire::{Error, ServiceName, authz};
 use tonic::{Request, Response, Status, transport::Channel};
 
-use super::{on_behalf, session_key};
+use super::{
+    AGENT, on_behalf,
+    sender::{Entrance, Senders},
+    session_key,
+};
 
 /// A message, in bytes.
 const MAX_TEXT: usize = 1 << 20;
@@ -19,6 +23,7 @@ const MAX_TEXT: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Messages {
     turns: TurnServiceClient<Channel>,
+    senders: Senders,
 }
 
 impl Messages {
@@ -26,6 +31,7 @@ impl Messages {
         let channel = deps.peers.channel(ServiceName::AgentRunner)?;
         Ok(Self {
             turns: TurnServiceClient::new(channel).max_decoding_message_size(8 << 20),
+            senders: Senders::new(deps)?,
         })
     }
 }
@@ -40,24 +46,38 @@ impl MessageService for Messages {
         if message.text.is_empty() || message.text.len() > MAX_TEXT {
             return Err(Error::invalid("text", format!("1 to {MAX_TEXT} bytes")).into());
         }
-        let session = session_key(&message.session)?.to_string();
-        let start = StartTurnRequest {
+        let mut start = StartTurnRequest {
             request_id: message.request_id,
-            session,
+            session: String::new(),
             text: message.text,
             backend: message.backend,
             timeout: message.timeout,
         };
-        let turn = self
-            .turns
-            .clone()
-            .start(on_behalf(&caller, start)?)
-            .await?
-            .into_inner();
+        let start = match message.sender {
+            Some(_) if !message.session.is_empty() => {
+                let why = "a chat sender has a session of its own";
+                return Err(Error::invalid("session", why).into());
+            }
+            Some(sender) => match self.senders.enter(&caller, sender, AGENT, start).await? {
+                Entrance::Turn(start) => start,
+                Entrance::Answer(answer) => {
+                    return Ok(Response::new(SendMessageResponse {
+                        answer: Some(answer),
+                        ..SendMessageResponse::default()
+                    }));
+                }
+            },
+            None => {
+                start.session = session_key(&message.session)?.to_string();
+                on_behalf(&caller, start)?
+            }
+        };
+        let turn = self.turns.clone().start(start).await?.into_inner();
         Ok(Response::new(SendMessageResponse {
             message_id: turn.turn_id,
             session: turn.session,
             accepted_at: turn.accepted_at,
+            answer: None,
         }))
     }
 

@@ -58,6 +58,18 @@ pub(crate) async fn call(
 }
 
 impl Session {
+    /// Puts a refusal on record, as one of a gRPC call would be.
+    pub(crate) fn refused(&self, method: &str) {
+        if let Some(proven) = self.memory.current() {
+            let principal = proven.caller.principal().to_string();
+            self.door
+                .0
+                .parts
+                .backend
+                .refused(&principal, method, "not_admitted");
+        }
+    }
+
     /// The services, as this connection's device may use them.
     ///
     /// # Errors

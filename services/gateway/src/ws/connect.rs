@@ -272,7 +272,8 @@ pub(crate) mod tests {
     fn judged(change: impl Fn(&mut Value)) -> Result<Connect, Refusal> {
         let mut value = sample();
         change(&mut value);
-        judge(serde_json::from_value(value).unwrap())
+        let params = serde_json::from_value(value).map_err(|error| Refusal::Params(error.to_string()))?;
+        judge(params)
     }
 
     #[test]

@@ -135,6 +135,8 @@ pub(crate) enum Effect {
     Opened(Welcome),
     /// Do the work; the answer comes as [`Input::Answer`].
     Call(&'static Method, Request),
+    /// It asked for a method that it may not call: for the record.
+    Refused(&'static str),
     Ping,
     Close {
         code: u16,
@@ -221,11 +223,15 @@ impl Machine {
                 self.if_patient(effects)
             }
             (Phase::Open(open), Input::Answer { id, outcome }) => {
-                if open.in_flight.remove(&id) {
-                    vec![Effect::Send(frame::answer(&id, &outcome))]
-                } else {
-                    Vec::new()
+                if !open.in_flight.remove(&id) {
+                    return Vec::new();
                 }
+                let mut answer = frame::answer(&id, &outcome);
+                if answer.len() > frame::MAX_BYTES {
+                    let failure = Failure::invalid("the answer is longer than a frame may be; ask for less");
+                    answer = frame::answer(&id, &Err(failure));
+                }
+                vec![Effect::Send(answer)]
             }
             (Phase::Open(open), Input::Event(event)) => open.event(&event),
             (Phase::Open(open), Input::Tick { unix_ms }) => {
@@ -359,24 +365,30 @@ impl Open {
             let failure = Failure::invalid("duplicate request id: the first is under way");
             return vec![Effect::Send(frame::answer(&request.id, &Err(failure)))];
         }
-        let admitted = if request.method == "connect" {
-            let failure = Failure::new(
-                super::failure::FORBIDDEN,
-                "connect is only valid as the first request",
-            );
-            Err(failure)
+        let found = if request.method == "connect" {
+            let why = "connect is only valid as the first request";
+            Err(Failure::new(super::failure::FORBIDDEN, why))
         } else if self.in_flight.len() >= MAX_IN_FLIGHT {
             Err(Failure::busy())
         } else {
-            methods::admit(&request.method, self.role, &self.scopes)
+            methods::find(&request.method)
         };
-        match admitted {
+        let mut effects = Vec::new();
+        let admitted = found.and_then(|method| {
+            let admitted = methods::admit(method, self.role, &self.scopes);
+            if admitted.is_err() {
+                effects.push(Effect::Refused(method.name));
+            }
+            admitted.map(|()| method)
+        });
+        effects.push(match admitted {
             Ok(method) => {
                 self.in_flight.insert(request.id.clone());
-                vec![Effect::Call(method, request)]
+                Effect::Call(method, request)
             }
-            Err(failure) => vec![Effect::Send(frame::answer(&request.id, &Err(failure)))],
-        }
+            Err(failure) => Effect::Send(frame::answer(&request.id, &Err(failure))),
+        });
+        effects
     }
 
     fn bad(&mut self, bad: BadFrame) -> Vec<Effect> {

@@ -130,19 +130,24 @@ pub(crate) const EVENTS: &[&str] = &[
     "tick",
 ];
 
-/// The method that a caller asks for, if it may call it.
+/// The method of a name.
 ///
 /// # Errors
-/// The original's words: a node host tells by them what a server lacks. Who lacks `operator.admin` isn't told
-/// whether an unknown method exists; here nothing unknown exists, so everyone is told so.
-pub(crate) fn admit(name: &str, role: Role, scopes: &Scopes) -> Result<&'static Method, Failure> {
+/// The original's words: a node host tells by them what a server lacks.
+pub(crate) fn find(name: &str) -> Result<&'static Method, Failure> {
     let found = METHODS.binary_search_by(|method| method.name.cmp(name));
-    let Some(method) = found.ok().and_then(|index| METHODS.get(index)) else {
-        return Err(Failure::unknown_method(name));
-    };
+    let found = found.ok().and_then(|index| METHODS.get(index));
+    found.ok_or_else(|| Failure::unknown_method(name))
+}
+
+/// Whether a caller may call a method.
+///
+/// # Errors
+/// The original's words, by role and scope.
+pub(crate) fn admit(method: &Method, role: Role, scopes: &Scopes) -> Result<(), Failure> {
     match (method.admits, role) {
-        (Admits::Node, Role::Node) => Ok(method),
-        (Admits::Operator(scope), Role::Operator) if scopes.contains(&scope) => Ok(method),
+        (Admits::Node, Role::Node) => Ok(()),
+        (Admits::Operator(scope), Role::Operator) if scopes.contains(&scope) => Ok(()),
         (Admits::Operator(scope), Role::Operator) => Err(Failure::missing_scope(scope)),
         (Admits::Node, Role::Operator) | (Admits::Operator(_), Role::Node) => {
             Err(Failure::role(role.as_str()))
@@ -183,23 +188,22 @@ mod tests {
     #[test]
     fn roles_and_scopes_gate_each_method() {
         let read = Scopes::from([Read]);
-        assert_eq!(admit("health", Role::Operator, &read).unwrap().name, "health");
-        let error = admit("cron.add", Role::Operator, &read).unwrap_err();
+        let judge = |name: &str, role| admit(find(name).unwrap(), role, &read);
+        assert_eq!(judge("health", Role::Operator), Ok(()));
+        let error = judge("cron.add", Role::Operator).unwrap_err();
         assert_eq!(
             (error.code, error.message.as_str()),
             ("FORBIDDEN", "missing scope: operator.write")
         );
-        let error = admit("health", Role::Node, &Scopes::new()).unwrap_err();
+        let error = judge("health", Role::Node).unwrap_err();
         assert_eq!(
             (error.code, error.message.as_str()),
             ("INVALID_REQUEST", "unauthorized role: node")
         );
-        let error = admit("node.invoke.result", Role::Operator, &read).unwrap_err();
+        let error = judge("node.invoke.result", Role::Operator).unwrap_err();
         assert_eq!(error.message, "unauthorized role: operator");
-        assert!(admit("skills.bins", Role::Node, &Scopes::new()).is_ok());
-        for role in [Role::Operator, Role::Node] {
-            let error = admit("node.skills.update", role, &read).unwrap_err();
-            assert_eq!(error.message, "unknown method: node.skills.update");
-        }
+        assert_eq!(judge("skills.bins", Role::Node), Ok(()));
+        let error = find("node.skills.update").unwrap_err();
+        assert_eq!(error.message, "unknown method: node.skills.update");
     }
 }

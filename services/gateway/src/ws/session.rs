@@ -104,12 +104,11 @@ pub(crate) async fn run(door: Door, connection: Arc<Connection>, upgraded: Upgra
     let gate = Gate::new(TokioIo::new(upgraded));
     let mut socket =
         WebSocketStream::from_raw_socket(gate, Side::Server, Some(config(frame::PRE_AUTH_BYTES))).await;
-    let nonce = match door.0.parts.prover.challenge(&knocking).await {
-        Ok(nonce) => nonce,
-        Err(error) => {
-            close(&mut socket, 1013, &error.message).await;
-            return;
-        }
+    let challenge = door.0.parts.prover.challenge(&knocking);
+    let nonce = match tokio::time::timeout(HANDSHAKE, challenge).await {
+        Ok(Ok(nonce)) => nonce,
+        Ok(Err(error)) => return close(&mut socket, 1013, &error.message).await,
+        Err(_) => return close(&mut socket, 1013, "identity did not answer in time").await,
     };
     let (machine, challenge) = Machine::new(&nonce, door.0.parts.clock.now_ms(), door.now_ms());
     let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
@@ -228,6 +227,12 @@ impl Run {
                             let outcome = calls::call(&session, method, &request).await;
                             (request.id, outcome)
                         });
+                    }
+                    true
+                }
+                Effect::Refused(method) => {
+                    if let Some(opened) = &self.opened {
+                        opened.session.refused(method);
                     }
                     true
                 }

@@ -11,20 +11,26 @@ pub(crate) fn is_asked<B>(request: &Request<B>) -> bool {
     has_token(request.headers(), header::UPGRADE, "websocket")
 }
 
+/// Refusing answers are boxed: they are rare, and large.
+type Refused = Box<Response<Body>>;
+
 /// The accepting answer to a good request.
 ///
 /// # Errors
 /// The refusing answer.
-pub(crate) fn accept<B>(request: &Request<B>) -> Result<Response<Body>, Response<Body>> {
+pub(crate) fn accept<B>(request: &Request<B>) -> Result<Response<Body>, Refused> {
     let headers = request.headers();
     if request.method() != Method::GET || request.version() != http::Version::HTTP_11 {
-        return Err(text(
+        return Err(Box::new(text(
             StatusCode::METHOD_NOT_ALLOWED,
             "a WebSocket begins with GET over HTTP/1.1\n",
-        ));
+        )));
     }
     if !matches!(request.uri().path(), "/" | "/ws") {
-        return Err(text(StatusCode::NOT_FOUND, "WebSockets are served at /\n"));
+        return Err(Box::new(text(
+            StatusCode::NOT_FOUND,
+            "WebSockets are served at /\n",
+        )));
     }
     if headers
         .get(header::SEC_WEBSOCKET_VERSION)
@@ -38,13 +44,16 @@ pub(crate) fn accept<B>(request: &Request<B>) -> Result<Response<Body>, Response
         refused
             .headers_mut()
             .insert(header::SEC_WEBSOCKET_VERSION, version);
-        return Err(refused);
+        return Err(Box::new(refused));
     }
     let key = headers
         .get(header::SEC_WEBSOCKET_KEY)
         .filter(|key| key.len() == 24);
     let (Some(key), true) = (key, has_token(headers, header::CONNECTION, "upgrade")) else {
-        return Err(text(StatusCode::BAD_REQUEST, "not a WebSocket handshake\n"));
+        return Err(Box::new(text(
+            StatusCode::BAD_REQUEST,
+            "not a WebSocket handshake\n",
+        )));
     };
     let accept = derive_accept_key(key.as_bytes());
     let mut response = Response::new(Body::default());

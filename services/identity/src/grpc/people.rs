@@ -25,6 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct PeopleRpc {
     people: People,
+    registry: Registry,
     senders: Senders,
     idempotency: Idempotency,
     store: Store,
@@ -36,6 +37,7 @@ impl PeopleRpc {
     pub(crate) fn new(deps: &Deps, registry: &Registry) -> Self {
         Self {
             people: People::new(deps, registry),
+            registry: registry.clone(),
             senders: Senders::new(deps),
             idempotency: deps.idempotency.clone(),
             store: deps.store.clone(),
@@ -101,6 +103,8 @@ impl PeopleRpc {
         request: &RemovePersonRequest,
         slot: &Slot,
     ) -> Result<Person, Error> {
+        // With the registry's turn in hand, no device can become this person's meanwhile.
+        let _writer = self.registry.write().await;
         let before = self.people.find(&request.person, &request.if_match).await?;
         self.people.may_remove(&before)?;
         if request.validate_only {

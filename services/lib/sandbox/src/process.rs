@@ -105,19 +105,20 @@ impl Child {
         if spec.own_group {
             command.process_group(0);
         }
-        if let Some(signal) = death {
-            let parent = rustix::process::getpid();
-            // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
-            unsafe {
-                command.pre_exec(move || {
-                    rustix::process::set_parent_process_death_signal(Some(signal))?;
-                    // The parent may have died before the signal was set.
-                    match rustix::process::getppid() {
-                        Some(now) if now == parent => Ok(()),
-                        _ => Err(rustix::io::Errno::SRCH.into()),
-                    }
-                });
-            }
+        let parent = rustix::process::getpid();
+        // SAFETY: between fork and exec the closure makes system calls and allocates nothing.
+        unsafe {
+            command.pre_exec(move || {
+                // Whatever our own starter left open (a lock, the end of a pipe) would live as long as the child.
+                sys::close_on_exec_from_3()?;
+                let Some(signal) = death else { return Ok(()) };
+                rustix::process::set_parent_process_death_signal(Some(signal))?;
+                // The parent may have died before the signal was set.
+                match rustix::process::getppid() {
+                    Some(now) if now == parent => Ok(()),
+                    _ => Err(rustix::io::Errno::SRCH.into()),
+                }
+            });
         }
         let mut child = command.spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -238,6 +239,24 @@ mod tests {
         let mut text = String::new();
         std::fs::File::from(read).read_to_string(&mut text).unwrap();
         assert_eq!(text, "s3cret 1 \n");
+    }
+
+    #[tokio::test]
+    async fn no_descriptor_but_the_three_streams_is_passed_on() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let (held, inherited) = rustix::pipe::pipe().unwrap();
+        rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
+        let spec = ChildSpec {
+            stdout: Target::Fd(write),
+            ..sh("echo; sleep 1000")
+        };
+        let child = Child::spawn(spec).unwrap();
+        std::fs::File::from(read).read_exact(&mut [0]).unwrap();
+        drop(inherited);
+        // The end comes while the child lives: it has no copy.
+        assert_eq!(std::fs::File::from(held).read(&mut [0]).unwrap(), 0);
+        child.signal(libc::SIGKILL).unwrap();
+        child.wait().await.unwrap();
     }
 
     #[tokio::test]

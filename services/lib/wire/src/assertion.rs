@@ -87,6 +87,35 @@ pub const fn may_present(service: ServiceName, kind: SubjectKind) -> bool {
     }
 }
 
+/// When an assertion holds, in Unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Validity {
+    pub(crate) from_unix_ms: i64,
+    /// Not any more at this moment.
+    pub(crate) to_unix_ms: i64,
+}
+
+impl Validity {
+    const fn of(claims: &AssertionClaims) -> Self {
+        Self {
+            from_unix_ms: claims.issued_at_unix_ms,
+            to_unix_ms: claims.expires_at_unix_ms,
+        }
+    }
+
+    /// Whether it holds now, by the clock of this process.
+    pub(crate) fn judge(self, now_unix_ms: i64) -> Result<(), Refused> {
+        if self.to_unix_ms <= now_unix_ms {
+            return Err(Refused::Expired);
+        }
+        let life = self.to_unix_ms.saturating_sub(self.from_unix_ms);
+        if self.from_unix_ms > now_unix_ms.saturating_add(SKEW_MS) || !(1..=MAX_LIFE_MS).contains(&life) {
+            return Err(Refused::BadLifetime);
+        }
+        Ok(())
+    }
+}
+
 /// Signs claims. Only `identity` holds the key.
 #[must_use]
 pub fn sign(key: &SigningKey, key_id: &str, claims: &AssertionClaims) -> Vec<u8> {
@@ -118,13 +147,7 @@ pub fn open(keys: &[VerifierKey], bytes: &[u8], now_unix_ms: i64) -> Result<Asse
         .verify_strict(&signed_bytes(&signed.payload), &signature)
         .map_err(|_| Refused::BadSignature)?;
     let claims = AssertionClaims::decode(signed.payload.as_slice()).map_err(|_| Refused::Malformed)?;
-    if claims.expires_at_unix_ms <= now_unix_ms {
-        return Err(Refused::Expired);
-    }
-    let life = claims.expires_at_unix_ms.saturating_sub(claims.issued_at_unix_ms);
-    if claims.issued_at_unix_ms > now_unix_ms.saturating_add(SKEW_MS) || !(1..=MAX_LIFE_MS).contains(&life) {
-        return Err(Refused::BadLifetime);
-    }
+    Validity::of(&claims).judge(now_unix_ms)?;
     Ok(claims)
 }
 
@@ -139,6 +162,17 @@ pub fn verify(
     bytes: Bytes,
     now_unix_ms: i64,
 ) -> Result<Caller, Refused> {
+    check(keys, domain, presenter, bytes, now_unix_ms).map(|(caller, _)| caller)
+}
+
+/// As [`verify`], and for how long it holds.
+pub(crate) fn check(
+    keys: &[VerifierKey],
+    domain: &TrustDomain,
+    presenter: ServiceName,
+    bytes: Bytes,
+    now_unix_ms: i64,
+) -> Result<(Caller, Validity), Refused> {
     let claims = open(keys, &bytes, now_unix_ms)?;
     let peer = SpiffeId {
         domain: domain.clone(),
@@ -150,7 +184,8 @@ pub fn verify(
     if !may_present(presenter, claims.kind()) {
         return Err(Refused::PresenterNotAllowed);
     }
-    caller_of(claims, Some(presenter), bytes)
+    let validity = Validity::of(&claims);
+    Ok((caller_of(claims, Some(presenter), bytes)?, validity))
 }
 
 /// The caller of claims that identity just minted for this very process (the edge's own services).

@@ -150,8 +150,9 @@ pub type NowMs = Arc<dyn Fn() -> i64 + Send + Sync>;
 ///
 /// # Errors
 /// When there is an assertion and it does not hold, or the peer may present nobody.
-pub fn identify(
+fn identify(
     tls: &Tls,
+    verified: &Verified,
     connection: &Connection,
     headers: &HeaderMap,
     now_ms: i64,
@@ -176,15 +177,9 @@ pub fn identify(
                 .unwrap_or(text),
         )
         .map_err(|_| refuse(assertion::Refused::Malformed))?;
-    let trust = tls.trust();
-    assertion::verify(
-        &trust.assertion_keys,
-        &trust.domain,
-        *presenter,
-        Bytes::from(bytes),
-        now_ms,
-    )
-    .map_err(refuse)
+    verified
+        .caller(&tls.trust(), *presenter, Bytes::from(bytes), now_ms)
+        .map_err(refuse)
 }
 
 /// The caller of an assertion that `identity` just minted for this very process: how the edge serves
@@ -223,6 +218,7 @@ pub fn attach<T>(request: &mut tonic::Request<T>, assertion: &[u8]) {
 pub struct Guarded<S> {
     inner: S,
     tls: Arc<Tls>,
+    verified: Arc<Verified>,
     now: NowMs,
     on_refused: OnRefused,
 }
@@ -232,10 +228,11 @@ pub type OnRefused = Arc<dyn Fn(&Caller, &str, &Error) + Send + Sync>;
 
 impl<S> Guarded<S> {
     /// Puts the layer around a router.
-    pub const fn new(inner: S, tls: Arc<Tls>, now: NowMs, on_refused: OnRefused) -> Self {
+    pub fn new(inner: S, tls: Arc<Tls>, now: NowMs, on_refused: OnRefused) -> Self {
         Self {
             inner,
             tls,
+            verified: Arc::default(),
             now,
             on_refused,
         }
@@ -268,7 +265,13 @@ where
             return refuse(Error::internal("authorization"));
         };
         let path = request.uri().path();
-        let verdict = identify(&self.tls, &connection, request.headers(), (self.now)());
+        let verdict = identify(
+            &self.tls,
+            &self.verified,
+            &connection,
+            request.headers(),
+            (self.now)(),
+        );
         match verdict {
             Err(error) => {
                 (self.on_refused)(&Caller::of_peer(&connection.peer), path, &error);

@@ -22,6 +22,7 @@ pub mod secret;
 pub mod session_key;
 pub mod source;
 pub mod tls;
+mod verified;
 
 pub use caller::{Caller, Principal};
 pub use error::{Code, Error};

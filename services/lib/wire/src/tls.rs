@@ -7,12 +7,17 @@ use arc_swap::ArcSwap;
 use creel_proto::identity::v1::TrustBundle;
 use ed25519_dalek::VerifyingKey;
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
-    client::WebPkiServerVerifier,
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::CryptoProvider,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime, pem::PemObject as _,
+};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::{
@@ -290,6 +295,63 @@ pub fn edge_client(
     credentials: Option<&Credentials>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     client(std::slice::from_ref(root), credentials)
+}
+
+/// A client configuration that believes any server. For one purpose: to read a trust bundle, which is
+/// public and then believed only when the fingerprint of its root was known before. Nothing secret may
+/// travel on such a connection.
+///
+/// # Errors
+/// [`TlsError`] when the provider can't make it.
+pub fn unproven_client() -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Unproven(provider())))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// See [`unproven_client`].
+#[derive(Debug)]
+struct Unproven(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unproven {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.3 only".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, signature, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn state(trust: Arc<Trust>, credentials: Option<Credentials>) -> Result<State, TlsError> {

@@ -221,7 +221,7 @@ pub(super) fn event(request: &Request) -> Result<Value, Failure> {
 }
 
 fn node_json(node: &Node) -> Value {
-    let permissions: std::collections::BTreeMap<_, _> = node.permissions.iter().collect();
+    let permissions: std::collections::BTreeMap<_, _> = node.permissions.clone().into_iter().collect();
     json!({
         "nodeId": node.device_id,
         "displayName": node.name,

@@ -172,6 +172,30 @@ fn ids_are_answered_once_and_bounded() {
 }
 
 #[test]
+fn what_may_not_be_called_is_put_on_record_and_what_does_not_exist_is_not() {
+    let mut machine = opened(Role::Operator, &[Scope::Read]);
+    let effects = machine.handle(request("1", "cron.add"), NOW);
+    assert!(matches!(
+        effects.as_slice(),
+        [Effect::Refused("cron.add"), Effect::Send(_)]
+    ));
+    let effects = machine.handle(request("2", "nothing"), NOW);
+    assert!(matches!(effects.as_slice(), [Effect::Send(_)]));
+}
+
+#[test]
+fn an_answer_that_fits_no_frame_is_told_as_such() {
+    let mut machine = opened(Role::Operator, &[Scope::Read]);
+    machine.handle(request("1", "health"), NOW);
+    let input = Input::Answer {
+        id: "1".to_owned(),
+        outcome: Ok(json!("x".repeat(frame::MAX_BYTES))),
+    };
+    let answer = &sent(&machine.handle(input, NOW))[0];
+    assert_eq!((&answer["ok"], &answer["id"]), (&json!(false), &json!("1")));
+}
+
+#[test]
 fn events_reach_those_who_may_see_them_and_leave_no_gaps() {
     let mut reader = opened(Role::Operator, &[Scope::Read]);
     let mut node = opened(Role::Node, &[]);
@@ -242,7 +266,7 @@ fn make(kind: u8, n: u8) -> Input {
         0 => Input::Text(connect_frame()),
         1 => Input::Text("garbage".to_owned()),
         2 => Input::Text("{\"type\":\"req\"}".to_owned()),
-        3 | 4 | 5 => request(&id, if n % 2 == 0 { "health" } else { "nothing" }),
+        3..=5 => request(&id, if n.is_multiple_of(2) { "health" } else { "nothing" }),
         6 => Input::Binary,
         7 => Input::Sign,
         8 => Input::Verdict(welcome(Role::Operator, &[Scope::Read]), hello()),
@@ -277,7 +301,7 @@ proptest! {
         let (mut proofs, mut under_way) = (0, BTreeSet::new());
         for (kind, n) in inputs {
             // An ending in every sixteenth input would leave little to see.
-            let kind = if kind == 15 && n % 8 != 0 { 13 } else { kind };
+            let kind = if kind == 15 && !n.is_multiple_of(8) { 13 } else { kind };
             let (was_over, was_open) = (machine.is_over(), machine.is_open());
             let before = under_way.clone();
             for effect in machine.handle(make(kind, n), NOW) {
@@ -298,7 +322,7 @@ proptest! {
                             under_way.remove(id);
                         }
                     }
-                    Effect::Ping => {}
+                    Effect::Ping | Effect::Refused(_) => {}
                 }
             }
             prop_assert!(proofs <= 1 && under_way.len() <= MAX_IN_FLIGHT);

@@ -241,6 +241,8 @@ impl Devices {
             return Err(Error::new(Code::FailedPrecondition, "invite_role", message).field("role"));
         }
         let granted = self.granted(&invite, proven)?;
+        // Nobody's device may come of an invite that outlived its person.
+        crate::people::require(&self.store, &invite.person).await?;
         let name = writer.free_name(&invite.name);
         writer.admit(&proven.id, &name)?;
         let nonce: [u8; 16] = rand::random();

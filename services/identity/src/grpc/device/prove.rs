@@ -124,7 +124,8 @@ impl Devices {
             let message = "this key belongs to a device of another role; another role needs another key";
             return Err(refused(Why::RoleMismatch, message));
         }
-        if !request.token.is_empty() && !tokens::fits(&record.token_hash, &request.token) {
+        let has_token = !record.token_hash.is_empty();
+        if has_token && !request.token.is_empty() && !tokens::fits(&record.token_hash, &request.token) {
             let message = "this is not the device's token (any more); connect without one to get a new one";
             return Err(refused(Why::TokenMismatch, message));
         }
@@ -340,7 +341,9 @@ impl Devices {
         request: &ProveRequest,
         entry: Entry,
     ) -> Result<(Entry, Option<Secret<String>>), Stop> {
-        let wants_token = proven.legacy && request.token.is_empty();
+        // A token of some other stack, where this one gave none yet, is none.
+        let has_none = request.token.is_empty() || entry.record.token_hash.is_empty();
+        let wants_token = proven.legacy && has_none;
         let is_new = !proven.legacy && !entry.record.own_protocol;
         if !wants_token && !is_new {
             return Ok((entry, None));
