@@ -82,7 +82,7 @@ async fn all(session: &Arc<Session>) -> Result<Vec<Job>, Failure> {
         let list = ListJobsRequest {
             page_size: 500,
             page_token,
-            name_prefix: String::new(),
+            ..ListJobsRequest::default()
         };
         let page = jobs.list(list).await?.into_inner();
         found.extend(page.jobs);

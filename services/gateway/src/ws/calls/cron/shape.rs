@@ -128,6 +128,7 @@ pub(super) fn spec_of(add: Add) -> Result<JobSpec, Failure> {
         }),
         disabled: add.enabled == Some(false),
         delete_after_run: add.delete_after_run == Some(true),
+        ..JobSpec::default()
     })
 }
 
