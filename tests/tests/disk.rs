@@ -64,7 +64,8 @@ fn a_full_disk_refuses_what_can_not_be_kept_and_heals_by_itself() {
     wait_until("it answers again", PATIENCE, || {
         cluster.creel(&["send", "after"]).status == 0
     });
-    let transcript = cluster.creel(&["sessions", "show", "main", "--json"]).ok();
+    let shown = cluster.creel(&["sessions", "show", "main", "--json"]);
+    let transcript = shown.ok();
     for kept in ["echo: before", "echo: after"] {
         assert!(transcript.contains(kept), "{kept}");
     }

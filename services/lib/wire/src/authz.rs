@@ -17,6 +17,7 @@ use tower::Service;
 
 use crate::{
     Caller, Code, Error, Principal, accept::Connection, assertion, caller::Peer, names::Subject, tls::Tls,
+    verified::Verified,
 };
 
 const HEALTH: &str = "/grpc.health.v1.Health/";
