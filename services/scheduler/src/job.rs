@@ -295,7 +295,9 @@ impl Job {
             .cursor_ms
             .max(finished)
             .max(if one_shot || fixed_delay { i64::MIN } else { now_ms });
-        crate::admission::next_ms(&sound.schedule, after)
+        // After failures the next run is the newest that came up meanwhile, when the wait is over.
+        let least = self.state.backoff_until_ms.unwrap_or(i64::MIN);
+        crate::admission::next_ms(&sound.schedule, after).map(|at| at.max(least))
     }
 
     pub(crate) fn finished_ms(&self) -> i64 {
