@@ -311,7 +311,7 @@ sessions show --limit
 sessions abort --reason --request-id
 cron add {SPEC} {RULES} --disabled --late --json-spec --dry-run --request-id
 cron edit {SPEC} {RULES} --rename --enable --disable --keep-after-run --file --format --dry-run --request-id --if-match
-cron list --prefix --phase --soonest
+cron list --prefix --phase --soonest --names
 cron show
 cron run --wait --dry-run --request-id
 cron runs --job --limit --status --follow

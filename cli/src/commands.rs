@@ -1,5 +1,6 @@
 //! What each command does, one file per noun.
 
+mod completions;
 mod config;
 mod contexts;
 mod cron;
@@ -45,7 +46,7 @@ pub(crate) fn run(context: &mut Context, command: Command) -> Result<(), Failure
     match command {
         // These need no stack, so no runtime either.
         Command::Version => version::version(context),
-        Command::Completions { shell } => version::completions(context, shell),
+        Command::Completions { shell } => completions::run(context, shell),
         Command::Config(command) => config::run(context, command),
         Command::Use { name } => contexts::switch(context, &name),
         Command::Contexts => contexts::list(context),

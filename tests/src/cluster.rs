@@ -238,13 +238,18 @@ impl Cluster {
         let before: Vec<u32> = services.iter().map(|service| self.pid_of(service)).collect();
         before.iter().copied().for_each(kill9);
         for (service, before) in services.iter().zip(before) {
+            let mut asked = false;
             wait_until(&format!("{service} is there again"), PATIENCE, || {
-                self.status().is_some_and(|status| {
-                    status
-                        .services
-                        .iter()
-                        .any(|one| one.name == *service && one.pid != before && one.state == "ready")
-                })
+                let Some(status) = self.status() else { return false };
+                let Some(one) = status.services.iter().find(|one| one.name == *service) else {
+                    return false;
+                };
+                // So many kills in a minute that the supervisor has given up: what an operator would do then.
+                if one.state == "failed" && !asked {
+                    asked = true;
+                    signal(self.supervisor_pid(), rustix::process::Signal::HUP);
+                }
+                one.pid != before && one.state == "ready"
             });
         }
     }

@@ -37,6 +37,16 @@ const ANCHOR_MS: i64 = 1_767_225_600_000;
 /// How long the last runs may take to end: a lost worker's lease is 30 s.
 const SETTLE: Duration = Duration::from_secs(150);
 
+/// A turn that takes long enough to be killed in the middle.
+const SLOW: &str = r#"
+[agent]
+max_running_turns = 256
+backend = "slow"
+[backends.slow]
+kind = "command"
+argv = ["sh", "-c", "sleep 0.4; echo '{\"type\":\"final\",\"text\":\"ok\"}'"]
+"#;
+
 const JOBS: [(&str, i64); 3] = [("one", 1_000), ("two", 2_000), ("three", 3_000)];
 
 fn kills() -> usize {
@@ -81,7 +91,7 @@ struct Bed {
 
 impl Bed {
     fn start() -> Self {
-        let mut cluster = Cluster::new().config("[agent]\nmax_running_turns = 256\n");
+        let mut cluster = Cluster::new().config(SLOW);
         cluster.up();
         let dir = cluster.home().parent().unwrap().join("script");
         let out = dir.to_str().unwrap();
@@ -117,6 +127,8 @@ impl Bed {
             "none",
             "--if-missed",
             "all",
+            "--window",
+            "1h",
             "--overlap",
             "allow",
             "--overlap-max",

@@ -92,7 +92,7 @@ fn a_store_of_a_newer_version_stops_its_service_only_and_is_left_as_it_is() {
     cluster.spawn_up();
     wait_until("it is told with the way back", PATIENCE, || {
         let said = cluster.said();
-        said.contains("scheduler") && said.contains("newer") && said.contains("snapshot")
+        said.contains("scheduler: the store has schema version") && said.contains("snapshot")
     });
     wait_until("the scheduler is given up, the others run", PATIENCE, || {
         cluster.state_of(ServiceName::Scheduler).as_deref() == Some("failed")

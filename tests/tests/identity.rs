@@ -130,6 +130,51 @@ fn a_machine_joins_by_invite_shows_the_same_words_and_is_cut_off_on_revoke() {
 }
 
 #[test]
+fn a_machine_is_recovered_while_the_stack_is_down_by_identity_alone() {
+    let mut cluster = Cluster::start();
+    let said = cluster.said();
+    let code = said
+        .split_whitespace()
+        .find(|word| word.len() == 29 && word.matches('-').count() == 4)
+        .unwrap_or_else(|| panic!("a recovery code: {said}"))
+        .to_owned();
+    cluster.creel(&["status"]).ok();
+    assert_eq!(cluster.stop(), 0);
+    let file = cluster.home().parent().unwrap().join("code");
+    fs::write(&file, &code).unwrap();
+    // Its key is lost with its machine: a new one begins with nothing.
+    fs::remove_dir_all(cluster.profile.cli_credentials()).unwrap();
+    let recover = [
+        "devices",
+        "recover",
+        "--code-file",
+        file.to_str().unwrap(),
+        "--json",
+    ];
+    let down = cluster.creel(&recover);
+    assert_eq!(down.status, 5, "{down:?}");
+    assert!(down.stderr.contains("creeld identity"), "{down:?}");
+    let mut identity = cluster
+        .command("creeld")
+        .arg("identity")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let socket = cluster.profile.socket(creel_wire::ServiceName::Identity);
+    wait_until("identity listens", PATIENCE, || {
+        std::os::unix::net::UnixStream::connect(&socket).is_ok()
+    });
+    let recovered = cluster.creel(&recover).json();
+    assert_eq!(recovered["scopes"].as_array().unwrap().len(), 5, "{recovered}");
+    signal(identity.id(), rustix::process::Signal::TERM);
+    identity.wait().unwrap();
+    cluster.up();
+    cluster.creel(&["devices", "list"]).ok();
+}
+
+#[test]
 fn a_chat_sender_is_shown_a_code_let_in_by_it_and_answered_in_its_own_session() {
     let cluster = Cluster::start();
     let first = cluster.creel(&["send", "--as", "telegram:7", "hello", "--json"]);

@@ -230,7 +230,7 @@ fn grpcurl_sees_one_server() {
         assert!(list.ok().contains(service), "{service}: {list:?}");
     }
     assert!(
-        !list.stdout.contains("CaService") && !list.stdout.contains("WorkService"),
+        !list.stdout.contains("AssertionService") && !list.stdout.contains("WorkService"),
         "{list:?}"
     );
     let described = run(true, &[], &["describe", "creel.scheduler.v1.JobService"]);

@@ -28,6 +28,9 @@ pub(crate) enum Cron {
         /// By when they run next, instead of by name
         #[arg(long)]
         soonest: bool,
+        /// Only their names, one a line
+        #[arg(long)]
+        names: bool,
     },
     /// One job
     Show {

@@ -19,7 +19,7 @@ use crate::{
     times::Local,
     views::{
         job::{AlertStatusView, JobView},
-        spec::PayloadView,
+        spec::{PayloadView, PolicyView},
     },
 };
 
@@ -31,7 +31,8 @@ pub(super) async fn run(context: &mut Context, command: Cron) -> Result<(), Fail
             prefix,
             phase,
             soonest,
-        } => list(context, prefix.unwrap_or_default(), &phase, soonest).await,
+            names,
+        } => list(context, prefix.unwrap_or_default(), &phase, soonest, names).await,
         Cron::Show { name } => show(context, name).await,
         Cron::Run {
             name,
@@ -212,11 +213,25 @@ async fn list(
     name_prefix: String,
     phases: &[PhaseArg],
     soonest: bool,
+    names: bool,
 ) -> Result<(), Failure> {
     let client = context.client().await?;
     let order_by = if soonest { "next_run" } else { "" };
     let jobs = all(&client, name_prefix, phases, order_by).await?;
     let jobs: Vec<JobView> = jobs.iter().map(JobView::from).collect();
+    if names {
+        let names = jobs
+            .iter()
+            .filter_map(|job| job.spec.as_ref())
+            .map(|spec| spec.name.as_str());
+        if context.out.is_json() {
+            return context.out.json(&names.collect::<Vec<_>>());
+        }
+        for name in names {
+            context.out.line(name)?;
+        }
+        return Ok(());
+    }
     if context.out.is_json() {
         return context.out.json(&jobs);
     }
@@ -238,7 +253,7 @@ fn row(job: &JobView, local: &Local) -> Vec<String> {
         job.spec
             .as_ref()
             .map_or_else(|| job.id.clone(), |spec| spec.name.clone()),
-        job.schedule_text.clone(),
+        job.when(local),
         local.show_opt(job.state.next_run_at_ms),
         local.show_opt(job.state.last_run_at_ms),
         job.state.last_status.clone().unwrap_or_else(|| "-".to_owned()),
@@ -279,7 +294,7 @@ fn facts(job: &JobView, local: &Local) -> Vec<(&'static str, String)> {
     add("name", spec.map(|spec| spec.name.clone()));
     add("id", Some(job.id.clone()));
     add("description", spec.and_then(|spec| spec.description.clone()));
-    add("schedule", Some(job.schedule_text.clone()));
+    add("schedule", Some(job.when(local)));
     let reason = job
         .phase_reason
         .as_ref()
@@ -329,10 +344,11 @@ fn facts(job: &JobView, local: &Local) -> Vec<(&'static str, String)> {
     add("slow after", job.slow_after_ms.map(times::took));
     add("does", spec.and_then(|spec| spec.payload.as_ref()).map(does));
     add("target", spec.and_then(|spec| spec.target.clone()));
-    let policy = spec
-        .and_then(|spec| serde_json::to_string(&spec.policy).ok())
-        .filter(|policy| policy != "{}");
-    add("policy", policy);
+    add(
+        "rules",
+        spec.map(|spec| rules(&spec.policy))
+            .filter(|rules| !rules.is_empty()),
+    );
     add(
         "once",
         spec.filter(|spec| spec.delete_after_run)
@@ -348,6 +364,74 @@ fn facts(job: &JobView, local: &Local) -> Vec<(&'static str, String)> {
     add("owner", Some(format!("{} ({})", job.owner, job.scopes.join(" "))));
     add("etag", Some(job.etag.clone()));
     facts
+}
+
+/// The rules that were set, in words.
+fn rules(policy: &PolicyView) -> String {
+    let mut rules = Vec::new();
+    if let Some(catch_up) = &policy.catch_up {
+        let what = match (catch_up.mode.as_str(), catch_up.max) {
+            ("skip", _) => "skipped".to_owned(),
+            ("all", Some(max)) => format!("each run, at most {max}"),
+            ("all", None) => "each run".to_owned(),
+            _ => "run once".to_owned(),
+        };
+        let within = catch_up
+            .window_ms
+            .map_or_else(String::new, |ms| format!(" within {}", times::period(ms)));
+        rules.push(format!("missed: {what}{within}"));
+    }
+    if let Some(overlap) = &policy.overlap {
+        let max = overlap.max.map_or_else(String::new, |max| format!(" {max}"));
+        rules.push(format!("overlap: {}{max}", overlap.mode));
+    }
+    let periods = [
+        ("jitter", policy.jitter_ms),
+        ("timeout", policy.timeout_ms),
+        ("slow after", policy.expected_ms),
+        ("runs kept for", policy.keep_for_ms),
+    ];
+    rules.extend(
+        periods
+            .into_iter()
+            .filter_map(|(name, ms)| Some(format!("{name} {}", times::period(ms?)))),
+    );
+    if let Some(retry) = &policy.retry {
+        let backoff = retry.backoff_ms.map_or_else(String::new, |ms| {
+            format!(", first after up to {}", times::period(ms))
+        });
+        rules.push(format!("{} attempts{backoff}", retry.attempts));
+    }
+    if let Some(on_stuck) = &policy.on_stuck {
+        rules.push(format!("when its worker is lost: {on_stuck}"));
+    }
+    let counts = [
+        ("quarantined after", policy.quarantine_after, "failures"),
+        ("keeps", policy.keep_runs, "runs"),
+    ];
+    rules.extend(
+        counts
+            .into_iter()
+            .filter_map(|(name, count, what)| Some(format!("{name} {} {what}", count?))),
+    );
+    match &policy.alert {
+        Some(alert) if alert.off => rules.push("no alerts".to_owned()),
+        Some(alert) => {
+            let after = alert
+                .after
+                .map_or_else(String::new, |after| format!(" after {after} failures"));
+            let to = alert
+                .session
+                .as_ref()
+                .map_or_else(String::new, |session| format!(" to {session}"));
+            let every = alert
+                .cool_down_ms
+                .map_or_else(String::new, |ms| format!(", {} apart", times::period(ms)));
+            rules.push(format!("alert{after}{to}{every}"));
+        }
+        None => {}
+    }
+    rules.join(" · ")
 }
 
 fn alert_fact(alert: &AlertStatusView, local: &Local) -> String {
@@ -429,6 +513,52 @@ mod tests {
     use crate::{times::tests::berlin, views::job::tests::job};
 
     #[test]
+    fn rules_are_told_in_words() {
+        let policy: PolicyView = serde_json::from_value(serde_json::json!({
+            "catchUp": { "mode": "all", "max": 7, "windowMs": 3_600_000 }, "overlap": { "mode": "allow", "max": 3 },
+            "jitterMs": 10_000, "timeoutMs": 300_000, "retry": { "attempts": 3, "backoffMs": 5_000 },
+            "onStuck": "retry", "quarantineAfter": 4, "alert": { "after": 2, "coolDownMs": 600_000, "session": "main" },
+        }))
+        .unwrap();
+        assert_eq!(
+            rules(&policy),
+            "missed: each run, at most 7 within 1 h · overlap: allow 3 · jitter 10 s · timeout 5 min · 3 attempts, \
+             first after up to 5 s · when its worker is lost: retry · quarantined after 4 failures · alert after 2 \
+             failures to main, 10 min apart"
+        );
+        let off: PolicyView = serde_json::from_str(r#"{"alert":{"off":true}}"#).unwrap();
+        assert_eq!(
+            (rules(&off), rules(&PolicyView::default())),
+            ("no alerts".into(), String::new())
+        );
+    }
+
+    #[test]
+    fn a_one_shot_is_told_by_the_clock_of_this_machine() {
+        let once = Job {
+            spec: Some(creel_proto::scheduler::v1::JobSpec {
+                schedule: Some(creel_proto::scheduler::v1::Schedule {
+                    kind: Some(creel_proto::scheduler::v1::schedule::Kind::At(
+                        creel_proto::scheduler::v1::At {
+                            when: Some(creel_proto::scheduler::v1::at::When::Time(time::timestamp(
+                                1_795_341_600_000,
+                            ))),
+                        },
+                    )),
+                }),
+                ..Default::default()
+            }),
+            schedule_text: "once 2026-11-22T10:00:00Z".into(),
+            ..job()
+        };
+        assert_eq!(
+            JobView::from(&once).when(&berlin()),
+            "once, Sun 22 Nov 11:00:00 CET"
+        );
+        assert_eq!(JobView::from(&job()).when(&berlin()), "every minute");
+    }
+
+    #[test]
     fn a_job_is_one_row_and_a_list_of_facts() {
         let view = JobView::from(&job());
         let row = row(&view, &berlin());
@@ -455,9 +585,6 @@ mod tests {
             get("last").as_deref(),
             Some("Tue 27 Jan 06:00 CET (299d ago): succeeded in 45.0s")
         );
-        assert_eq!(
-            (get("policy"), get("last error"), get("once")),
-            (None, None, None)
-        );
+        assert_eq!((get("rules"), get("last error"), get("once")), (None, None, None));
     }
 }

@@ -197,7 +197,8 @@ pub(super) fn summary(job: &Job, unchanged: bool, zone_is_ours: bool, local: &Lo
     let unchanged = if unchanged { " (unchanged)" } else { "" };
     let first = format!(
         "{}{unchanged}: {}{ours}; next {next}",
-        spec.name, job.schedule_text
+        spec.name,
+        JobView::from(job).when(local)
     );
     let (missed, alert) = (missed(spec), alert(spec));
     format!("{first}\n{missed} (--if-missed skip|run|all) · {alert}")

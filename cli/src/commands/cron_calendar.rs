@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use creel_proto::scheduler::v1::{Job, Phase};
+use creel_proto::scheduler::v1::{Job, Phase, schedule::Kind};
 use creel_schedule::{EveryMode, Schedule, ScheduleSpec, Zone, ZoneSources, Zones};
 use creel_wire::error::printable;
 use jiff::{SignedDuration, Timestamp, ToSpan as _, civil::Date};
@@ -19,6 +19,9 @@ use crate::{
 
 /// Letters of jobs; further ones share the last sign.
 const LETTERS: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+/// Fewer hours are no habit: late in the evening one is all that is left of a day.
+const MANY_HOURS: usize = 6;
 
 /// The sign of a job for which no letter is left.
 const NO_LETTER: char = '*';
@@ -41,6 +44,9 @@ struct Drawn {
     name: String,
     letter: Option<char>,
     schedule_text: String,
+    /// Of a one-shot; its next run says when.
+    #[serde(skip)]
+    at_ms: Option<i64>,
     phase: String,
     /// Due in every hour, so it has no letter.
     every_hour: bool,
@@ -123,13 +129,13 @@ impl Picture {
             let key = |job: &Drawn| (job.cells.first().copied().unwrap_or(usize::MAX), job.name.clone());
             key(a).cmp(&key(b))
         });
-        let to_come = cells
-            .iter()
-            .filter(|cell| cell.from < cell.until && cell.until > now)
-            .count();
+        // The hour that runs now may be due no more.
+        let whole = |cell: &Cell| cell.from < cell.until && cell.from > now;
+        let to_come = cells.iter().filter(|cell| whole(cell)).count();
         let mut letters = LETTERS.chars();
         for job in &mut drawn {
-            job.every_hour = !job.cells.is_empty() && job.cells.len() == to_come;
+            let due = job.cells.iter().filter(|index| whole(&cells[**index])).count();
+            job.every_hour = due == to_come && due >= MANY_HOURS;
             if !job.every_hour && !job.cells.is_empty() {
                 job.letter = Some(letters.next().unwrap_or(NO_LETTER));
             }
@@ -180,7 +186,8 @@ impl Picture {
             let next = job
                 .next_run_at_ms
                 .map_or_else(|| "-".to_owned(), |ms| local.show(ms));
-            let (name, when) = (printable(&job.name, 20), printable(&job.schedule_text, 29));
+            let when = job.at_ms.map_or(job.schedule_text.as_str(), |_| "once");
+            let (name, when) = (printable(&job.name, 20), printable(when, 29));
             Some(format!("{}  {name:<20}  {when:<29}  {next}", job.letter?))
         }));
         let named = |jobs: Vec<String>, what: &str| {
@@ -306,6 +313,14 @@ fn place(job: &Job, cells: &[Cell], zones: &Zones, now: Timestamp) -> Drawn {
             .map_or_else(|| job.job_id.clone(), |spec| spec.name.clone()),
         letter: None,
         schedule_text: job.schedule_text.clone(),
+        at_ms: match job
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.schedule.as_ref()?.kind.as_ref())
+        {
+            Some(Kind::At(_)) => at_ms(job.next_run_at.as_ref()),
+            _ => None,
+        },
         phase: word(job.phase().as_str_name(), "PHASE_"),
         every_hour: false,
         next_run_at_ms: at_ms(job.next_run_at.as_ref()),
@@ -329,7 +344,7 @@ fn timed(job: &Job, zones: &Zones, now: Timestamp) -> Option<Schedule> {
 #[cfg(test)]
 mod tests {
     use creel_proto::{
-        scheduler::v1::{Cron, Every, JobSpec, Schedule as ProtoSchedule, schedule::Kind},
+        scheduler::v1::{Cron, Every, JobSpec, Schedule as ProtoSchedule},
         time::{duration, timestamp},
     };
 

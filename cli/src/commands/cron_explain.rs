@@ -133,7 +133,7 @@ fn lines(answer: &ExplainJobResponse, local: &Local) -> Vec<String> {
             .spec
             .as_ref()
             .map_or(job.job_id.as_str(), |spec| spec.name.as_str());
-        lines.push(format!("{name}: {}", job.schedule_text));
+        lines.push(format!("{name}: {}", JobView::from(job).when(local)));
     }
     match &answer.occurrence {
         Some(one) => lines.extend(occurrence(one, local)),
@@ -197,7 +197,8 @@ fn next(one: &Instant, local: &Local) -> String {
     let distance = nominal.map_or_else(String::new, |ms| format!(" ({})", local.distance(ms)));
     // Jitter and backoff move the start, not the occurrence.
     let fires = at_ms(one.fires_at.as_ref())
-        .filter(|fires| Some(*fires) != nominal)
+        // Less than a second later is no news.
+        .filter(|fires| nominal.is_none_or(|nominal| fires - nominal >= 1_000))
         .map_or_else(String::new, |ms| format!(", starts {}", local.show_seconds(ms)));
     let remark = match one.reason.as_str() {
         "due" => String::new(),

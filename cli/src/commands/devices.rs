@@ -234,7 +234,14 @@ pub(super) fn changed(
 /// All scopes for this machine. Its key stays, unless it was revoked.
 async fn recover(context: &mut Context, code_file: Option<&Path>) -> Result<(), Failure> {
     let profile = context.profile()?;
-    let channel = client::local_channel(&profile)?;
+    // The rest of the stack may be down, or be what is wrong: identity alone is enough.
+    let alone = |failure: Failure| match failure.error() {
+        Some(error) if matches!(error.reason.as_ref(), "not_running" | "edge_not_ready") => {
+            failure.with_hint("`creeld identity` in another terminal is enough; then: creel devices recover")
+        }
+        _ => failure,
+    };
+    let channel = client::local_channel(&profile).map_err(alone)?;
     let recovery_code = match code_file {
         Some(path) => code_in(path)?,
         None => context
@@ -256,7 +263,9 @@ async fn recover(context: &mut Context, code_file: Option<&Path>) -> Result<(), 
             csr_der: key.request()?,
             name: client::device_name(),
         };
-        client::call_local(&profile, limit, recover_call(channel.clone(), request)).await
+        client::call_local(&profile, limit, recover_call(channel.clone(), request))
+            .await
+            .map_err(alone)
     };
     let (key, is_new) = match files.load_key()? {
         Some(key) => (key, false),

@@ -1,10 +1,8 @@
-//! `creel version`, `creel completions`: what this program knows by itself.
+//! `creel version`: what this program knows by itself.
 
-use clap::CommandFactory as _;
-use clap_complete::Shell;
 use serde::Serialize;
 
-use crate::{args::Cli, context::Context, failure::Failure, times};
+use crate::{context::Context, failure::Failure, times};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,16 +23,4 @@ pub(super) fn version(context: &mut Context) -> Result<(), Failure> {
         return context.out.json(&view);
     }
     context.out.line(&format!("creel {}", view.version))
-}
-
-pub(super) fn completions(context: &mut Context, shell: Shell) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "creel", &mut script);
-    let script = String::from_utf8_lossy(&script);
-    if context.out.is_json() {
-        return context
-            .out
-            .json(&serde_json::json!({ "shell": shell.to_string(), "script": script }));
-    }
-    context.out.piece(&script)
 }

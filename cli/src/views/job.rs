@@ -1,7 +1,10 @@
 //! A job: its spec, and how it fares.
 
 use creel_proto::scheduler::v1::{BackfillStatus, Job};
+use creel_schedule::ScheduleSpec;
 use serde::Serialize;
+
+use crate::times::Local;
 
 use super::{at, at_ms, lasting_ms, spec::SpecView, text, word};
 
@@ -119,6 +122,19 @@ impl JobView {
         "unchanged",
         "warnings",
     ];
+}
+
+impl JobView {
+    /// When it is due, for people: an instant by the clocks of this machine, all else as the scheduler says it.
+    pub(crate) fn when(&self, local: &Local) -> String {
+        match self.spec.as_ref().and_then(|spec| spec.schedule.as_ref()) {
+            Some(ScheduleSpec::At { time, zone: None }) => time.parse::<jiff::Timestamp>().map_or_else(
+                |_| self.schedule_text.clone(),
+                |at| format!("once, {}", local.show_seconds(at.as_millisecond())),
+            ),
+            _ => self.schedule_text.clone(),
+        }
+    }
 }
 
 impl From<&Job> for JobView {

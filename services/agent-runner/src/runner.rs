@@ -190,7 +190,7 @@ impl Runner {
             idempotency: parts.idempotency,
             dirs,
             launcher,
-            works: Works::default(),
+            works: Works::new(limits.running),
             drain: parts.drain,
             stop: CancellationToken::new(),
             released: Notify::new(),

@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
-use crate::{runner::Runner, works::CAPACITY};
+use crate::runner::Runner;
 
 /// Between attempts to attach: from, to.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -52,7 +52,7 @@ async fn stream(runner: &Runner, instance: &str, channel: Channel) -> Result<(),
     let (send, outgoing) = mpsc::channel(OUTGOING);
     let mut said = Said::default();
     let mut changes = runner.works.changes();
-    let _ = send.try_send(hello(instance, &runner.works.all()));
+    let _ = send.try_send(hello(instance, runner.works.capacity, &runner.works.all()));
     let mut client = WorkServiceClient::new(channel);
     let mut incoming = tokio::select! {
         attached = client.attach(ReceiverStream::new(outgoing)) => attached?.into_inner(),
@@ -181,10 +181,10 @@ const fn message(message: worker_message::Message) -> WorkerMessage {
     }
 }
 
-fn hello(instance: &str, held: &[WorkRecord]) -> WorkerMessage {
+fn hello(instance: &str, capacity: usize, held: &[WorkRecord]) -> WorkerMessage {
     message(worker_message::Message::Hello(WorkerHello {
         kinds: vec![WorkKind::SystemEvent.into(), WorkKind::AgentTurn.into()],
-        capacity: u32::try_from(CAPACITY).unwrap_or(u32::MAX),
+        capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
         holding: held.iter().map(reference).collect(),
         instance: instance.to_owned(),
     }))

@@ -18,10 +18,11 @@ use crate::{
     turn::{End, Outcome},
 };
 
-/// Runs taken at once.
-pub(crate) const CAPACITY: usize = 16;
+/// Most runs taken at once. They are taken one after the other: more than these might wait so long to be taken that
+/// their lease runs out.
+const MAX_CAPACITY: usize = 64;
 /// Runs remembered, ended ones included; more are refused.
-pub(crate) const MAX_HELD: usize = 4 * CAPACITY;
+pub(crate) const MAX_HELD: usize = 4 * MAX_CAPACITY;
 /// The part of a reply that is a run's summary, in bytes.
 pub(crate) const MAX_SUMMARY: usize = 4 << 10;
 /// The longest text of a job, in bytes.
@@ -32,20 +33,23 @@ const MAX_ERROR: usize = 1 << 10;
 /// The runs that are held. Every change wakes the stream.
 #[derive(Debug)]
 pub(crate) struct Works {
+    /// Runs taken at once.
+    pub(crate) capacity: usize,
     held: Mutex<BTreeMap<String, WorkRecord>>,
     changed: watch::Sender<u64>,
 }
 
-impl Default for Works {
-    fn default() -> Self {
+impl Works {
+    /// For so many turns at once, of which jobs take three quarters at most: however many of them hang,
+    /// conversations go on.
+    pub(crate) fn new(running_turns: usize) -> Self {
         Self {
+            capacity: (running_turns / 4 * 3).clamp(1, MAX_CAPACITY),
             held: Mutex::default(),
             changed: watch::Sender::new(0),
         }
     }
-}
 
-impl Works {
     pub(crate) fn get(&self, run: &str) -> Option<WorkRecord> {
         self.held().get(run).cloned()
     }

@@ -171,7 +171,11 @@ fn summaries_are_short_and_say_how_it_failed() {
 
 #[test]
 fn an_older_attempt_never_comes_back() {
-    let works = Works::default();
+    let works = Works::new(64);
+    assert_eq!(
+        (works.capacity, Works::new(1).capacity, Works::new(1_024).capacity),
+        (48, 1, 64)
+    );
     let record = |attempt| WorkRecord {
         run_id: "r".into(),
         attempt,

@@ -288,7 +288,7 @@ fn no_device_gets_in_late_too_many_or_with_more_than_each_of_three_allows() {
     let world = |out: Option<Guard>| Pairing {
         guards: out.map_or(Guards::all(), Guards::without),
         asks: 3,
-        end_ms: 2,
+        end_ms: 3,
     };
     let guards = [
         (Guard::Cap, "PAI-1"),

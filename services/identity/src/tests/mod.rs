@@ -4,6 +4,7 @@ mod assertions;
 mod certificates;
 mod devices;
 mod invites;
+mod nonsense;
 mod pairing;
 mod people;
 mod proofs;

@@ -135,7 +135,7 @@ impl Identity {
             .await
     }
 
-    async fn refused(&self, request: ProveRequest) -> Why {
+    pub(super) async fn refused(&self, request: ProveRequest) -> Why {
         match self.send(request).await {
             Outcome::Refused(refused) => refused.reason(),
             other => panic!("not refused: {other:?}"),

@@ -1,0 +1,210 @@
+//! Jobs that flood their output or crash their worker, a hundred of each (`CREEL_UNRULY=N`), and as many that hang
+//! as leave a worker some room. Listing, adding, other jobs and the main session don't notice.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests start processes and read the clock; a test that cannot go on fails"
+)]
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use creel_proto::{
+    scheduler::v1::{
+        AgentTurnPayload, Alert, At, CreateJobRequest, Delivery, JobSpec, ListRunsRequest, NoDelivery,
+        Payload, Policy, RunState, Schedule, at::When, delivery, job_service_client::JobServiceClient,
+        payload, run_service_client::RunServiceClient, schedule,
+    },
+    time::{duration, timestamp},
+};
+use creel_tests::{Cluster, edge, processes::wait_until};
+use tonic::transport::Channel;
+
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Programs instead of a model. `yes` writes as fast as it is read, here 4 KiB a line.
+fn backends() -> String {
+    format!(
+        r#"
+[backends.hang]
+kind = "command"
+argv = ["sleep", "1000000"]
+[backends.flood]
+kind = "command"
+argv = ["yes", '{{"type":"delta","text":"{}"}}']
+[backends.crash]
+kind = "command"
+argv = ["sh", "-c", "kill -SEGV $$"]
+"#,
+        "more ".repeat(800)
+    )
+}
+
+fn count() -> usize {
+    std::env::var("CREEL_UNRULY")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(100)
+}
+
+/// Of the 48 runs that agent-runner takes at once by default, these stay.
+const HANGING: usize = 32;
+
+fn spec(backend: &str, number: usize, at_ms: i64) -> JobSpec {
+    let turn = AgentTurnPayload {
+        message: "go".into(),
+        backend: backend.into(),
+        timeout: None,
+    };
+    JobSpec {
+        name: format!("{backend}-{number}"),
+        schedule: Some(Schedule {
+            kind: Some(schedule::Kind::At(At {
+                when: Some(When::Time(timestamp(at_ms))),
+            })),
+        }),
+        target: "main".into(),
+        payload: Some(Payload {
+            kind: Some(payload::Kind::AgentTurn(turn)),
+        }),
+        policy: Some(Policy {
+            // What hangs outlives the test; what floods is ended by its limits, at the latest by this one.
+            timeout: (backend != "hang").then(|| duration(30_000)),
+            alert: Some(Alert {
+                off: true,
+                ..Alert::default()
+            }),
+            ..Policy::default()
+        }),
+        delivery: Some(Delivery {
+            to: Some(delivery::To::None(NoDelivery {})),
+        }),
+        ..JobSpec::default()
+    }
+}
+
+/// Runs of the unruly jobs by backend and state.
+async fn states(channel: &Channel) -> BTreeMap<(String, RunState), usize> {
+    let mut client = RunServiceClient::new(channel.clone());
+    let (mut states, mut page_token) = (BTreeMap::new(), String::new());
+    loop {
+        let request = ListRunsRequest {
+            page_size: 500,
+            page_token,
+            ..ListRunsRequest::default()
+        };
+        let page = client.list(request).await.unwrap().into_inner();
+        for run in page.runs {
+            if let Some((backend, _)) = run.job_name.rsplit_once('-') {
+                *states.entry((backend.to_owned(), run.state())).or_insert(0) += 1;
+            }
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return states;
+        }
+    }
+}
+
+#[test]
+fn jobs_that_hang_flood_and_crash_disturb_nobody() {
+    let mut cluster = Cluster::new().config(&backends());
+    cluster.up();
+    let dir = cluster.home().parent().unwrap().join("script");
+    let scopes = ["--scope", "operator.read", "--scope", "operator.write"];
+    let cert = [
+        "devices",
+        "cert",
+        "--name",
+        "unruly",
+        "--out",
+        dir.to_str().unwrap(),
+    ];
+    cluster.creel(&[&cert[..], &scopes].concat()).ok();
+    let pids = ["scheduler", "agent-runner", "gateway"].map(|service| cluster.pid_of(service));
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (count, channel) = (count(), {
+        let _inside = runtime.enter();
+        edge::channel(&cluster.edge().address, &dir)
+    });
+    runtime.block_on(async {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let mut jobs = JobServiceClient::new(channel.clone());
+        for (backend, count) in [("hang", HANGING), ("flood", count), ("crash", count)] {
+            for number in 0..count {
+                let request = CreateJobRequest {
+                    spec: Some(spec(
+                        backend,
+                        number,
+                        i64::try_from(now.as_millis()).unwrap() + 3_000,
+                    )),
+                    late_ok: true,
+                    ..CreateJobRequest::default()
+                };
+                jobs.create(request).await.unwrap();
+            }
+        }
+    });
+    let states = || runtime.block_on(states(&channel));
+    let of = |backend: &str, state| states().get(&(backend.to_owned(), state)).copied().unwrap_or(0);
+    wait_until("all that hang do", PATIENCE, || {
+        of("hang", RunState::Running) == HANGING
+    });
+
+    // While they hang, and while others flood and crash:
+    cluster
+        .creel(&[
+            "cron",
+            "add",
+            "other",
+            "--every",
+            "1s",
+            "--message",
+            "tick",
+            "--deliver",
+            "none",
+        ])
+        .ok();
+    let answer = cluster.creel(&["send", "hello"]);
+    assert_eq!(answer.ok().trim(), "echo: hello", "the main session answers");
+    let listed = cluster.creel(&["cron", "list", "--json"]).json();
+    assert!(listed.as_array().unwrap().len() > count, "all are listed");
+    let succeeded = || {
+        let runs = cluster
+            .creel(&[
+                "cron",
+                "runs",
+                "--job",
+                "other",
+                "--status",
+                "succeeded",
+                "--json",
+            ])
+            .json();
+        runs.as_array().unwrap().len()
+    };
+    wait_until("another job runs", PATIENCE, || succeeded() >= 3);
+
+    // On a machine that is slow enough they are ended by their timeout before their end is seen.
+    let ended = |backend: &str| of(backend, RunState::Failed) + of(backend, RunState::TimedOut);
+    for backend in ["crash", "flood"] {
+        wait_until(&format!("all that {backend} have failed"), PATIENCE, || {
+            ended(backend) == count
+        });
+    }
+    assert_eq!(
+        of("hang", RunState::Running),
+        HANGING,
+        "nobody ended those that hang"
+    );
+    let after = ["scheduler", "agent-runner", "gateway"].map(|service| cluster.pid_of(service));
+    assert_eq!(pids, after, "no service fell over");
+    eprintln!("{:?}", states());
+}
