@@ -19,6 +19,9 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
+    /// Nothing ran.
+    pub(crate) const NONE: Self = Self { failed: 0, count: 0 };
+
     pub(crate) fn of_record(failed: u32, count: u32) -> Self {
         let count = count.min(WINDOW as u32);
         Self {
@@ -55,6 +58,9 @@ struct Ring {
 }
 
 impl Durations {
+    /// Nothing ran.
+    pub(crate) const NONE: Self = Self(None);
+
     pub(crate) fn of_record(ms: &[u32]) -> Self {
         let mut durations = Self::default();
         for one in ms.iter().skip(ms.len().saturating_sub(WINDOW)) {

@@ -1,7 +1,11 @@
 //! A job as the service holds it: the parts of its record that decide when it runs, and its health. Its text
 //! stays in the store until a run needs it.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use creel_proto::scheduler::v1::{
     self as proto, AlertRecord, JobRecord, JobSpec, JobStateRecord, Phase, RunKind, RunRecord, RunState,
@@ -9,6 +13,7 @@ use creel_proto::scheduler::v1::{
 };
 use creel_schedule::{Schedule, Zones};
 use jiff::Timestamp;
+use prost::Message as _;
 
 use crate::{
     admission::SkipReason,
@@ -52,12 +57,13 @@ pub(crate) struct Job {
 /// What it does, or why it can't.
 #[derive(Debug)]
 pub(crate) enum Plan {
-    Sound(Box<Sound>),
+    /// Shared by jobs that are the same in all of it: most of a million jobs are one of a few kinds.
+    Sound(Arc<Sound>),
     /// Its record can't be used: it is named, and left alone.
     Broken(String),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sound {
     pub(crate) schedule: Schedule,
     pub(crate) kind: WorkKind,
@@ -97,20 +103,26 @@ impl From<&Spec> for Sound {
     }
 }
 
-/// How a job is.
+/// How a job is: what every job needs, and through [`Deref`] what only a job needs that ran or was held.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
     /// Counts changes by people.
     pub(crate) version: u64,
     pub(crate) cursor_ms: i64,
-    pub(crate) pause: Option<String>,
     pub(crate) completed: bool,
+    /// Runs that have not ended, oldest first.
+    pub(crate) active: Vec<RunRef>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What a job that never ran, and is not held, has none of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rare {
+    pub(crate) pause: Option<String>,
     pub(crate) quarantine: Option<Quarantine>,
     pub(crate) failures: u32,
     pub(crate) last: Option<Last>,
     pub(crate) manual_runs: u64,
-    /// Runs that have not ended, oldest first.
-    pub(crate) active: Vec<RunRef>,
     pub(crate) last_success: Option<RunRef>,
     pub(crate) last_failure: Option<RunRef>,
     pub(crate) recent: Recent,
@@ -121,6 +133,38 @@ pub(crate) struct State {
     pub(crate) backfill: Option<Box<Backfill>>,
     /// Counts how often the job began anew after a clock that was set back.
     pub(crate) bumps: u64,
+}
+
+impl Rare {
+    const NONE: Self = Self {
+        pause: None,
+        quarantine: None,
+        failures: 0,
+        last: None,
+        manual_runs: 0,
+        last_success: None,
+        last_failure: None,
+        recent: Recent::NONE,
+        durations: Durations::NONE,
+        backoff_until_ms: None,
+        alert: None,
+        backfill: None,
+        bumps: 0,
+    };
+}
+
+impl Deref for State {
+    type Target = Rare;
+    fn deref(&self) -> &Rare {
+        static NONE: Rare = Rare::NONE;
+        self.rare.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl DerefMut for State {
+    fn deref_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(|| Box::new(Rare::NONE))
+    }
 }
 
 /// The last alert.
@@ -153,7 +197,12 @@ pub(crate) struct Last {
 
 impl Job {
     /// A job of its records. A record that can't be used makes a broken job, never an error.
-    pub(crate) fn load(record: &JobRecord, state: Option<&JobStateRecord>, zones: &Zones) -> Self {
+    pub(crate) fn load(
+        record: &JobRecord,
+        state: Option<&JobStateRecord>,
+        zones: &Zones,
+        sounds: &mut Sounds,
+    ) -> Self {
         let (name, plan) = match &record.spec {
             Some(spec) => {
                 let origin = Origin {
@@ -161,7 +210,7 @@ impl Job {
                     anchor_ms: record.anchor_unix_ms,
                 };
                 let plan = match Spec::check(spec, origin) {
-                    Ok(spec) => Plan::Sound(Box::new(Sound::from(&spec))),
+                    Ok(spec) => Plan::Sound(sounds.share(Sound::from(&spec), &spec.proto)),
                     Err(error) => Plan::Broken(error.message),
                 };
                 (spec.name.clone(), plan)
@@ -207,7 +256,13 @@ impl Job {
         }
     }
 
-    pub(crate) const fn sound(&self) -> Option<&Sound> {
+    /// The job, held.
+    pub(crate) fn paused(mut self, reason: &str) -> Self {
+        self.state.pause = Some(reason.to_owned());
+        self
+    }
+
+    pub(crate) fn sound(&self) -> Option<&Sound> {
         match &self.plan {
             Plan::Sound(sound) => Some(sound),
             Plan::Broken(_) => None,
@@ -240,7 +295,9 @@ impl Job {
             .cursor_ms
             .max(finished)
             .max(if one_shot || fixed_delay { i64::MIN } else { now_ms });
-        crate::admission::next_ms(&sound.schedule, after)
+        // After failures the next run is the newest that came up meanwhile, when the wait is over.
+        let least = self.state.backoff_until_ms.unwrap_or(i64::MIN);
+        crate::admission::next_ms(&sound.schedule, after).map(|at| at.max(least))
     }
 
     pub(crate) fn finished_ms(&self) -> i64 {
@@ -455,13 +512,19 @@ impl State {
         }
     }
 
+    /// A job that was just made.
+    pub(crate) fn new(cursor_ms: i64) -> Self {
+        Self {
+            version: 1,
+            cursor_ms,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn of_record(record: &JobStateRecord) -> Self {
         let reference = |one: &Option<_>| one.as_ref().and_then(RunRef::of_record);
-        Self {
-            version: record.version,
-            cursor_ms: record.cursor_unix_ms,
+        let rare = Rare {
             pause: record.paused.then(|| record.paused_reason.clone()),
-            completed: record.completed,
             quarantine: (record.quarantined_until_unix_ms != 0).then_some(Quarantine {
                 until_ms: record.quarantined_until_unix_ms,
                 level: record.quarantine_level,
@@ -474,7 +537,6 @@ impl State {
                 error: record.last_error.clone(),
             }),
             manual_runs: record.manual_runs,
-            active: record.active.iter().filter_map(RunRef::of_record).collect(),
             last_success: reference(&record.last_success),
             last_failure: reference(&record.last_failure),
             recent: Recent::of_record(record.recent_failures, record.recent_count),
@@ -483,6 +545,38 @@ impl State {
             alert: record.alert.as_ref().and_then(Alert::of_record).map(Box::new),
             backfill: record.backfill.as_ref().map(Backfill::of_record).map(Box::new),
             bumps: record.incarnation_bumps,
+        };
+        Self {
+            version: record.version,
+            cursor_ms: record.cursor_unix_ms,
+            completed: record.completed,
+            active: record.active.iter().filter_map(RunRef::of_record).collect(),
+            rare: Some(rare).filter(|rare| *rare != Rare::NONE).map(Box::new),
+        }
+    }
+}
+
+/// Plans that are the same are one. As many as there are different ones among the jobs that were loaded.
+#[derive(Debug, Default)]
+pub(crate) struct Sounds(BTreeMap<Vec<u8>, Arc<Sound>>);
+
+impl Sounds {
+    /// The plan itself, or the same one of another job.
+    pub(crate) fn share(&mut self, sound: Sound, spec: &JobSpec) -> Arc<Sound> {
+        let key = JobSpec {
+            schedule: spec.schedule.clone(),
+            policy: spec.policy.clone(),
+            ..JobSpec::default()
+        };
+        let known = self
+            .0
+            .entry(key.encode_to_vec())
+            .or_insert_with(|| Arc::new(sound.clone()));
+        // The key leaves out what seldom differs, such as the anchor of an interval.
+        if **known == sound {
+            Arc::clone(known)
+        } else {
+            Arc::new(sound)
         }
     }
 }
@@ -504,8 +598,27 @@ mod tests {
             delete_after: DeleteAfter::Never,
         };
         let mut job = Job::unreadable(JobId::new(0, &[0; 10]), String::new());
-        job.plan = Plan::Sound(Box::new(sound));
+        job.plan = Plan::Sound(Arc::new(sound));
         job
+    }
+
+    #[test]
+    fn a_million_jobs_that_never_ran_stay_small() {
+        let job = job(1);
+        assert!(size_of::<Job>() <= 176, "{} bytes", size_of::<Job>());
+        assert_eq!(job.state.rare, None, "nothing is held for what it does not have");
+        let Plan::Sound(sound) = job.plan else {
+            panic!("it is sound")
+        };
+        let (mut sounds, spec) = (Sounds::default(), JobSpec::default());
+        let one = sounds.share((*sound).clone(), &spec);
+        let same = sounds.share((*sound).clone(), &spec);
+        assert!(Arc::ptr_eq(&one, &same));
+        let other = Sound {
+            disabled: true,
+            ..(*sound).clone()
+        };
+        assert_eq!(*sounds.share(other.clone(), &spec), other);
     }
 
     fn end(job: &mut Job, kind: RunKind, state: RunState, at_ms: i64) {
@@ -585,7 +698,12 @@ mod tests {
             owner: "owner".into(),
             ..JobRecord::default()
         };
-        let job = Job::load(&record, Some(&JobStateRecord::default()), &Zones::bundled());
+        let job = Job::load(
+            &record,
+            Some(&JobStateRecord::default()),
+            &Zones::bundled(),
+            &mut Sounds::default(),
+        );
         assert!(job.sound().is_none());
         assert_eq!(job.phase().0, Phase::Quarantined);
         assert!(job.phase().1.contains("no spec"));

@@ -25,7 +25,8 @@ pub(crate) fn record(nominal_ms: i64, admitted_ms: i64, entries: &[Entry]) -> Ad
     AdmissionRecord {
         nominal_unix_ms: nominal_ms,
         admitted_at_unix_ms: admitted_ms,
-        jobs: jobs.into(),
+        jobs,
+        ..AdmissionRecord::default()
     }
 }
 
@@ -58,7 +59,7 @@ mod tests {
         assert!(record.encoded_len() < 256 * 1_024);
         assert_eq!(entries(&record).collect::<Vec<_>>(), all);
         let torn = AdmissionRecord {
-            jobs: record.jobs[..30].to_vec().into(),
+            jobs: record.jobs[..30].to_vec(),
             ..record
         };
         assert_eq!(entries(&torn).count(), 1);

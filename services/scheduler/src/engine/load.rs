@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::Parts;
 use crate::{
     id::JobId,
-    job::Job,
+    job::{Job, Sounds},
     ledger::Ledger,
     run::Now,
     store::{self, Kind, job_of_key, state_key},
@@ -25,7 +25,7 @@ pub(super) async fn load(parts: &Parts, now: impl Fn() -> Now) -> Result<Ledger,
         parts.figures.clone(),
         parts.outbox.clone(),
     );
-    let mut active = Vec::new();
+    let (mut active, mut sounds) = (Vec::new(), Sounds::default());
     let mut range = Some(Kind::Job.range());
     while let Some(rest) = range {
         let page = parts.store.scan(rest, Page::default()).await?;
@@ -41,7 +41,7 @@ pub(super) async fn load(parts: &Parts, now: impl Fn() -> Now) -> Result<Ledger,
                 continue;
             };
             let job = match JobRecord::decode(entry.value) {
-                Ok(record) => Job::load(&record, states.get(&id), &zones),
+                Ok(record) => Job::load(&record, states.get(&id), &zones, &mut sounds),
                 Err(error) => Job::unreadable(id, error.to_string()),
             };
             active.extend(ledger.load(id, job).into_iter().map(|at| (id, at)));

@@ -105,18 +105,17 @@ impl Ledger {
             incarnation: record.incarnation,
             owner: record.owner.as_str().into(),
             name: spec.proto.name.as_str().into(),
-            plan: Plan::Sound(Box::new(Sound::from(&spec))),
-            state: State {
-                version: 1,
-                cursor_ms,
-                pause: context.map(|_| APPROVAL.to_owned()),
-                ..State::default()
-            },
+            plan: Plan::Sound(Arc::new(Sound::from(&spec))),
+            state: State::new(cursor_ms),
             context: context.map(Arc::from),
             wake_ms: None,
             open_skip: None,
             unpruned: 0,
             doomed: false,
+        };
+        let job = match context {
+            Some(_) => job.paused(APPROVAL),
+            None => job,
         };
         self.index(id, &job);
         self.jobs.insert(id, job);
@@ -159,7 +158,7 @@ impl Ledger {
             job.state.backfill = None;
         }
         job.name = name.into();
-        job.plan = Plan::Sound(Box::new(sound));
+        job.plan = Plan::Sound(Arc::new(sound));
         job.state.version += 1;
         job.state.start_afresh();
         job.open_skip = None;
@@ -239,7 +238,7 @@ impl Ledger {
         job.state.version += 1;
         job.open_skip = None;
         if let (Some(record), Plan::Sound(sound)) = (enabled, &mut job.plan) {
-            sound.disabled = false;
+            Arc::make_mut(sound).disabled = false;
             self.changes.record(id, record);
         }
         self.changes.extra(id, audit);

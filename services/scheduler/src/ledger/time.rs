@@ -1,6 +1,6 @@
 //! What a changed clock and changed zone data mean for jobs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use creel_kit::outbox::Event;
 use creel_proto::scheduler::v1::ClockRecord;
@@ -116,10 +116,8 @@ impl Ledger {
             let Plan::Sound(sound) = &mut job.plan else {
                 continue;
             };
-            let zone = match &mut sound.schedule {
-                Schedule::Cron(cron) => &mut cron.zone,
-                Schedule::At(Moment::Civil { zone, .. }) => zone,
-                Schedule::At(Moment::Instant(_)) | Schedule::Every(_) => continue,
+            let Some(zone) = zone_of(&sound.schedule) else {
+                continue;
             };
             let newest = fresh.entry(zone.name().into()).or_insert_with(|| {
                 let found = zones.get(zone.name());
@@ -132,7 +130,11 @@ impl Ledger {
                 found.ok().filter(|found| found != zone)
             });
             let Some(newest) = newest else { continue };
-            *zone = newest.clone();
+            match &mut Arc::make_mut(sound).schedule {
+                Schedule::Cron(cron) => cron.zone = newest.clone(),
+                Schedule::At(Moment::Civil { zone, .. }) => *zone = newest.clone(),
+                Schedule::At(Moment::Instant(_)) | Schedule::Every(_) => continue,
+            }
             let after_ms = job.next_run_ms(now.wall_ms);
             if after_ms != next_ms {
                 tracing::info!(job = %id, name = %job.name, before = ?next_ms, after = ?after_ms,
@@ -184,6 +186,14 @@ impl Ledger {
         if let Ok(audit) = self.audit(event) {
             self.changes.general(audit, true);
         }
+    }
+}
+
+fn zone_of(schedule: &Schedule) -> Option<&Zone> {
+    match schedule {
+        Schedule::Cron(cron) => Some(&cron.zone),
+        Schedule::At(Moment::Civil { zone, .. }) => Some(zone),
+        Schedule::At(Moment::Instant(_)) | Schedule::Every(_) => None,
     }
 }
 

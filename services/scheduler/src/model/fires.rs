@@ -17,6 +17,15 @@ const END: i64 = 4;
 /// An admitted occurrence: (incarnation, instant in seconds).
 type Run = (u8, i64);
 
+/// What is written together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Change {
+    /// `None`: a packed admission, which leaves the job's own record as it is.
+    cursor: Option<i64>,
+    admitted: Vec<Run>,
+    skipped: Vec<Run>,
+}
+
 /// One job's occurrences, in memory and on disk.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fires {
@@ -30,9 +39,13 @@ pub struct Fires {
     held: bool,
     paused: bool,
     memory: i64,
+    /// A run that only a packed admission names.
+    unwritten: bool,
     disk: i64,
-    /// On its way to the disk, oldest first: cursor, admitted, skipped.
-    commits: Vec<(i64, Vec<Run>, Vec<Run>)>,
+    /// Packed admissions. They stay: other jobs may still need them.
+    packs: Vec<Run>,
+    /// On its way to the disk, oldest first.
+    commits: Vec<Change>,
     admitted: Vec<Run>,
     skipped: Vec<Run>,
     sent: Vec<Run>,
@@ -57,6 +70,8 @@ pub enum Fire {
     Hold,
     /// Deleted and made again.
     Recreate,
+    /// The run that waits gets a record of its own.
+    Begin,
 }
 
 impl Fire {
@@ -70,6 +85,7 @@ impl Fire {
         Self::Pause,
         Self::Hold,
         Self::Recreate,
+        Self::Begin,
     ];
 }
 
@@ -86,7 +102,9 @@ impl Fires {
             held: false,
             paused: false,
             memory: 0,
+            unwritten: false,
             disk: 0,
+            packs: Vec::new(),
             commits: Vec::new(),
             admitted: Vec::new(),
             skipped: Vec::new(),
@@ -105,8 +123,15 @@ impl Fires {
             }
             Fire::Decide if self.commits.len() < 2 => next.look()?,
             Fire::Commit if !self.commits.is_empty() => {
-                let (cursor, admitted, skipped) = next.commits.remove(0);
-                next.disk = cursor;
+                let Change {
+                    cursor,
+                    admitted,
+                    skipped,
+                } = next.commits.remove(0);
+                match cursor {
+                    Some(cursor) => next.disk = cursor,
+                    None => next.packs.extend(&admitted),
+                }
                 if self.guards.on(Guard::SyncFirst) {
                     next.sent.extend(&admitted);
                 }
@@ -115,13 +140,23 @@ impl Fires {
             }
             Fire::Crash => {
                 next.commits.clear();
-                next.memory = self.disk;
+                next.memory = self.durable();
+                next.unwritten = next.memory > self.disk;
             }
             Fire::Pause => next.paused = !self.paused,
             Fire::Hold => next.held = !self.held,
             Fire::Recreate if self.incarnation == 0 && self.commits.is_empty() => {
                 next.incarnation = 1;
                 (next.made, next.memory, next.disk) = (self.now, self.now, self.now);
+                next.unwritten = false;
+            }
+            Fire::Begin if self.unwritten && self.commits.len() < 2 => {
+                next.unwritten = false;
+                next.commits.push(Change {
+                    cursor: Some(self.memory),
+                    admitted: Vec::new(),
+                    skipped: Vec::new(),
+                });
             }
             _ => return None,
         }
@@ -149,8 +184,25 @@ impl Fires {
             self.sent.extend(&admitted);
         }
         self.memory = cursor;
-        self.commits.push((cursor, admitted, skipped));
+        // One run and nothing else is packed, if the job has no packed one yet; all else writes the cursor.
+        let packed = !self.unwritten && admitted.len() == 1 && skipped.is_empty();
+        self.unwritten = packed;
+        self.commits.push(Change {
+            cursor: (!packed).then_some(cursor),
+            admitted,
+            skipped,
+        });
         Some(())
+    }
+
+    /// Up to where everything is decided, as the disk says it: a packed admission counts if it is of this job, and
+    /// beyond the job's own record.
+    fn durable(&self) -> i64 {
+        let mine = self
+            .packs
+            .iter()
+            .filter(|(incarnation, _)| *incarnation == self.incarnation);
+        mine.map(|(_, at)| *at).fold(self.disk, i64::max)
     }
 
     fn decision(&self) -> Option<Decision> {
@@ -189,7 +241,7 @@ pub fn fir_1(fires: &Fires) -> bool {
 /// INV-FIR-2: what the durable cursor has passed was admitted or skipped.
 #[must_use]
 pub fn fir_2(fires: &Fires) -> bool {
-    (fires.made + 1..=fires.disk).all(|at| {
+    (fires.made + 1..=fires.durable()).all(|at| {
         let run = (fires.incarnation, at);
         fires.admitted.contains(&run) || fires.skipped.contains(&run)
     })

@@ -20,6 +20,7 @@ const END_MS: i64 = 9;
 struct Disk {
     attempt: u32,
     held: bool,
+    parked: bool,
     over: bool,
     accepted: Vec<u32>,
 }
@@ -59,6 +60,10 @@ pub enum Step {
     Finish(u8),
     /// A worker's result arrives: it failed, so there is another attempt.
     Fail(u8),
+    /// A worker gives the run back to wait for a person.
+    Park(u8),
+    /// The person answers: there is another attempt.
+    Unpark,
     /// Time passes.
     Tick,
     /// Leases are looked at.
@@ -80,6 +85,9 @@ impl Step {
         Self::Finish(1),
         Self::Fail(0),
         Self::Fail(1),
+        Self::Park(0),
+        Self::Park(1),
+        Self::Unpark,
         Self::Tick,
         Self::Expire,
         Self::Crash,
@@ -97,6 +105,7 @@ impl Leases {
             disk: Disk {
                 attempt: 1,
                 held: false,
+                parked: false,
                 over: false,
                 accepted: Vec::new(),
             },
@@ -165,6 +174,23 @@ impl Leases {
                 }
                 next.persist();
             }
+            Step::Park(worker) => {
+                let attempt = self.workers[usize::from(worker)]?;
+                if next.lease.finish(self.guards, attempt) != Verdict::Taken {
+                    return None;
+                }
+                next.counted.push((attempt, self.lease.attempt()));
+                next.lease.park();
+                next.persist();
+            }
+            Step::Unpark if self.lease.is_parked() => {
+                if self.lease.attempt() < ATTEMPTS {
+                    next.lease.again()
+                } else {
+                    next.lease.end()
+                }
+                next.persist();
+            }
             Step::Tick if self.now_ms < END_MS => next.now_ms += 1,
             Step::Expire => {
                 if self.lease.expired(self.guards, self.now_ms).is_some() {
@@ -184,10 +210,14 @@ impl Leases {
                 let Disk {
                     attempt,
                     held,
+                    parked,
                     over,
                     accepted,
                 } = self.disk.clone();
                 next.lease = Lease::restored(attempt, accepted, held, TIMEOUT_MS, self.now_ms, TIMES);
+                if parked {
+                    next.lease.park();
+                }
                 if over {
                     next.lease.end();
                 }
@@ -205,6 +235,7 @@ impl Leases {
         self.commits.push(Disk {
             attempt: self.lease.attempt(),
             held: self.lease.held().is_some(),
+            parked: self.lease.is_parked(),
             over: self.lease.is_over(),
             accepted: self.lease.accepted().to_vec(),
         });

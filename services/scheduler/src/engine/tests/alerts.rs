@@ -192,6 +192,7 @@ async fn between_runs_a_failing_job_waits_longer_and_longer() {
     );
     let until = stack.job("job").await.backoff_until.unwrap();
     assert!(unix_ms(&until) > world.clock.now_ms() + 190_000);
+    assert_eq!(stack.job("job").await.next_run_at, Some(until));
     worker.succeed().await;
     assert_eq!(stack.job("job").await.backoff_until, None);
     // Each that was passed over is on record.
