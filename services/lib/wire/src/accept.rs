@@ -254,11 +254,6 @@ impl<M> Shared<M> {
         let connection = Arc::new(connection);
         let service = hyper_util::service::TowerToHyperService::new((self.make)(Arc::clone(&connection)));
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        if tls.get_ref().1.alpn_protocol() == Some(b"http/1.1") {
-            // What was agreed is not guessed from the first bytes: guessing has no deadline, so a client that
-            // sends none would stay.
-            builder = builder.http1_only();
-        }
         builder
             .http2()
             .timer(TokioTimer::new())
