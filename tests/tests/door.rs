@@ -19,11 +19,12 @@ use creel_proto::identity::v1::{
 use creel_tests::{
     Cluster,
     cluster::PATIENCE,
-    door::{Device, Socket},
+    door::{Device, Socket, tls},
     edge,
     processes::{signal, wait_until},
 };
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use tonic::transport::Channel;
 
 struct Bed {
@@ -520,9 +521,14 @@ async fn flood(bed: &Arc<Bed>, count: usize, kind: Flood) {
 fn a_handshake_that_says_nothing_is_ended() {
     let bed = bed();
     runtime().block_on(async {
+        // Not even HTTP.
+        let mut silent = tls(&bed.address, &bed.ca).await.unwrap();
         let mut socket = bed.open().await;
         socket.challenge().await;
         let closed = tokio::time::timeout(PATIENCE, socket.closed()).await.unwrap();
         assert_eq!((closed.code, closed.reason.as_str()), (1008, "handshake timeout"));
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "a connection without a word");
     });
 }

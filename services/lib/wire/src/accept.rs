@@ -20,7 +20,7 @@ use hyper_util::{
 };
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader},
     net::{TcpListener, UnixListener},
     sync::Semaphore,
     time::timeout,
@@ -67,6 +67,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// Looked at before a connection is served, in bytes: the preface of HTTP/2. Longer reads pass by the buffer.
+const FIRST_BYTES: usize = 24;
 
 /// One accepted connection, as its requests see it (in their extensions).
 #[derive(Debug)]
@@ -251,6 +254,16 @@ impl<M> Shared<M> {
         let Some(connection) = self.describe(tls.get_ref().1, remote, local) else {
             return tracing::warn!(?remote, "certificate names nobody of this stack");
         };
+        let mut io = BufReader::with_capacity(FIRST_BYTES, tls);
+        tokio::select! {
+            first = timeout(limits.handshake_time, io.fill_buf()) => match first {
+                Ok(Ok(bytes)) if !bytes.is_empty() => {}
+                Ok(_) => return,
+                // Which HTTP it is shows in the first bytes, and waiting for them has no deadline of its own.
+                Err(_) => return tracing::debug!(?remote, "nothing was said after the handshake"),
+            },
+            () = self.acceptor.drain.cancelled() => return,
+        }
         let connection = Arc::new(connection);
         let service = hyper_util::service::TowerToHyperService::new((self.make)(Arc::clone(&connection)));
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -267,7 +280,7 @@ impl<M> Shared<M> {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.handshake_time);
-        let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+        let serving = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
         self.drive(&connection, serving).await;
     }
 
