@@ -2,7 +2,6 @@
 //! strangers can't do to it.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
-#![expect(clippy::disallowed_methods, reason = "tests read the clock")]
 
 use std::{
     path::PathBuf,
