@@ -20,7 +20,7 @@ use hyper_util::{
 };
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
     sync::Semaphore,
     time::timeout,
@@ -32,6 +32,7 @@ use tower::Service;
 use crate::{
     caller::{LocalPeer, Peer},
     names::TrustDomain,
+    opening::Opening,
     tls::subject_of,
 };
 
@@ -67,9 +68,6 @@ impl Default for Limits {
         }
     }
 }
-
-/// Looked at before a connection is served, in bytes: the preface of HTTP/2. Longer reads pass by the buffer.
-const FIRST_BYTES: usize = 24;
 
 /// One accepted connection, as its requests see it (in their extensions).
 #[derive(Debug)]
@@ -254,16 +252,6 @@ impl<M> Shared<M> {
         let Some(connection) = self.describe(tls.get_ref().1, remote, local) else {
             return tracing::warn!(?remote, "certificate names nobody of this stack");
         };
-        let mut io = BufReader::with_capacity(FIRST_BYTES, tls);
-        tokio::select! {
-            first = timeout(limits.handshake_time, io.fill_buf()) => match first {
-                Ok(Ok(bytes)) if !bytes.is_empty() => {}
-                Ok(_) => return,
-                // Which HTTP it is shows in the first bytes, and waiting for them has no deadline of its own.
-                Err(_) => return tracing::debug!(?remote, "nothing was said after the handshake"),
-            },
-            () = self.acceptor.drain.cancelled() => return,
-        }
         let connection = Arc::new(connection);
         let service = hyper_util::service::TowerToHyperService::new((self.make)(Arc::clone(&connection)));
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -280,18 +268,26 @@ impl<M> Shared<M> {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.handshake_time);
-        let serving = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
-        self.drive(&connection, serving).await;
+        let (stream, said) = Opening::new(tls);
+        let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        self.drive(&connection, serving, said).await;
     }
 
-    async fn drive<F>(&self, connection: &Connection, serving: F)
+    /// `said` is cancelled once the client has said what it speaks.
+    async fn drive<F>(&self, connection: &Connection, serving: F, said: CancellationToken)
     where
         F: Future + GracefulShutdown,
     {
         tokio::pin!(serving);
         let limits = &self.acceptor.limits;
+        let silent = async {
+            if timeout(limits.handshake_time, said.cancelled()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             _ = serving.as_mut() => return,
+            () = silent => return tracing::debug!("a connection on which nothing was said"),
             () = connection.close.cancelled() => return,
             () = self.acceptor.drain.cancelled() => {}
             () = tokio::time::sleep(limits.connection_age) => {}

@@ -17,6 +17,7 @@ pub mod complete;
 pub mod error;
 pub mod names;
 pub mod observe;
+mod opening;
 pub mod phrase;
 pub mod secret;
 pub mod session_key;
