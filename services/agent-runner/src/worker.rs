@@ -2,7 +2,11 @@
 //! scheduler has it. What has to be said follows from the runs that are held, so a new stream says all
 //! of it again; nothing is lost with the old one.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use creel_proto::{
     agent::v1::WorkRecord,
@@ -25,6 +29,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// The longest time between heartbeats that is believed.
 const MAX_HEARTBEAT: Duration = Duration::from_secs(3_600);
+/// Messages that were received and wait to be heard; more than the runs that we may hold.
+const INCOMING: usize = 256;
 /// Messages that wait to be sent.
 const OUTGOING: usize = 64;
 
@@ -49,6 +55,24 @@ pub(crate) async fn attach(runner: Runner, channel: Channel) {
 
 /// One stream, to its end. `Ok` when the scheduler had welcomed us.
 async fn stream(runner: &Runner, instance: &str, channel: Channel) -> Result<(), tonic::Status> {
+    let (queue, todo) = mpsc::channel(INCOMING);
+    let received = Arc::new(Received::default());
+    // On a task of its own: to take a run takes its time, and those that wait behind it are ours as well.
+    let hearing = tokio::spawn(hear_all(runner.clone(), todo, Arc::clone(&received)));
+    let outcome = talk(runner, instance, channel, queue, &received).await;
+    // What was received is taken before the next stream says what is held.
+    let _ = hearing.await;
+    outcome
+}
+
+/// Speaks and listens until either side is gone. `Ok` when the scheduler had welcomed us.
+async fn talk(
+    runner: &Runner,
+    instance: &str,
+    channel: Channel,
+    queue: mpsc::Sender<scheduler_message::Message>,
+    received: &Received,
+) -> Result<(), tonic::Status> {
     let (send, outgoing) = mpsc::channel(OUTGOING);
     let mut said = Said::default();
     let mut changes = runner.works.changes();
@@ -80,13 +104,17 @@ async fn stream(runner: &Runner, instance: &str, channel: Channel) -> Result<(),
                             heartbeat = interval(Duration::from_millis(ms).min(MAX_HEARTBEAT));
                         }
                     }
-                    hear(runner, message).await;
+                    received.note(&message);
+                    if queue.send(message).await.is_err() {
+                        return Err(tonic::Status::internal("nobody hears what is received"));
+                    }
                 }
                 None => return if welcomed { Ok(()) } else { Err(tonic::Status::unavailable("the stream has ended")) },
             },
             _ = changes.changed() => {}
             _ = heartbeat.tick() => {
-                let refs: Vec<_> = runner.works.all().iter().map(reference).collect();
+                let mut refs: Vec<_> = runner.works.all().iter().map(reference).collect();
+                refs.extend(received.waiting());
                 if !refs.is_empty() {
                     let beat = worker_message::Message::Heartbeat(WorkHeartbeat { refs });
                     let _ = send.try_send(message(beat));
@@ -107,6 +135,60 @@ async fn next(
             Some(SchedulerMessage { message }) => return Ok(message),
             None => return Ok(None),
         }
+    }
+}
+
+/// Hears what was received, in its order.
+async fn hear_all(
+    runner: Runner,
+    mut todo: mpsc::Receiver<scheduler_message::Message>,
+    received: Arc<Received>,
+) {
+    while let Some(message) = todo.recv().await {
+        let reference = work_ref(&message);
+        hear(&runner, message).await;
+        if let Some(reference) = reference {
+            received.taken(&reference);
+        }
+    }
+}
+
+/// The run that a message brings.
+fn work_ref(message: &scheduler_message::Message) -> Option<WorkRef> {
+    match message {
+        scheduler_message::Message::Work(work) => work.r#ref.clone(),
+        _ => None,
+    }
+}
+
+/// Runs that were received and not yet taken; no more than the capacity that we named.
+#[derive(Debug, Default)]
+struct Received(Mutex<BTreeSet<(String, u32)>>);
+
+impl Received {
+    fn note(&self, message: &scheduler_message::Message) {
+        if let Some(reference) = work_ref(message) {
+            self.lock().insert((reference.run_id, reference.attempt));
+        }
+    }
+
+    fn taken(&self, reference: &WorkRef) {
+        self.lock().remove(&(reference.run_id.clone(), reference.attempt));
+    }
+
+    fn waiting(&self) -> Vec<WorkRef> {
+        let waiting = self.lock();
+        waiting
+            .iter()
+            .map(|(run_id, attempt)| WorkRef {
+                run_id: run_id.clone(),
+                attempt: *attempt,
+            })
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<(String, u32)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -264,6 +346,24 @@ mod tests {
             ["started", "finished"],
             "another attempt"
         );
+    }
+
+    #[test]
+    fn what_was_received_is_ours_until_it_is_taken() {
+        let received = Received::default();
+        let reference = WorkRef {
+            run_id: "a".into(),
+            attempt: 2,
+        };
+        let work = creel_proto::scheduler::v1::Work {
+            r#ref: Some(reference.clone()),
+            ..Default::default()
+        };
+        received.note(&scheduler_message::Message::Work(work));
+        received.note(&scheduler_message::Message::Welcome(Default::default()));
+        assert_eq!(received.waiting(), [reference.clone()]);
+        received.taken(&reference);
+        assert!(received.waiting().is_empty());
     }
 
     #[test]
