@@ -361,7 +361,7 @@ mod tests {
         };
         received.note(&scheduler_message::Message::Work(work));
         received.note(&scheduler_message::Message::Welcome(Default::default()));
-        assert_eq!(received.waiting(), [reference.clone()]);
+        assert_eq!(received.waiting(), std::slice::from_ref(&reference));
         received.taken(&reference);
         assert!(received.waiting().is_empty());
     }
