@@ -66,6 +66,7 @@ pub(crate) fn measure(stack: &Stack, wsload: Option<&Path>, rounds: usize) -> an
         pids: peer.0.id().to_string(),
     };
     pair(&package, stack, &ours)?;
+    settle(&package, &theirs)?;
     let mut rows = Vec::new();
     for (what, arguments, figure, unit) in [
         (
@@ -155,6 +156,20 @@ fn start_peer(package: &Package, dir: &Path) -> anyhow::Result<Peer> {
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(peer)
+}
+
+/// Waits until the peer lets its own first device in: it listens long before that.
+fn settle(package: &Package, target: &Target) -> anyhow::Result<()> {
+    let end = Instant::now() + Duration::from_secs(90);
+    loop {
+        match load(package, target, &["-c", "1", "-n", "10"], "perSecond") {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > end => {
+                return Err(error.context("OpenClaw's gateway is not ready"));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(500)),
+        }
+    }
 }
 
 fn client(package: &Package, target: &Target, arguments: &[&str]) -> Command {
