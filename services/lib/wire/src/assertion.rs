@@ -151,22 +151,11 @@ pub fn open(keys: &[VerifierKey], bytes: &[u8], now_unix_ms: i64) -> Result<Asse
     Ok(claims)
 }
 
-/// The caller that `presenter`, the mTLS peer, presents.
+/// The caller that `presenter`, the mTLS peer, presents, and for how long.
 ///
 /// # Errors
 /// [`Refused`] as [`open`], and when the presenter is not the one named or may not present this kind.
-pub fn verify(
-    keys: &[VerifierKey],
-    domain: &TrustDomain,
-    presenter: ServiceName,
-    bytes: Bytes,
-    now_unix_ms: i64,
-) -> Result<Caller, Refused> {
-    check(keys, domain, presenter, bytes, now_unix_ms).map(|(caller, _)| caller)
-}
-
-/// As [`verify`], and for how long it holds.
-pub(crate) fn check(
+pub(crate) fn verify(
     keys: &[VerifierKey],
     domain: &TrustDomain,
     presenter: ServiceName,
@@ -264,7 +253,7 @@ mod tests {
     }
 
     fn judge(s: &Setup, bytes: Vec<u8>, presenter: ServiceName, now: i64) -> Result<Caller, Refused> {
-        verify(&s.keys, &s.domain, presenter, Bytes::from(bytes), now)
+        verify(&s.keys, &s.domain, presenter, Bytes::from(bytes), now).map(|(caller, _)| caller)
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Verified {
             return Ok(caller);
         }
         // Outside the lock: it takes its time. What is refused is not remembered, so it can fill nothing.
-        let (caller, validity) = assertion::check(
+        let (caller, validity) = assertion::verify(
             &trust.assertion_keys,
             &trust.domain,
             presenter,
