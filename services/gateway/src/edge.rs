@@ -8,7 +8,7 @@ use std::{
 use arc_swap::ArcSwap;
 use creel_kit::{Clock, Deps, outbox::Outbox};
 use creel_wire::{
-    Caller, Code, Error, Source,
+    Caller, Code, Error,
     accept::{Acceptor, Connection, Limits, Listener},
     authz,
     caller::Peer,
@@ -80,14 +80,6 @@ struct Session {
     memory: Memory,
     /// Counts the connection while any of its requests or the connection itself lives.
     _live: Option<Live>,
-}
-
-impl Session {
-    /// Where the connection comes from, for limits.
-    fn source(&self) -> Source {
-        let remote = self.connection.remote;
-        remote.map_or(Source::LOCAL, |remote| Source::of(remote.ip()))
-    }
 }
 
 impl Edge {
@@ -237,14 +229,14 @@ impl Shared {
             (Some(method), Some(proven)) if method.owner != "gateway" => {
                 let header = Some(proven.header.clone());
                 self.upstreams
-                    .forward(method, request, header, session.source())
+                    .forward(method, request, header, session.connection.source())
                     .await
             }
             // Let in by a rule for everybody: the ways to prove oneself.
             (Some(method), None) if method.owner != "gateway" => {
                 self.slow_down(session)?;
                 self.upstreams
-                    .forward(method, request, None, session.source())
+                    .forward(method, request, None, session.connection.source())
                     .await
             }
             _ => self.serve_here(request, caller.clone()).await,
@@ -254,7 +246,7 @@ impl Shared {
     /// Callers who proved nothing are slowed down, each source for itself.
     fn slow_down(&self, session: &Session) -> Result<(), Error> {
         let mut buckets = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = buckets.take(session.source(), self.clock.now_ms());
+        let taken = buckets.take(session.connection.source(), self.clock.now_ms());
         taken.map_err(|wait_ms| {
             let message = format!(
                 "{BURST} calls without a certificate at once, then five a second; the next in {wait_ms} ms"

@@ -23,14 +23,13 @@ mod sources;
 mod upgrade;
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use creel_kit::Clock;
 use creel_proto::identity::v1::device_service_client::DeviceServiceClient;
-use creel_wire::accept::Connection;
+use creel_wire::{Source, accept::Connection};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::{sync::Semaphore, time::Instant};
@@ -44,7 +43,7 @@ use crate::{backend::Backend, connections::Connections, epochs::Watch, nodes::No
 use self::{
     hub::Hub,
     prover::Prover,
-    sources::{Knock, Source, Sources},
+    sources::{Knock, Sources},
 };
 
 /// A handshake takes no longer, from the upgrade to `hello-ok`.
@@ -140,10 +139,7 @@ impl Door {
     }
 
     fn knock(&self, connection: &Connection) -> Result<(Duration, Unproven), Box<Response<Body>>> {
-        let address = connection
-            .remote
-            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |remote| remote.ip());
-        let source = Source::of(address);
+        let source = connection.source().prefix();
         let knock = self.sources(|sources, now| sources.knock(source, now));
         match knock {
             Knock::After(wait_ms) => {

@@ -4,10 +4,9 @@
 //! A valid proof gives its token back, so that good clients pay nothing, however many they are; and who is
 //! slowed down waits its turn instead of being locked out.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::collections::BTreeMap;
+
+use creel_wire::Source;
 
 /// Tokens of a source that did nothing yet.
 const BURST: u64 = 64;
@@ -21,19 +20,6 @@ const MAX_UNPROVEN: u32 = 32;
 const MAX_UNPROVEN_IN_ALL: u32 = 512;
 /// Sources known at once. One more forgets the one with the fullest bucket.
 const MAX_SOURCES: usize = 4_096;
-
-/// The network that counts as one source: /24, or /64. Mapped IPv6 addresses are IPv4.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Source(IpAddr);
-
-impl Source {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & !0xff)),
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        })
-    }
-}
 
 /// What a source that knocks is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +39,7 @@ struct Bucket {
     unproven: u32,
 }
 
-/// All sources.
+/// All sources; a network of one person ([`Source::prefix`]) is one.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     buckets: BTreeMap<Source, Bucket>,
@@ -119,17 +105,19 @@ impl Sources {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;
 
     fn source(n: u8) -> Source {
-        Source::of(IpAddr::from([10, 0, n, 9]))
+        Source::of(IpAddr::from([10, 0, n, 9])).prefix()
     }
 
     #[test]
     fn a_network_is_one_source() {
-        let of = |text: &str| Source::of(text.parse().unwrap());
+        let of = |text: &str| Source::of(text.parse().unwrap()).prefix();
         assert_eq!(of("192.0.2.1"), of("192.0.2.255"));
         assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.7"));
         assert_ne!(of("192.0.2.1"), of("192.0.3.1"));
@@ -200,7 +188,7 @@ mod tests {
             let mut sources = Sources::default();
             let mut inside = Vec::new();
             for (now, (network, stay)) in steps.into_iter().enumerate() {
-                let source = Source::of(IpAddr::from([10, network.to_be_bytes()[0], network.to_be_bytes()[1], 1]));
+                let source = Source::of(IpAddr::from([10, network.to_be_bytes()[0], network.to_be_bytes()[1], 1])).prefix();
                 if let Knock::After(_) = sources.knock(source, now as u64) {
                     if stay { inside.push(source) } else { sources.leave(source, false, now as u64) }
                 }

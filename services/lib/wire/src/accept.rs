@@ -33,6 +33,7 @@ use crate::{
     caller::{LocalPeer, Peer},
     names::TrustDomain,
     opening::Opening,
+    source::Source,
     tls::subject_of,
 };
 
@@ -84,6 +85,15 @@ pub struct Connection {
     pub remote: Option<SocketAddr>,
     /// Cancelling it closes the connection now.
     pub close: CancellationToken,
+}
+
+impl Connection {
+    /// Where it came from, for limits.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.remote
+            .map_or(Source::LOCAL, |remote| Source::of(remote.ip()))
+    }
 }
 
 /// A listening socket.

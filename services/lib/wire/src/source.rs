@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 /// The metadata key by which the gateway tells identity the outside address of a call without a caller.
@@ -30,16 +30,22 @@ impl Source {
         text.parse().map_or(Self::LOCAL, Self::of)
     }
 
-    /// The network that one person's requests are counted by: /24 or /64.
+    /// The network that one person's requests are counted by, /24 or /64, by its first address.
+    #[must_use]
+    pub fn prefix(self) -> Self {
+        Self(self.0.map(|address| match address {
+            IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() >> 8 << 8)),
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        }))
+    }
+
+    /// That network as text.
     #[must_use]
     pub fn network(self) -> String {
-        match self.0 {
+        match self.prefix().0 {
             None => "local".to_owned(),
-            Some(IpAddr::V4(v4)) => {
-                let [a, b, c, _] = v4.octets();
-                format!("{a}.{b}.{c}.0/24")
-            }
-            Some(IpAddr::V6(v6)) => format!("{}/64", Self::prefix(v6)),
+            Some(IpAddr::V4(v4)) => format!("{v4}/24"),
+            Some(IpAddr::V6(v6)) => format!("{v6}/64"),
         }
     }
 
@@ -47,13 +53,9 @@ impl Source {
     #[must_use]
     pub fn host(self) -> Self {
         match self.0 {
-            Some(IpAddr::V6(v6)) => Self(Some(IpAddr::V6(Self::prefix(v6)))),
+            Some(IpAddr::V6(_)) => self.prefix(),
             Some(IpAddr::V4(_)) | None => self,
         }
-    }
-
-    fn prefix(v6: Ipv6Addr) -> Ipv6Addr {
-        Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)
     }
 }
 
