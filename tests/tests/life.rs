@@ -11,6 +11,7 @@ use std::{
     fs,
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -200,21 +201,27 @@ fn an_unreadable_key_stops_that_service_and_says_which_file() {
     assert_eq!(cluster.stop(), 1, "a failed service is in the exit status");
 }
 
+/// A stack that sees the time that stands in a file, at first `at`; nothing runs yet.
+fn with_clock(library: &Path, at: &str) -> (Cluster, PathBuf) {
+    let cluster = Cluster::new();
+    // A directory, since a start removes the files beside it; and there, since services may read it.
+    let clock = cluster.profile.run().join("faketime/clock");
+    fs::create_dir_all(clock.parent().unwrap()).unwrap();
+    fs::write(&clock, at).unwrap();
+    let cluster = cluster
+        .env("LD_PRELOAD", library.to_str().unwrap())
+        .env("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    (cluster, clock)
+}
+
 #[test]
 fn before_the_clock_is_set_it_waits_instead_of_failing() {
     let Some(library) = tools::faketime("before_the_clock_is_set_it_waits_instead_of_failing") else {
         return;
     };
-    let cluster = Cluster::new();
-    // A directory, since a start removes the files beside it; and there, since services may read it.
-    let clock = cluster.profile.run().join("faketime/clock");
-    fs::create_dir_all(clock.parent().unwrap()).unwrap();
-    fs::write(&clock, "@1970-01-02 00:00:00").unwrap();
-    let mut cluster = cluster
-        .env("LD_PRELOAD", library.to_str().unwrap())
-        .env("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
-        .env("FAKETIME_NO_CACHE", "1")
-        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let (mut cluster, clock) = with_clock(&library, "@1970-01-02 00:00:00");
     cluster.spawn_up();
     let waiting = |cluster: &Cluster| {
         let log = |name: ServiceName| fs::read_to_string(cluster.profile.log_file(name)).unwrap_or_default();
@@ -234,16 +241,7 @@ fn after_25_hours_of_sleep_certificates_renew_by_themselves() {
     let Some(library) = tools::faketime("after_25_hours_of_sleep_certificates_renew_by_themselves") else {
         return;
     };
-    let cluster = Cluster::new();
-    // A directory, since a start removes the files beside it; and there, since services may read it.
-    let clock = cluster.profile.run().join("faketime/clock");
-    fs::create_dir_all(clock.parent().unwrap()).unwrap();
-    fs::write(&clock, "+0").unwrap();
-    let mut cluster = cluster
-        .env("LD_PRELOAD", library.to_str().unwrap())
-        .env("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
-        .env("FAKETIME_NO_CACHE", "1")
-        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let (mut cluster, clock) = with_clock(&library, "+0");
     cluster.up();
     cluster.creel(&["send", "before the sleep"]).ok();
     fs::write(&clock, "+25h").unwrap();
