@@ -32,13 +32,13 @@ pub enum DurationError {
     #[error("the duration is longer than {MAX_TEXT_BYTES} bytes")]
     TooLong,
     /// No digits where a number should be.
-    #[error("expected a whole number at byte {position}")]
+    #[error("expected a whole number at byte {position}, as in `30s`, `5m` or `2h30m`")]
     Number {
         /// Byte offset of what stands there.
         position: usize,
     },
     /// A number without a unit.
-    #[error("the number before byte {position} has no unit")]
+    #[error("the number before byte {position} has no unit, as in `30s`, `5m` or `500ms`")]
     NoUnit {
         /// Byte offset where the unit should be.
         position: usize,

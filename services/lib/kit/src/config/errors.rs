@@ -101,27 +101,16 @@ fn place(text: &str, path: &Path, offset: usize) -> Place {
     }
 }
 
+/// Characters of a wrong name that are compared: longer ones are like none.
+const MAX_COMPARED: usize = 64;
+
 /// The name that was probably meant: at most two edits, or a third of its length, away.
 pub(super) fn nearest<'a>(wrong: &str, names: &[&'a str]) -> Option<&'a str> {
+    let wrong: String = wrong.chars().take(MAX_COMPARED).collect();
     names
         .iter()
-        .map(|name| (distance(wrong, name), *name))
+        .map(|name| (strsim::osa_distance(&wrong, name), *name))
         .filter(|(edits, name)| *edits <= 2.max(name.len() / 3))
         .min()
         .map(|(_, name)| name)
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
