@@ -11,11 +11,21 @@ use crate::{
     convert,
     runner::Runner,
     session, store,
-    works::{self, Job, MAX_HELD},
+    works::{self, Job},
 };
 
 /// Contexts of a job's runs that are kept.
 const KEPT_RUNS: usize = 200;
+/// Why an attempt is cancelled whose result would not count.
+pub(crate) const FENCED: &str = "fenced";
+
+/// A run of which nobody is told: another attempt replaces it, or its end was decided without it.
+fn untold(record: WorkRecord) -> WorkRecord {
+    WorkRecord {
+        delivery_state: "none".to_owned(),
+        ..record
+    }
+}
 
 impl Runner {
     /// Takes a run from the scheduler. One that is known goes on as it is; whatever becomes of it, the
@@ -32,16 +42,8 @@ impl Runner {
                 return tracing::debug!(run = %reference.run_id, "an older attempt is not taken");
             }
             Some(known) => {
-                // Nobody is told of an attempt that another one replaces.
-                self.works.put(WorkRecord {
-                    delivery_state: "none".to_owned(),
-                    ..known.clone()
-                });
+                self.works.put(untold(known.clone()));
                 self.end_attempt(&known, "a newer attempt has begun").await;
-            }
-            None if self.works.all().len() >= MAX_HELD => {
-                // Nothing is kept of it: the scheduler's lease runs out, and it comes again.
-                return tracing::warn!(run = %reference.run_id, "too many runs are held");
             }
             None => {}
         }
@@ -103,6 +105,9 @@ impl Runner {
             .get(&reference.run_id)
             .filter(|known| known.attempt == reference.attempt)
         {
+            if why == FENCED && known.outcome == 0 {
+                self.works.put(untold(known.clone()));
+            }
             self.abort(&known.turn_id, why, None).await;
         }
     }

@@ -3,7 +3,7 @@
 //! of it again; nothing is lost with the old one.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,9 +11,9 @@ use std::{
 use creel_proto::{
     agent::v1::WorkRecord,
     scheduler::v1::{
-        DeliveryStatus, RunState, SchedulerMessage, WorkFinished, WorkHeartbeat, WorkKind, WorkRef,
-        WorkStarted, WorkerHello, WorkerMessage, scheduler_message, work_service_client::WorkServiceClient,
-        worker_message,
+        DeliveryStatus, RunState, SchedulerMessage, Work, WorkFinished, WorkHeartbeat, WorkKind, WorkReady,
+        WorkRef, WorkStarted, WorkerHello, WorkerMessage, scheduler_message,
+        work_service_client::WorkServiceClient, worker_message,
     },
     time::duration_ms,
 };
@@ -21,7 +21,7 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
-use crate::runner::Runner;
+use crate::{runner::Runner, works::MAX_HELD};
 
 /// Between attempts to attach: from, to.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -29,15 +29,17 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// The longest time between heartbeats that is believed.
 const MAX_HEARTBEAT: Duration = Duration::from_secs(3_600);
-/// Messages that were received and wait to be heard; more than the runs that we may hold.
-const INCOMING: usize = 256;
+/// Messages that were received and wait to be heard: a work, a cancel and an ack of every run that we may hold, so
+/// that no heartbeat waits for room.
+const INCOMING: usize = 4 * MAX_HELD;
 /// Messages that wait to be sent.
 const OUTGOING: usize = 64;
 
 /// Stays attached until the drain.
 pub(crate) async fn attach(runner: Runner, channel: Channel) {
-    // Of this process: work of an earlier one is ours again only by what we say that we hold.
-    let instance = runner.new_id();
+    // Named after the store, which one process at a time has open: what it does not name as held was not begun, by
+    // us or a process before us.
+    let instance = format!("{:032x}", u128::from_be_bytes(runner.store.incarnation()));
     let mut wait = BACKOFF.0;
     while !runner.drain.is_cancelled() {
         match stream(&runner, &instance, channel.clone()).await {
@@ -104,8 +106,14 @@ async fn talk(
                             heartbeat = interval(Duration::from_millis(ms).min(MAX_HEARTBEAT));
                         }
                     }
-                    received.note(&message);
-                    if queue.send(message).await.is_err() {
+                    let (answer, heard) = received.hear(message, runner.works.all().len());
+                    if let Some(answer) = answer {
+                        // Unsaid, it is not begun, and comes again.
+                        let _ = send.try_send(answer);
+                    }
+                    if let Some(heard) = heard
+                        && queue.send(heard).await.is_err()
+                    {
                         return Err(tonic::Status::internal("nobody hears what is received"));
                     }
                 }
@@ -114,7 +122,7 @@ async fn talk(
             _ = changes.changed() => {}
             _ = heartbeat.tick() => {
                 let mut refs: Vec<_> = runner.works.all().iter().map(reference).collect();
-                refs.extend(received.waiting());
+                refs.extend(received.refs());
                 if !refs.is_empty() {
                     let beat = worker_message::Message::Heartbeat(WorkHeartbeat { refs });
                     let _ = send.try_send(message(beat));
@@ -161,35 +169,75 @@ fn work_ref(message: &scheduler_message::Message) -> Option<WorkRef> {
     }
 }
 
-/// Runs that were received and not yet taken; no more than the capacity that we named.
+/// What the scheduler sends of a run before it is taken: the work, then the word to begin. Gone with the stream, as
+/// the scheduler knows; bounded by what [`MAX_HELD`] leaves room for.
 #[derive(Debug, Default)]
-struct Received(Mutex<BTreeSet<(String, u32)>>);
+struct Received(Mutex<Attempts>);
+
+/// Attempts by name; without their work once they were let begin.
+type Attempts = BTreeMap<(String, u32), Option<Box<Work>>>;
 
 impl Received {
-    fn note(&self, message: &scheduler_message::Message) {
-        if let Some(reference) = work_ref(message) {
-            self.lock().insert((reference.run_id, reference.attempt));
+    /// Hears a message: what to answer, and what is to be done about it, in order.
+    fn hear(
+        &self,
+        heard: scheduler_message::Message,
+        held: usize,
+    ) -> (Option<WorkerMessage>, Option<scheduler_message::Message>) {
+        let mut received = self.lock();
+        match heard {
+            scheduler_message::Message::Work(work) => {
+                let reference = work.r#ref.clone().unwrap_or_default();
+                if held + received.len() >= MAX_HELD {
+                    tracing::warn!(run = %reference.run_id, "too many runs are held: it is not begun");
+                    return (None, None);
+                }
+                received.insert(named(&reference), Some(Box::new(work)));
+                let ready = WorkReady {
+                    r#ref: Some(reference),
+                };
+                (Some(message(worker_message::Message::Ready(ready))), None)
+            }
+            scheduler_message::Message::Begin(begin) => {
+                let begun = begin
+                    .r#ref
+                    .as_ref()
+                    .and_then(|r#ref| received.get_mut(&named(r#ref)));
+                let work = begun.and_then(Option::take);
+                (None, work.map(|work| scheduler_message::Message::Work(*work)))
+            }
+            scheduler_message::Message::Cancel(cancel) => {
+                let name = cancel.r#ref.as_ref().map(named).unwrap_or_default();
+                if received.get(&name).is_some_and(Option::is_some) {
+                    received.remove(&name);
+                    return (None, None);
+                }
+                (None, Some(scheduler_message::Message::Cancel(cancel)))
+            }
+            other => (None, Some(other)),
         }
     }
 
     fn taken(&self, reference: &WorkRef) {
-        self.lock().remove(&(reference.run_id.clone(), reference.attempt));
+        self.lock().remove(&named(reference));
     }
 
-    fn waiting(&self) -> Vec<WorkRef> {
-        let waiting = self.lock();
-        waiting
-            .iter()
-            .map(|(run_id, attempt)| WorkRef {
-                run_id: run_id.clone(),
-                attempt: *attempt,
-            })
-            .collect()
+    /// Runs that were received and not yet taken.
+    fn refs(&self) -> Vec<WorkRef> {
+        let reference = |(run_id, attempt): &(String, u32)| WorkRef {
+            run_id: run_id.clone(),
+            attempt: *attempt,
+        };
+        self.lock().keys().map(reference).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<(String, u32)>> {
+    fn lock(&self) -> MutexGuard<'_, Attempts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn named(reference: &WorkRef) -> (String, u32) {
+    (reference.run_id.clone(), reference.attempt)
 }
 
 async fn hear(runner: &Runner, message: scheduler_message::Message) {
@@ -208,7 +256,7 @@ async fn hear(runner: &Runner, message: scheduler_message::Message) {
                 runner.forget_work(&reference).await;
             }
         }
-        scheduler_message::Message::Welcome(_) => {}
+        scheduler_message::Message::Welcome(_) | scheduler_message::Message::Begin(_) => {}
     }
 }
 
@@ -302,7 +350,10 @@ fn interval(period: Duration) -> tokio::time::Interval {
 
 #[cfg(test)]
 mod tests {
+    use creel_proto::scheduler::v1::{WorkBegin, WorkCancel};
+
     use super::*;
+    use crate::jobs::FENCED;
 
     fn record(run: &str, outcome: RunState, delivery: &str) -> WorkRecord {
         WorkRecord {
@@ -348,22 +399,58 @@ mod tests {
         );
     }
 
-    #[test]
-    fn what_was_received_is_ours_until_it_is_taken() {
-        let received = Received::default();
-        let reference = WorkRef {
-            run_id: "a".into(),
-            attempt: 2,
-        };
-        let work = creel_proto::scheduler::v1::Work {
-            r#ref: Some(reference.clone()),
+    fn work(run: &str) -> scheduler_message::Message {
+        scheduler_message::Message::Work(Work {
+            r#ref: Some(ref_of(run)),
             ..Default::default()
+        })
+    }
+
+    fn ref_of(run: &str) -> WorkRef {
+        WorkRef {
+            run_id: run.into(),
+            attempt: 2,
+        }
+    }
+
+    fn begin(run: &str) -> scheduler_message::Message {
+        let r#ref = Some(ref_of(run));
+        scheduler_message::Message::Begin(WorkBegin { r#ref })
+    }
+
+    #[test]
+    fn nothing_is_taken_before_the_word_to_begin() {
+        let received = Received::default();
+        let (answer, heard) = received.hear(work("a"), 0);
+        let Some(worker_message::Message::Ready(ready)) = answer.and_then(|answer| answer.message) else {
+            panic!("it says that it is ready")
         };
-        received.note(&scheduler_message::Message::Work(work));
-        received.note(&scheduler_message::Message::Welcome(Default::default()));
-        assert_eq!(received.waiting(), std::slice::from_ref(&reference));
-        received.taken(&reference);
-        assert!(received.waiting().is_empty());
+        assert_eq!((ready.r#ref, heard), (Some(ref_of("a")), None));
+        assert_eq!(received.refs(), [ref_of("a")], "kept alive");
+        assert_eq!(received.hear(begin("a"), 0), (None, Some(work("a"))));
+        assert_eq!(received.hear(begin("a"), 0), (None, None), "once");
+        assert_eq!(received.refs(), [ref_of("a")], "until it is taken");
+        received.taken(&ref_of("a"));
+        assert_eq!(received.refs(), []);
+    }
+
+    #[test]
+    fn what_is_cancelled_before_it_began_is_dropped_and_what_is_too_much_is_not_begun() {
+        let received = Received::default();
+        let cancel = || {
+            scheduler_message::Message::Cancel(WorkCancel {
+                r#ref: Some(ref_of("a")),
+                reason: FENCED.into(),
+            })
+        };
+        assert!(received.hear(work("a"), 0).0.is_some());
+        assert_eq!(received.hear(cancel(), 0), (None, None));
+        assert_eq!(received.hear(begin("a"), 0), (None, None));
+        assert!(received.hear(work("a"), 0).0.is_some());
+        received.hear(begin("a"), 0);
+        assert_eq!(received.hear(cancel(), 0), (None, Some(cancel())), "it has begun");
+        assert_eq!(received.hear(work("b"), MAX_HELD - 1), (None, None));
+        assert_eq!(received.refs(), [ref_of("a")]);
     }
 
     #[test]

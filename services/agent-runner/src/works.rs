@@ -18,11 +18,10 @@ use crate::{
     turn::{End, Outcome},
 };
 
-/// Most runs taken at once. They are taken one after the other: more than these might wait so long to be taken that
-/// their lease runs out.
-const MAX_CAPACITY: usize = 64;
-/// Runs remembered, ended ones included; more are refused.
-pub(crate) const MAX_HELD: usize = 4 * MAX_CAPACITY;
+/// Runs remembered, ended ones included: as many as a hello names. More are not begun.
+pub(crate) const MAX_HELD: usize = 1_024;
+/// Most runs at once: ended ones that wait for their ack need room, too.
+const MAX_CAPACITY: usize = MAX_HELD / 4 * 3;
 /// The part of a reply that is a run's summary, in bytes.
 pub(crate) const MAX_SUMMARY: usize = 4 << 10;
 /// The longest text of a job, in bytes.

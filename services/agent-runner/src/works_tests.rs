@@ -174,7 +174,7 @@ fn an_older_attempt_never_comes_back() {
     let works = Works::new(64);
     assert_eq!(
         (works.capacity, Works::new(1).capacity, Works::new(1_024).capacity),
-        (48, 1, 64)
+        (48, 1, 768)
     );
     let record = |attempt| WorkRecord {
         run_id: "r".into(),

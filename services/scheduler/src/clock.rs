@@ -1,12 +1,13 @@
 //! Watches the wall clock against time that can't be set (`reference/scheduler.md` §3.5). A clock that jumped ahead
 //! is not believed at once: a wrong year would use up a year of cursors. One that was set far back is believed, and
-//! named: jobs that ran ahead of it wait.
+//! named: jobs that ran ahead of it wait. Either ends when a person accepts it, or when the clock has followed a time
+//! server for a while.
 //!
 //! Pure: both clocks are arguments. A machine that slept is no jump, since time since boot counts its sleep.
 
 /// A jump ahead that is not believed at once, and how near the old time counts as set right again.
 pub(crate) const JUMP_MS: i64 = 3_600_000;
-/// A jump ahead that only a person or another jump ends.
+/// A jump ahead that does not end by waiting alone.
 pub(crate) const SUSPECT_MS: i64 = 24 * JUMP_MS;
 /// A jump back that is named.
 pub(crate) const BACK_MS: i64 = 3 * JUMP_MS;
@@ -18,6 +19,8 @@ pub(crate) struct Look {
     pub(crate) wall_ms: i64,
     /// Time since boot, suspended time included.
     pub(crate) boot_ms: i64,
+    /// The wall clock follows a time server; read only while it is suspect.
+    pub(crate) synced: bool,
 }
 
 /// Compares two clocks.
@@ -25,6 +28,8 @@ pub(crate) struct Look {
 pub(crate) struct Watch {
     last: Option<Look>,
     trust: Trust,
+    /// It is suspect, and has followed a time server since then, by the clock that can't be set.
+    synced_from_ms: Option<i64>,
 }
 
 /// Whether the wall clock is believed.
@@ -94,7 +99,10 @@ impl Watch {
             Trust::Believed if back.by_ms() <= -BACK_MS => Trust::Suspect(back),
             known => known,
         };
-        Self { last: None, trust }
+        Self {
+            trust,
+            ..Self::default()
+        }
     }
 
     /// Looks at the clocks. `hold_ms`: how long a jump ahead is held.
@@ -127,14 +135,27 @@ impl Watch {
                 }
             }
         };
+        let follows = now.synced && self.is_suspect() && by_ms.abs() < JUMP_MS;
+        self.synced_from_ms = follows.then(|| self.synced_from_ms.unwrap_or(now.boot_ms));
         self.trust
+    }
+
+    pub(crate) const fn is_suspect(&self) -> bool {
+        matches!(self.trust, Trust::Suspect(_))
+    }
+
+    /// Whether a suspect clock has followed a time server for so long that it is right.
+    pub(crate) fn is_vouched_for(&self, after_ms: i64) -> bool {
+        let boot_ms = self.last.map_or(0, |last| last.boot_ms);
+        self.synced_from_ms
+            .is_some_and(|from_ms| boot_ms - from_ms >= after_ms)
     }
 
     /// Somebody says that the clock is right as it is: answers how it was set.
     pub(crate) fn accept(&mut self) -> Option<Jump> {
         match self.trust {
             Trust::Suspect(jump) => {
-                self.trust = Trust::Believed;
+                (self.trust, self.synced_from_ms) = (Trust::Believed, None);
                 Some(jump)
             }
             Trust::Believed | Trust::Held { .. } => None,
@@ -165,7 +186,18 @@ mod tests {
     const YEAR: i64 = 366 * SUSPECT_MS;
 
     fn at(wall_ms: i64, boot_ms: i64) -> Look {
-        Look { wall_ms, boot_ms }
+        Look {
+            wall_ms,
+            boot_ms,
+            synced: false,
+        }
+    }
+
+    fn synced(wall_ms: i64, boot_ms: i64) -> Look {
+        Look {
+            synced: true,
+            ..at(wall_ms, boot_ms)
+        }
     }
 
     fn looked(looks: &[Look]) -> Watch {
@@ -206,6 +238,32 @@ mod tests {
         let mut watch = looked(&ahead);
         watch.look(at(9 * JUMP_MS + 5, 9 * JUMP_MS + 1), HOLD);
         assert_eq!(watch.trust(), Trust::Believed);
+    }
+
+    #[test]
+    fn a_time_server_vouches_for_a_suspect_clock_after_a_minute_without_a_break() {
+        let mut watch = looked(&[
+            at(0, 0),
+            at(YEAR, 0),
+            synced(YEAR + 1, 1),
+            synced(YEAR + HOLD, HOLD),
+        ]);
+        assert!(!watch.is_vouched_for(HOLD));
+        watch.look(synced(YEAR + HOLD + 1, HOLD + 1), HOLD);
+        assert!(watch.is_vouched_for(HOLD));
+        assert_eq!(watch.accept().map(Jump::by_ms), Some(YEAR));
+        assert!(!watch.is_vouched_for(HOLD), "nothing is left to vouch for");
+
+        let mut broken = looked(&[at(0, 0), synced(YEAR, 0), synced(YEAR + 50_000, 50_000)]);
+        broken.look(at(YEAR + 55_000, 55_000), HOLD);
+        broken.look(synced(YEAR + 70_000, 70_000), HOLD);
+        assert!(!broken.is_vouched_for(HOLD), "it lost its server in between");
+        // Set once more: counted from then.
+        let mut set = looked(&[at(0, 0), synced(YEAR, 0), synced(YEAR, 1), synced(2 * YEAR, HOLD)]);
+        set.look(synced(2 * YEAR + HOLD, 2 * HOLD), HOLD);
+        assert!(!set.is_vouched_for(HOLD));
+        set.look(synced(2 * YEAR + 2 * HOLD, 3 * HOLD), HOLD);
+        assert!(set.is_vouched_for(HOLD));
     }
 
     #[test]

@@ -55,6 +55,9 @@ const CRASH_LOOP_MS: i64 = 300_000;
 /// Milliseconds since boot, suspended time included.
 pub(crate) type BootMs = Arc<dyn Fn() -> i64 + Send + Sync>;
 
+/// Whether the wall clock follows a time server.
+pub(crate) type Synced = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// What an engine is made of.
 #[derive(Clone)]
 pub(crate) struct Parts {
@@ -62,6 +65,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) boot_ms: BootMs,
+    pub(crate) synced: Synced,
     pub(crate) zones: Zoning,
     pub(crate) minter: Arc<dyn Minter>,
     pub(crate) outbox: Outbox,
@@ -201,8 +205,9 @@ impl Engine {
             let look = Look {
                 wall_ms: now.wall_ms,
                 boot_ms: (self.parts.boot_ms)(),
+                synced: turn.ledger.is_clock_suspect() && (self.parts.synced)(),
             };
-            let held_ms = turn.ledger.look(look);
+            let held_ms = turn.ledger.look(look, now);
             self.reload_zones(&mut turn);
             let room = turn.in_flight.len() < MAX_IN_FLIGHT;
             if room {

@@ -18,6 +18,8 @@ pub enum Guard {
     FenceDurable,
     /// A lease that is not renewed ends (LEA-4).
     Expire,
+    /// Only an attempt that has not begun is given away again (LEA-5).
+    NotBegun,
 }
 
 impl Guard {
@@ -30,6 +32,7 @@ impl Guard {
         Self::TerminalOnce,
         Self::FenceDurable,
         Self::Expire,
+        Self::NotBegun,
     ];
 
     /// The name in specs and `claims.toml`.
@@ -43,6 +46,7 @@ impl Guard {
             Self::TerminalOnce => "terminal_once",
             Self::FenceDurable => "fence_durable",
             Self::Expire => "expire",
+            Self::NotBegun => "not_begun",
         }
     }
 }

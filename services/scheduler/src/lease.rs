@@ -4,7 +4,8 @@
 //!
 //! Invariants: only the newest attempt's result counts (LEA-1, guard `fence`); a run ends once (LEA-2,
 //! `terminal_once`); an attempt leaves the house only after its record is durable (LEA-3, `fence_durable`); an
-//! attempt that is not renewed ends (LEA-4, `expire`).
+//! attempt that is not renewed ends (LEA-4, `expire`); what may have begun is not given away again without a report of
+//! it (LEA-5, `not_begun`).
 
 use crate::guard::{Guard, Guards};
 
@@ -46,14 +47,25 @@ pub struct Held {
     pub stream: Option<u64>,
     /// It left the house.
     pub sent: bool,
-    /// The worker said that it began.
-    pub started: bool,
+    /// How far its worker may have come.
+    pub start: Start,
     /// Lost after this.
     pub until_ms: i64,
     /// Asked to stop after this.
     pub deadline_ms: i64,
     /// Asked to stop: answer until then.
     pub answer_by_ms: Option<i64>,
+}
+
+/// How far the worker of an attempt may have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Start {
+    /// It was not let begin: nothing was done, and nothing will be.
+    Waits,
+    /// It was let begin; or a crash of ours forgot whether it was.
+    May,
+    /// It said that it has begun.
+    Began,
 }
 
 /// What became of a result.
@@ -108,7 +120,7 @@ impl Lease {
             State::Held(Held {
                 stream: None,
                 sent: true,
-                started: false,
+                start: Start::May,
                 until_ms: now_ms + times.lease_ms,
                 deadline_ms: now_ms + left_ms,
                 answer_by_ms: None,
@@ -173,7 +185,7 @@ impl Lease {
             self.state = State::Held(Held {
                 stream: Some(stream),
                 sent: false,
-                started: false,
+                start: Start::Waits,
                 until_ms: i64::MAX,
                 deadline_ms: i64::MAX,
                 answer_by_ms: None,
@@ -220,19 +232,21 @@ impl Lease {
         }
     }
 
-    /// Takes an attempt back that never left the house. False: it did, or nobody had it.
-    pub fn give_back(&mut self) -> bool {
-        let unsent = self.held().is_some_and(|held| !held.sent);
-        if unsent {
-            self.state = State::Free;
-        }
-        unsent
-    }
-
-    /// Frees an attempt that was sent and, as its worker itself shows, never received.
-    pub fn never_received(&mut self) {
-        if self.held().is_some() {
-            self.state = State::Free;
+    /// Frees an attempt that nobody began: the next one follows. Its number is not used again even if it never left
+    /// the house, since its record may become durable late, and must not pass for that of another taking.
+    ///
+    /// # Errors
+    /// It may have begun, or nobody had it.
+    pub fn take_back(&mut self, guards: Guards) -> Result<(), Guard> {
+        match &self.state {
+            State::Held(held) if held.start > Start::Waits && guards.on(Guard::NotBegun) => {
+                Err(Guard::NotBegun)
+            }
+            State::Held(_) => {
+                self.again();
+                Ok(())
+            }
+            State::Free | State::Parked | State::Over => Err(Guard::Fence),
         }
     }
 
@@ -247,12 +261,12 @@ impl Lease {
         }
     }
 
-    /// A sign of life. `started` if the worker says that it began. False: it isn't the holder.
-    pub fn renew(&mut self, stream: u64, attempt: u32, started: bool, now_ms: i64, times: Times) -> bool {
+    /// A sign of life, from a worker that has come so far. False: it isn't the holder, and may not begin.
+    pub fn renew(&mut self, stream: u64, attempt: u32, start: Start, now_ms: i64, times: Times) -> bool {
         match &mut self.state {
             State::Held(held) if self.attempt == attempt && held.stream == Some(stream) && held.sent => {
                 held.until_ms = now_ms + times.lease_ms;
-                held.started |= started;
+                held.start = held.start.max(start);
                 true
             }
             _ => false,
@@ -360,7 +374,30 @@ mod tests {
         lease.persisted(1);
         assert_eq!(lease.send(ALL, 1, 0, 100, TIMES), Ok(7));
         assert_eq!(lease.send(ALL, 1, 0, 100, TIMES), Err(Guard::Fence));
-        assert!(!lease.give_back(), "it is out");
+    }
+
+    #[test]
+    fn only_what_nobody_began_is_given_away_again() {
+        let mut unsent = Lease::default();
+        assert_eq!(unsent.take_back(ALL), Err(Guard::Fence), "nobody has it");
+        assert!(unsent.take(7) && unsent.take_back(ALL).is_ok());
+        assert_eq!((unsent.is_free(), unsent.attempt()), (true, 2));
+        unsent.persisted(1);
+        assert!(unsent.take(8));
+        assert_eq!(unsent.send(ALL, 2, 0, 100, TIMES), Err(Guard::FenceDurable));
+
+        let mut waits = running();
+        assert!(waits.renew(7, 1, Start::Waits, 10, TIMES) && waits.take_back(ALL).is_ok());
+        assert_eq!((waits.is_free(), waits.attempt()), (true, 2));
+        assert!(!waits.renew(7, 1, Start::May, 10, TIMES), "too late to begin");
+        assert_eq!(waits.finish(ALL, 1), Verdict::Fenced);
+
+        let mut begun = running();
+        assert!(begun.renew(7, 1, Start::May, 10, TIMES));
+        assert_eq!(begun.take_back(ALL), Err(Guard::NotBegun));
+        // What the worker did before our crash is not known.
+        let mut restored = Lease::restored(1, vec![], true, 60, 0, TIMES);
+        assert_eq!(restored.take_back(ALL), Err(Guard::NotBegun));
     }
 
     #[test]
@@ -368,9 +405,9 @@ mod tests {
         let mut lease = running();
         assert_eq!(lease.expired(ALL, 29), None);
         assert_eq!(lease.expired(ALL, 30), Some(Expiry::Lost));
-        assert!(lease.renew(7, 1, true, 20, TIMES) && !lease.renew(8, 1, true, 20, TIMES));
+        assert!(lease.renew(7, 1, Start::Began, 20, TIMES) && !lease.renew(8, 1, Start::Began, 20, TIMES));
         assert_eq!((lease.expired(ALL, 49), lease.next_ms()), (None, Some(50)));
-        assert!(lease.renew(7, 1, false, 90, TIMES));
+        assert!(lease.renew(7, 1, Start::Waits, 90, TIMES));
         assert_eq!(lease.expired(ALL, 100), Some(Expiry::TimedOut));
         assert_eq!(lease.cancel(100, TIMES), Some(Some(7)));
         assert_eq!(
@@ -423,7 +460,7 @@ mod tests {
     fn a_restored_lease_waits_for_its_worker() {
         let mut lease = Lease::restored(2, vec![1], true, 60, 1_000, TIMES);
         assert!(lease.moved(2, Some(4)) && !lease.moved(1, Some(4)));
-        assert!(lease.renew(4, 2, true, 1_020, TIMES));
+        assert!(lease.renew(4, 2, Start::Began, 1_020, TIMES));
         assert_eq!(
             (lease.expired(ALL, 1_049), lease.expired(ALL, 1_050)),
             (None, Some(Expiry::Lost))

@@ -8,7 +8,7 @@ use std::{
 };
 
 use creel_kit::outbox::{Event, Outbox};
-use creel_proto::scheduler::v1::{RunKind, RunRecord, RunState};
+use creel_proto::scheduler::v1::{AgentGrantRecord, RunKind, RunRecord, RunState};
 use creel_store::Txn;
 use creel_wire::Error;
 
@@ -31,8 +31,10 @@ mod change;
 mod explain;
 mod fire;
 mod flush;
+mod grants;
 mod packs;
 mod park;
+mod queue;
 mod time;
 mod view;
 mod work;
@@ -42,10 +44,11 @@ pub(crate) use explain::Known;
 pub(crate) use flush::{Commit, Effect};
 pub(crate) use park::{MAX_APPROVAL_BYTES, was_taken};
 pub(crate) use view::{Query, Retention, View};
-pub(crate) use work::{Hello, Prepared, ack_message};
+pub(crate) use work::{Hello, Prepared, ack_message, begin_message, fenced_message};
 
 use flush::Changes;
 use packs::Pack;
+use queue::Queue;
 use work::{MintGate, Worker};
 
 /// Where randomness comes from: uniform numbers.
@@ -63,14 +66,16 @@ pub(crate) struct Ledger {
     owners: BTreeMap<Arc<str>, usize>,
     /// How many jobs agents made in a session.
     contexts: BTreeMap<Arc<str>, usize>,
+    /// Conversations whose agents may make jobs that need no approval.
+    granted: BTreeMap<Arc<str>, AgentGrantRecord>,
     /// When jobs are looked at, Unix milliseconds.
     due: BTreeSet<(i64, JobId)>,
     /// Runs that have not ended, and those whose end is not durable yet.
     runs: BTreeMap<RunId, Run>,
     /// Free runs that wait for their time, Unix milliseconds.
     delayed: BTreeSet<(i64, RunId)>,
-    /// Free runs that wait for a worker, by kind of work, then by the instant they are for.
-    ready: BTreeMap<i32, BTreeSet<(i64, RunId)>>,
+    /// Free runs that wait for a worker, by kind of work.
+    ready: BTreeMap<i32, Queue>,
     /// When leases and deadlines end, monotonic milliseconds.
     expiries: BTreeSet<(i64, RunId)>,
     /// When runs are slow, monotonic milliseconds.
@@ -111,6 +116,7 @@ impl Ledger {
             names: BTreeMap::new(),
             owners: BTreeMap::new(),
             contexts: BTreeMap::new(),
+            granted: BTreeMap::new(),
             due: BTreeSet::new(),
             runs: BTreeMap::new(),
             delayed: BTreeSet::new(),
@@ -203,7 +209,7 @@ impl Ledger {
         let mint = self
             .ready
             .values()
-            .any(|runs| !runs.is_empty())
+            .any(|queue| !queue.is_empty())
             .then(|| self.mint.wait_ms(now.mono_ms))
             .flatten();
         // What only a believed wall clock ends waits for that, too.
@@ -294,8 +300,8 @@ impl Ledger {
                 self.delayed.remove(&(run.not_before_ms, run_id));
             }
             Place::Ready => {
-                if let Some(runs) = self.ready.get_mut(&(run.work as i32)) {
-                    runs.remove(&(run.nominal_ms, run_id));
+                if let Some(queue) = self.ready.get_mut(&(run.work as i32)) {
+                    queue.remove(&run.owner, run.nominal_ms, run_id);
                 }
             }
         }
@@ -319,7 +325,7 @@ impl Ledger {
             .collect();
         free.sort_unstable();
         let mut room = at_once.saturating_sub(taken);
-        for (nominal_ms, run_id) in free {
+        for (_, run_id) in free {
             let Some(run) = self.runs.get_mut(&run_id) else {
                 continue;
             };
@@ -328,12 +334,17 @@ impl Ledger {
                 self.delayed.insert((run.not_before_ms, run_id));
             } else if room > 0 || !run.overlaps() {
                 room = room.saturating_sub(usize::from(run.overlaps()));
-                run.place = Place::Ready;
-                self.ready
-                    .entry(run.work as i32)
-                    .or_default()
-                    .insert((nominal_ms, run_id));
+                self.line_up(run_id);
             }
+        }
+    }
+
+    /// Lets a free run wait for a worker.
+    fn line_up(&mut self, run_id: RunId) {
+        if let Some(run) = self.runs.get_mut(&run_id) {
+            run.place = Place::Ready;
+            let queue = self.ready.entry(run.work as i32).or_default();
+            queue.insert(&run.owner, run.nominal_ms, run_id);
         }
     }
 

@@ -117,6 +117,7 @@ pub fn assemble(deps: Deps, config: Config, minter: Arc<dyn Minter>) -> Built {
         store: deps.store.clone(),
         clock: deps.clock.clone(),
         boot_ms: Arc::new(boot_ms),
+        synced: Arc::new(creel_sandbox::clock_is_synchronised),
         zones: zones.clone(),
         minter,
         outbox: deps.outbox,

@@ -8,7 +8,7 @@ mod fires;
 mod leases;
 
 pub use fires::{Fire, Fires, fir_1, fir_2, fir_3};
-pub use leases::{Leases, Step, lea_1, lea_2, lea_3, lea_4};
+pub use leases::{Leases, Step, lea_1, lea_2, lea_3, lea_4, lea_5};
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use creel_proto::{
 
 use crate::{
     id::{JobId, RunId},
-    lease::{Lease, Times},
+    lease::{Lease, Start, Times},
     store::RunRef,
 };
 
@@ -34,7 +34,9 @@ pub(crate) struct Run {
     pub(crate) not_before_ms: i64,
     pub(crate) lease: Lease,
     pub(crate) interruptions: u32,
-    /// The worker process that has the attempt.
+    /// Attempts that were given to a worker and never begun.
+    pub(crate) returned: u32,
+    /// The worker that has the attempt.
     pub(crate) instance: Arc<str>,
     /// Asked to stop, and why.
     pub(crate) cancel: Option<String>,
@@ -144,7 +146,7 @@ impl Run {
             (Some(end), _) => end.state,
             (None, None) if self.lease.is_parked() => RunState::Parked,
             (None, None) => RunState::Pending,
-            (None, Some(held)) if held.started => RunState::Running,
+            (None, Some(held)) if held.start == Start::Began => RunState::Running,
             (None, Some(_)) => RunState::Dispatched,
         }
     }
@@ -154,10 +156,10 @@ impl Run {
         !matches!(self.kind, RunKind::Backfill | RunKind::Alert)
     }
 
-    /// The attempts that failed or are under way: those that were parked are neither.
+    /// The attempts that failed or are under way: those that were parked or never begun are neither.
     pub(crate) fn attempts_used(&self) -> u32 {
         let parked = self.parking.as_ref().map_or(0, |parking| parking.times);
-        self.lease.attempt().saturating_sub(parked)
+        self.lease.attempt().saturating_sub(parked + self.returned)
     }
 
     pub(crate) fn record(&self) -> RunRecord {
@@ -208,6 +210,7 @@ impl Run {
             }),
             backfill_id,
             alert_text,
+            returned: self.returned,
         }
     }
 
@@ -264,6 +267,7 @@ impl Run {
             not_before_ms: record.not_before_unix_ms,
             lease,
             interruptions: record.interruptions,
+            returned: record.returned,
             instance: record.instance.as_str().into(),
             cancel,
             session: record.session.clone(),

@@ -16,7 +16,7 @@ use crate::policy::{
 mod instants;
 mod schedule;
 
-pub(crate) use instants::{Sample, last_until};
+pub(crate) use instants::{Sample, last_until, swallowed};
 pub(crate) use schedule::{Origin, refused, schedule};
 
 /// Longest text of a payload, in bytes.

@@ -32,7 +32,13 @@ creel_store::kinds! {
         Admission = b"ad",
         /// A wall clock that is not believed.
         Clock = b"ck",
+        /// A conversation whose agents may make jobs, by session.
+        Grant = b"ag",
     }
+}
+
+pub(crate) fn grant_key(session: &str) -> Key {
+    Kind::Grant.key([session.as_bytes()])
 }
 
 /// Where a run is.

@@ -5,21 +5,24 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
 
-use creel_kit::{Clock, idempotency::Idempotency, metrics::Metrics, outbox::Outbox};
+use creel_kit::{
+    Clock,
+    idempotency::{FrameKind, Idempotency},
+    metrics::Metrics,
+    outbox::Outbox,
+};
 use creel_proto::{
+    audit::v1::AuditRecord,
     identity::v1::JobSubject,
     scheduler::v1::{
-        AdmissionRecord, AgentTurnPayload, CreateJobRequest, DeleteJobRequest, DeliveryStatus, Every,
-        GetJobRequest, GetRunRequest, Job, JobSpec, JobStateRecord, Payload, Run, RunKind, RunRecord,
-        RunState, Schedule, SchedulerMessage, Work, WorkAck, WorkCancel, WorkFinished, WorkHeartbeat,
-        WorkKind, WorkRef, WorkStarted, WorkerHello, WorkerMessage, job_service_server::JobService, payload,
-        run_service_server::RunService, schedule, scheduler_message::Message as Down,
-        worker_message::Message as Up,
+        AdmissionRecord, AgentTurnPayload, CreateJobRequest, DeleteJobRequest, Every, GetJobRequest,
+        GetRunRequest, Job, JobSpec, JobStateRecord, Payload, Run, RunKind, RunRecord, RunState, Schedule,
+        job_service_server::JobService, payload, run_service_server::RunService, schedule,
     },
     time::{duration, timestamp},
 };
@@ -28,11 +31,9 @@ use creel_store::{Page, Store};
 use creel_wire::{Caller, DeviceId, Principal, Scope, Scopes, ServiceName, authz::test_caller};
 use prost::Message as _;
 use tokio::{
-    sync::mpsc,
     task::JoinHandle,
     time::{Instant, sleep},
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
@@ -48,6 +49,10 @@ use crate::{
     work::WorkApi,
     zoning::Zoning,
 };
+
+mod worker;
+
+pub(crate) use worker::{Worker, of};
 
 /// A Monday, 00:00 UTC.
 pub(crate) const START_MS: i64 = 1_764_547_200_000;
@@ -80,6 +85,8 @@ pub(crate) struct World {
     pub(crate) zones: fn() -> Zones,
     /// How long the machine was suspended, milliseconds.
     pub(crate) slept_ms: Arc<AtomicI64>,
+    /// Whether the wall clock follows a time server.
+    pub(crate) synced: Arc<AtomicBool>,
 }
 
 impl World {
@@ -109,6 +116,7 @@ impl World {
             config: Config::default(),
             zones: Zones::bundled,
             slept_ms: Arc::default(),
+            synced: Arc::default(),
         }
     }
 
@@ -126,6 +134,7 @@ impl World {
             .unwrap();
         let zones = Zoning::new(self.zones);
         let (boot, slept) = (Instant::now(), Arc::clone(&self.slept_ms));
+        let synced = Arc::clone(&self.synced);
         let (engine, handle, jobs) = Engine::new(Parts {
             config: self.config.clone(),
             store: self.store.clone(),
@@ -133,6 +142,7 @@ impl World {
             boot_ms: Arc::new(move || {
                 i64::try_from(boot.elapsed().as_millis()).unwrap() + slept.load(Ordering::Relaxed)
             }),
+            synced: Arc::new(move || synced.load(Ordering::Relaxed)),
             zones: zones.clone(),
             minter: self.minter.clone(),
             outbox,
@@ -244,6 +254,20 @@ impl World {
         runs
     }
 
+    /// Who released a suspect clock, by the audit records.
+    pub(crate) async fn released_by(&self) -> Vec<String> {
+        let range = FrameKind::Outbox.range();
+        let page = self.store.scan(range, Page::default()).await.unwrap();
+        let records = page
+            .entries
+            .into_iter()
+            .map(|entry| AuditRecord::decode(entry.value).unwrap());
+        records
+            .filter(|record| record.action == "clock.accepted")
+            .map(|record| record.fields["by"].clone())
+            .collect()
+    }
+
     /// How many occurrences there are of each state and reason.
     pub(crate) async fn outcomes(&self) -> BTreeMap<(RunState, String), u64> {
         let mut outcomes = BTreeMap::new();
@@ -320,127 +344,6 @@ impl Stack {
         });
         RunService::get(&self.api, request).await.unwrap().into_inner()
     }
-
-    /// A worker of agent-runner with room for 16 runs that holds `holding`.
-    pub(crate) async fn worker(&self, instance: &str, holding: &[WorkRef]) -> Worker {
-        let (up, incoming) = mpsc::channel::<Result<WorkerMessage, Status>>(64);
-        let kinds: &'static [WorkKind] = &[WorkKind::SystemEvent, WorkKind::AgentTurn];
-        let down = self.work.open(kinds, ReceiverStream::new(incoming));
-        let mut worker = Worker { up, down };
-        let hello = WorkerHello {
-            kinds: kinds.iter().map(|kind| (*kind).into()).collect(),
-            capacity: 16,
-            holding: holding.to_vec(),
-            instance: instance.into(),
-        };
-        worker.say(Up::Hello(hello)).await;
-        assert!(matches!(worker.hear().await, Down::Welcome(_)));
-        worker
-    }
-}
-
-/// A scripted worker.
-pub(crate) struct Worker {
-    pub(crate) up: mpsc::Sender<Result<WorkerMessage, Status>>,
-    pub(crate) down: mpsc::Receiver<Result<SchedulerMessage, Status>>,
-}
-
-impl Worker {
-    pub(crate) async fn say(&self, message: Up) {
-        self.up
-            .send(Ok(WorkerMessage {
-                message: Some(message),
-            }))
-            .await
-            .unwrap();
-    }
-
-    pub(crate) async fn hear(&mut self) -> Down {
-        self.down.recv().await.unwrap().unwrap().message.unwrap()
-    }
-
-    pub(crate) async fn work(&mut self) -> Work {
-        match self.hear().await {
-            Down::Work(work) => work,
-            other => panic!("no work: {other:?}"),
-        }
-    }
-
-    pub(crate) async fn no_work_for(&mut self, wait: Duration) {
-        if let Ok(message) = tokio::time::timeout(wait, self.down.recv()).await {
-            panic!("not silent: {message:?}");
-        }
-    }
-
-    pub(crate) async fn cancelled(&mut self) -> WorkCancel {
-        match self.hear().await {
-            Down::Cancel(cancel) => cancel,
-            other => panic!("no cancel: {other:?}"),
-        }
-    }
-
-    pub(crate) async fn acked(&mut self) -> WorkAck {
-        match self.hear().await {
-            Down::Ack(ack) => ack,
-            other => panic!("no ack: {other:?}"),
-        }
-    }
-
-    pub(crate) async fn started(&self, r#ref: &WorkRef, session: &str) {
-        self.say(Up::Started(WorkStarted {
-            r#ref: Some(r#ref.clone()),
-            session: session.into(),
-        }))
-        .await;
-    }
-
-    pub(crate) async fn beat(&self, refs: &[WorkRef]) {
-        self.say(Up::Heartbeat(WorkHeartbeat { refs: refs.to_vec() }))
-            .await;
-    }
-
-    pub(crate) async fn finish(&self, r#ref: &WorkRef, outcome: RunState) {
-        self.say(Up::Finished(WorkFinished {
-            r#ref: Some(r#ref.clone()),
-            outcome: outcome.into(),
-            reason: if outcome == RunState::Succeeded {
-                String::new()
-            } else {
-                "backend".into()
-            },
-            summary: "said so".into(),
-            session: "cron:j:run:r".into(),
-            delivery: Some(DeliveryStatus {
-                state: "delivered".into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }))
-        .await;
-    }
-
-    /// Takes a run, succeeds, and sees that it counted.
-    pub(crate) async fn succeed(&mut self) -> Work {
-        let work = self.work().await;
-        let r#ref = of(&work);
-        self.finish(&r#ref, RunState::Succeeded).await;
-        assert_eq!(
-            self.acked().await,
-            WorkAck {
-                r#ref: Some(r#ref),
-                accepted: true
-            }
-        );
-        work
-    }
-
-    /// Takes a run and fails.
-    pub(crate) async fn fail(&mut self) -> Work {
-        let work = self.work().await;
-        self.finish(&of(&work), RunState::Failed).await;
-        assert!(self.acked().await.accepted);
-        work
-    }
 }
 
 /// The typed reading of a record's number.
@@ -452,10 +355,6 @@ impl Recorded for RunRecord {
     fn state(&self) -> RunState {
         RunState::try_from(self.state).unwrap()
     }
-}
-
-pub(crate) fn of(work: &Work) -> WorkRef {
-    work.r#ref.clone().unwrap()
 }
 
 pub(crate) fn operator(scopes: &[Scope]) -> Caller {

@@ -23,7 +23,7 @@ use crate::{
     Config,
     engine::Handle,
     id::RunId,
-    ledger::{Hello, MAX_APPROVAL_BYTES, ack_message, was_taken},
+    ledger::{Hello, MAX_APPROVAL_BYTES, ack_message, begin_message, fenced_message, was_taken},
     store,
 };
 
@@ -63,7 +63,7 @@ impl WorkApi {
         kinds: &'static [WorkKind],
         incoming: impl Stream<Item = Result<WorkerMessage, Status>> + Send + 'static,
     ) -> mpsc::Receiver<Result<SchedulerMessage, Status>> {
-        // Each run has at most a work, a cancel and an ack under way.
+        // Each run has at most a work, a begin, a cancel and an ack under way.
         let (sender, receiver) = mpsc::channel(MAX_CAPACITY as usize * 4);
         let api = self.clone();
         tokio::spawn(async move {
@@ -132,6 +132,18 @@ impl WorkApi {
     ) -> Result<(), Error> {
         while let Some(Ok(message)) = incoming.next().await {
             match message.message {
+                Some(Message::Ready(ready)) => {
+                    let (run, attempt) = read_ref(ready.r#ref.as_ref())?;
+                    let ask = move |ledger: &mut crate::ledger::Ledger, now| {
+                        ledger.work_ready(stream, run, attempt, now)
+                    };
+                    let answer = if self.engine.ask(ask).await? {
+                        begin_message
+                    } else {
+                        fenced_message
+                    };
+                    self.engine.send(stream, answer(run, attempt));
+                }
                 Some(Message::Started(started)) => {
                     let (run, attempt) = read_ref(started.r#ref.as_ref())?;
                     let take = move |ledger: &mut crate::ledger::Ledger, now| {

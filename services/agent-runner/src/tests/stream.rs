@@ -1,8 +1,8 @@
 //! The stream to the scheduler, against a scheduler that these tests play.
 
 use creel_proto::scheduler::v1::{
-    AgentTurnPayload, Payload as PayloadMessage, RunState, SchedulerMessage, Work, WorkAck, WorkCancel,
-    WorkFinished, WorkRef, WorkWelcome, WorkerHello, WorkerMessage,
+    AgentTurnPayload, Payload as PayloadMessage, RunState, SchedulerMessage, Work, WorkAck, WorkBegin,
+    WorkCancel, WorkFinished, WorkRef, WorkWelcome, WorkerHello, WorkerMessage,
     payload::Kind as Payload,
     scheduler_message,
     work_service_server::{WorkService, WorkServiceServer},
@@ -119,6 +119,7 @@ impl Stream {
         loop {
             match self.next().await.unwrap() {
                 Message::Started(started) => return started.r#ref.unwrap().run_id,
+                Message::Ready(ready) => self.begin(ready.r#ref).await,
                 Message::Heartbeat(_) => {}
                 other => panic!("{other:?}"),
             }
@@ -133,6 +134,11 @@ impl Stream {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    async fn begin(&self, r#ref: Option<WorkRef>) {
+        self.say(scheduler_message::Message::Begin(WorkBegin { r#ref }))
+            .await;
     }
 
     async fn ack(&self, run: &str) {
@@ -238,7 +244,10 @@ async fn a_result_is_sent_again_on_every_stream_until_it_is_acknowledged() {
     ));
     let (mut stream, hello) = scheduler.attached().await;
     assert_eq!(hello.holding, [reference("r1")]);
-    assert_ne!(hello.instance, first.instance);
+    assert_eq!(
+        hello.instance, first.instance,
+        "the same worker: it has the same memory"
+    );
     stream.give("r1", "hold hello").await;
     stream.started().await;
     assert_eq!(stream.finished().await.summary, "hello", "not run again");

@@ -72,6 +72,7 @@ pub use process::{Child, ChildSpec, MAX_STDIN_BYTES, Target};
 pub use profile::{Grants, Limits, MAX_PATHS, Net, Profile, ProfileError, Walls};
 pub use report::{Enforced, Level, Refusal, Wall, WallReport};
 pub use support::Support;
+pub use sys::clock_is_synchronised;
 pub use tree::{Strays, become_subreaper, kill_descendants, reap_strays};
 
 /// Runs the helper that `args` (the process's arguments, program name included) ask for, if they do.

@@ -161,6 +161,18 @@ pub(crate) fn drain_signals(fd: BorrowedFd<'_>) -> bool {
     told
 }
 
+/// Whether the kernel says that the wall clock follows a time server (`adjtimex`, without `STA_UNSYNC`). Setting the
+/// clock by hand makes it say no.
+#[must_use]
+pub fn clock_is_synchronised() -> bool {
+    // SAFETY: an all-zero timex asks and changes nothing; the pointer is to a live local.
+    let (state, status) = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        (libc::adjtimex(&raw mut timex), timex.status)
+    };
+    (0..libc::TIME_ERROR).contains(&state) && status & libc::STA_UNSYNC == 0
+}
+
 /// Bytes in a page of memory.
 pub(crate) fn page_size() -> u64 {
     // SAFETY: sysconf has no preconditions.

@@ -304,6 +304,14 @@ pub fn test_caller(principal: Principal, scopes: crate::Scopes, via: Option<crat
     caller
 }
 
+/// The same caller, acting for somebody else.
+#[cfg(any(test, feature = "test-util"))]
+#[must_use]
+pub fn test_acting_for(mut caller: Caller, person: &str) -> Caller {
+    person.clone_into(&mut caller.person);
+    caller
+}
+
 /// A turn of an agent in a session, as a test needs one.
 #[cfg(any(test, feature = "test-util"))]
 #[must_use]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use creel_proto::scheduler::v1::{AdmissionRecord, JobRecord, JobStateRecord};
+use creel_proto::scheduler::v1::{AdmissionRecord, AgentGrantRecord, JobRecord, JobStateRecord};
 use creel_store::{Error, Page, Store};
 use prost::Message as _;
 
@@ -48,6 +48,18 @@ pub(super) async fn load(parts: &Parts, now: impl Fn() -> Now) -> Result<Ledger,
         }
         range = page.next;
         tokio::task::yield_now().await;
+    }
+    let mut range = Some(Kind::Grant.range());
+    while let Some(rest) = range {
+        let page = parts.store.scan(rest, Page::default()).await?;
+        for entry in page.entries {
+            match AgentGrantRecord::decode(entry.value) {
+                Ok(record) => ledger.load_grant(record),
+                // Unread, it grants nothing.
+                Err(error) => tracing::error!(key = ?entry.key, %error, "a grant can't be read: left out"),
+            }
+        }
+        range = page.next;
     }
     let written = store::clock(&parts.store).await?;
     ledger.watch_from(now(), written);

@@ -20,8 +20,10 @@ use crate::{
 
 mod alerts;
 mod backfills;
+mod begins;
 mod clocks;
 mod crashes;
+mod fairness;
 mod herd;
 mod parking;
 mod people;

@@ -3,7 +3,8 @@
 use creel_kit::idempotency::{Begin, store_error};
 use creel_proto::{
     scheduler::v1::{
-        AcceptClockRequest, AcceptClockResponse, JobRecord, PruneRequest, PruneResponse, SchedulerStatus,
+        AcceptClockRequest, AcceptClockResponse, GrantAgentRequest, GrantAgentResponse, JobRecord,
+        ListAgentGrantsRequest, ListAgentGrantsResponse, PruneRequest, PruneResponse, SchedulerStatus,
         SnapshotEnd, SnapshotHeader, SnapshotRecord, SnapshotRequest, StatusRequest,
         admin_service_server::AdminService, snapshot_record::Record,
     },
@@ -20,6 +21,7 @@ use tonic::{Request, Response, Status};
 use super::{Api, shown};
 use crate::{
     prune, run,
+    spec::session,
     store::{Kind, job_of_key},
 };
 
@@ -53,6 +55,23 @@ impl AdminService for Api {
     async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<PruneResponse>, Status> {
         let (caller, message) = authz::split(request)?;
         Ok(Response::new(self.prune_now(&caller, message).await?))
+    }
+
+    async fn grant_agent(
+        &self,
+        request: Request<GrantAgentRequest>,
+    ) -> Result<Response<GrantAgentResponse>, Status> {
+        let (caller, message) = authz::split(request)?;
+        Ok(Response::new(self.grant(&caller, message).await?))
+    }
+
+    async fn list_agent_grants(
+        &self,
+        request: Request<ListAgentGrantsRequest>,
+    ) -> Result<Response<ListAgentGrantsResponse>, Status> {
+        authz::split(request)?;
+        let grants = self.engine.ask(|ledger, _| ledger.agent_grants()).await?;
+        Ok(Response::new(ListAgentGrantsResponse { grants }))
     }
 
     async fn snapshot(
@@ -101,6 +120,36 @@ impl Api {
                 let mut answer = Txn::new();
                 slot.record(&mut answer, &response);
                 ledger.attach_general(answer);
+                Ok(response)
+            })
+            .await
+    }
+
+    async fn grant(&self, caller: &Caller, message: GrantAgentRequest) -> Result<GrantAgentResponse, Error> {
+        let _turn = self.busy.enter(caller, "GrantAgent", &message.request_id)?;
+        let slot = match self
+            .idempotency
+            .begin(caller, "GrantAgent", &message.request_id, &message)
+            .await?
+        {
+            Begin::Done(answer) => return Ok(answer),
+            Begin::Go(slot) => slot,
+        };
+        if message.session.is_empty() {
+            return Err(Error::invalid("session", "name a conversation")
+                .hint("`main`, or a session key as `creel sessions list` shows it"));
+        }
+        let session = session(&message.session, "session")?;
+        let principal = caller.principal().to_string();
+        self.engine
+            .change(move |ledger, now| {
+                let (revoke, dry) = (message.revoke, message.validate_only);
+                let response = ledger.grant_agent(&session, revoke, dry, &principal, now)?;
+                if !dry {
+                    let mut answer = Txn::new();
+                    slot.record(&mut answer, &response);
+                    ledger.attach_general(answer);
+                }
                 Ok(response)
             })
             .await

@@ -15,7 +15,7 @@ use crate::{
     id::{JobId, Occurrence, RunId},
     ledger::{Known, View},
     run,
-    spec::last_until,
+    spec::{last_until, swallowed},
     store::{self, Kind, RunRef},
 };
 
@@ -80,7 +80,15 @@ impl Api {
             Schedule::At(_) => i64::MIN / 2,
             Schedule::Every(_) | Schedule::Cron(_) => created_ms.saturating_add(1),
         };
-        let nominal_ms = match last_until(&sample.schedule, floor_ms, at_ms) {
+        let last = last_until(&sample.schedule, floor_ms, at_ms);
+        // A clock change may have taken one that came after it.
+        let taken = swallowed(&sample.schedule, last.unwrap_or(floor_ms), at_ms);
+        if let Some(taken_ms) = taken
+            && let Some(record) = self.skip_of(view.id, taken_ms).await?
+        {
+            return Ok(Some(explained(taken_ms, Some(record), now_ms)));
+        }
+        let nominal_ms = match last {
             Some(nominal_ms) => nominal_ms,
             None if at_ms < created_ms => {
                 return Ok(Some(outcome(at_ms, "before_creation", "The job was made later.")));

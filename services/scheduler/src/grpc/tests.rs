@@ -16,6 +16,7 @@ use crate::testing::{START_MS, Stack, World, asked, asked_by, every, operator, t
 
 mod agents;
 mod explains;
+mod reasons;
 mod updates;
 
 fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> Error {

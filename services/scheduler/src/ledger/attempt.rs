@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Ledger {
-    /// Ends a run that no worker has; asks the worker of any other to stop.
+    /// Ends a run that no worker has begun; asks the worker of any other to stop.
     pub(super) fn stop(&mut self, run_id: RunId, reason: &str, now: Now) {
         let times = self.times();
         let Some(run) = self.runs.get_mut(&run_id) else {
@@ -91,6 +91,9 @@ impl Ledger {
         let cancel = run.cancel.clone();
         match run.lease.expired(guards, now.mono_ms) {
             None => self.watch(run_id),
+            Some(_) if self.give_back(run_id) => {
+                tracing::warn!(run = %run_id, "a worker has not begun what it was sent: it is given away again");
+            }
             Some(Expiry::TimedOut) => self.stop(run_id, "timeout", now),
             Some(Expiry::Lost | Expiry::Unanswered) => match cancel.as_deref() {
                 Some("timeout") => {

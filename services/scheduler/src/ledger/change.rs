@@ -97,9 +97,14 @@ impl Ledger {
             principal,
         } = creation;
         self.may_create(&record.owner, &spec.proto.name, &record.context)?;
-        let event = Event::new("job.created", principal, format!("job/{id}")).with("name", &spec.proto.name);
-        // Nobody has seen yet what an agent made.
+        let mut event =
+            Event::new("job.created", principal, format!("job/{id}")).with("name", &spec.proto.name);
         let context = Some(record.context.as_str()).filter(|context| !context.is_empty());
+        // Nobody has seen yet what an agent made, unless somebody said that this needs none.
+        let unseen = context.is_some_and(|context| !self.is_granted(context));
+        if context.is_some() {
+            event = event.with("approval", if unseen { "waits" } else { "granted" });
+        }
         let audit = self.audit(event)?;
         let job = Job {
             incarnation: record.incarnation,
@@ -113,10 +118,7 @@ impl Ledger {
             unpruned: 0,
             doomed: false,
         };
-        let job = match context {
-            Some(_) => job.paused(APPROVAL),
-            None => job,
-        };
+        let job = if unseen { job.paused(APPROVAL) } else { job };
         self.index(id, &job);
         self.jobs.insert(id, job);
         self.changes.record(id, record);

@@ -366,6 +366,7 @@ impl Ledger {
                 not_before_ms: if delay_ms > 0 { now.wall_ms + delay_ms } else { 0 },
                 lease: Lease::default(),
                 interruptions: 0,
+                returned: 0,
                 instance: "".into(),
                 cancel: None,
                 session: String::new(),

@@ -32,17 +32,32 @@ impl Ledger {
     }
 
     /// Looks at the clocks; answers for how long nothing may fire.
-    pub(crate) fn look(&mut self, look: Look) -> Option<i64> {
+    pub(crate) fn look(&mut self, look: Look, now: Now) -> Option<i64> {
         let before = self.clock.trust();
         let after = self.clock.look(look, self.config.hold_ms);
         if std::mem::discriminant(&before) != std::mem::discriminant(&after) {
             self.note_trust(before);
         }
+        if self.clock.is_vouched_for(self.config.hold_ms)
+            && let Err(error) = self.believe_clock("service/scheduler", "ntp", now)
+        {
+            tracing::warn!(%error, "the clock follows a time server, and can't be believed yet");
+        }
         self.clock.held_ms()
     }
 
-    /// The clock is right as it is. Answers how many jobs begin anew.
+    /// Whether it matters if the clock follows a time server.
+    pub(crate) const fn is_clock_suspect(&self) -> bool {
+        self.clock.is_suspect()
+    }
+
+    /// A person says that the clock is right as it is. Answers how many jobs begin anew.
     pub(crate) fn accept_clock(&mut self, principal: &str, now: Now) -> Result<u64, Error> {
+        self.believe_clock(principal, "operator", now)
+    }
+
+    /// The clock is right as it is, says `by`.
+    fn believe_clock(&mut self, principal: &str, by: &'static str, now: Now) -> Result<u64, Error> {
         let Trust::Suspect(jump) = self.clock.trust() else {
             return Err(trusted());
         };
@@ -55,10 +70,18 @@ impl Ledger {
             Vec::new()
         };
         let event = Event::new("clock.accepted", principal, "clock")
+            .with("by", by)
             .with("jump_ms", jump.by_ms())
             .with("jobs", ahead.len());
         let audit = self.audit(event)?;
         self.clock.accept();
+        tracing::info!(
+            by,
+            principal,
+            jump_ms = jump.by_ms(),
+            jobs = ahead.len(),
+            "the clock is believed"
+        );
         self.changes.general(audit, true);
         self.changes.op(Op::Delete(clock_key()));
         let count = ahead.len() as u64;
@@ -158,7 +181,7 @@ impl Ledger {
                 tracing::warn!(
                     jump_ms = jump.by_ms(),
                     "the clock was set by hours: `creel cron status` says what that holds, `creel cron accept-clock` \
-                     ends it"
+                     ends it, and so does a minute in step with a time server"
                 );
                 let record = ClockRecord {
                     before_unix_ms: jump.before_ms,

@@ -6,15 +6,15 @@ use std::{
 };
 
 use creel_proto::scheduler::v1::{
-    RunState, SchedulerMessage, Work, WorkAck, WorkCancel, WorkFinished, WorkRef, WorkResumed,
+    RunState, SchedulerMessage, Work, WorkAck, WorkBegin, WorkCancel, WorkFinished, WorkRef, WorkResumed,
     scheduler_message::Message,
 };
 
-use super::{Ledger, flush::Effect};
+use super::{Ledger, flush::Effect, queue::Queue};
 use crate::{
     id::RunId,
     job::OWNER_REVOKED,
-    lease::Verdict,
+    lease::{Start, Verdict},
     mint::MintError,
     run::{End, Now, Run, cut},
 };
@@ -107,7 +107,7 @@ impl Ledger {
             let run = self.runs.get_mut(&run_id).filter(|run| run.end.is_none());
             match run.and_then(|run| run.lease.moved(attempt, Some(stream)).then_some(run)) {
                 Some(run) => {
-                    run.lease.renew(stream, attempt, true, now.mono_ms, times);
+                    run.lease.renew(stream, attempt, Start::Began, now.mono_ms, times);
                     run.instance = Arc::clone(&worker.instance);
                     worker.holding.insert(run_id);
                     if run.cancel.is_some() {
@@ -130,7 +130,7 @@ impl Ledger {
         self.assign(now);
     }
 
-    /// What this very process was sent and does not have, it never received.
+    /// What this very worker was sent and does not have, it never began.
     fn redeliver(&mut self, worker: &Worker, now: Now) {
         if worker.instance.is_empty() {
             return;
@@ -140,26 +140,25 @@ impl Ledger {
             .values()
             .filter(|run| run.end.is_none() && run.instance == worker.instance)
             .filter(|run| run.lease.held().is_some_and(|held| held.stream.is_none()))
-            .filter(|run| !worker.holding.contains(&run.id()))
-            .map(|run| (run.id(), run.job))
+            .map(Run::id)
+            .filter(|run_id| !worker.holding.contains(run_id))
             .collect();
-        for (run_id, job) in missing {
+        for run_id in missing {
             let Some(run) = self.runs.get_mut(&run_id) else {
                 continue;
             };
-            run.lease.never_received();
-            run.started_ms = 0;
-            self.pace(run_id, None);
-            self.watch(run_id);
-            self.changes.run(job, run_id);
-            match self.runs.get(&run_id).and_then(|run| run.cancel.clone()) {
+            match run.cancel.clone() {
                 Some(reason) => self.end(run_id, End::new(RunState::Cancelled, &reason, ""), now),
-                None => self.enqueue(job, now),
+                None => {
+                    run.lease.again();
+                    run.returned += 1;
+                    self.freed(run_id);
+                }
             }
         }
     }
 
-    /// A stream ended. What it holds stays its worker's for a lease; what never went out is free again.
+    /// A stream ended. What it may have begun stays its worker's for a lease; all else is free again.
     pub(crate) fn detach_worker(&mut self, stream: u64, now: Now) {
         let Some(worker) = self.workers.remove(&stream) else {
             return;
@@ -175,32 +174,46 @@ impl Ledger {
         self.assign(now);
     }
 
-    /// Frees an attempt that never left the house. False: it did.
+    /// Frees an attempt that nobody began. False: it may have begun, or nobody had it.
     pub(super) fn give_back(&mut self, run_id: RunId) -> bool {
+        let guards = self.guards;
         let Some(run) = self.runs.get_mut(&run_id) else {
             return false;
         };
-        let stream = run.lease.held().and_then(|held| held.stream);
-        if !run.lease.give_back() {
+        let (stream, sent) = run
+            .lease
+            .held()
+            .map_or((None, false), |held| (held.stream, held.sent));
+        let attempt = run.lease.attempt();
+        if run.lease.take_back(guards).is_err() {
             return false;
         }
+        run.returned += 1;
+        if let Some(stream) = stream {
+            if let Some(worker) = self.workers.get_mut(&stream) {
+                worker.holding.remove(&run_id);
+            }
+            if sent {
+                let message = fenced_message(run_id, attempt);
+                self.changes.effect(Effect::Send(stream, Box::new(message)));
+            }
+        }
+        self.freed(run_id);
+        true
+    }
+
+    /// A run is nobody's again, and first of its owner's.
+    fn freed(&mut self, run_id: RunId) {
+        self.pace(run_id, None);
+        let Some(run) = self.runs.get_mut(&run_id) else {
+            return;
+        };
         run.instance = "".into();
         run.started_ms = 0;
         let job = run.job;
-        if let Some(worker) = stream.and_then(|stream| self.workers.get_mut(&stream)) {
-            worker.holding.remove(&run_id);
-        }
         self.watch(run_id);
         self.changes.run(job, run_id);
-        if let Some(run) = self.runs.get_mut(&run_id) {
-            // First in line again.
-            run.place = crate::run::Place::Ready;
-            self.ready
-                .entry(run.work as i32)
-                .or_default()
-                .insert((run.nominal_ms, run_id));
-        }
-        true
+        self.line_up(run_id);
     }
 
     /// Gives waiting runs to workers with room: the record says so before the work goes out.
@@ -211,7 +224,7 @@ impl Ledger {
         let kinds: Vec<i32> = self
             .ready
             .iter()
-            .filter(|(_, runs)| !runs.is_empty())
+            .filter(|(_, queue)| !queue.is_empty())
             .map(|(kind, _)| *kind)
             .collect();
         for kind in kinds {
@@ -226,7 +239,7 @@ impl Ledger {
                 .iter_mut()
                 .max_by_key(|(_, room)| **room)
                 .filter(|(_, r)| **r > 0)
-                && let Some((_, run_id)) = self.ready.get_mut(&kind).and_then(BTreeSet::pop_first)
+                && let Some(run_id) = self.ready.get_mut(&kind).and_then(Queue::pop)
             {
                 if self.give(run_id, *stream, now) {
                     *room -= 1;
@@ -325,16 +338,31 @@ impl Ledger {
         self.assign(now);
     }
 
+    /// A worker would begin. False: the attempt is no longer its own.
+    pub(crate) fn work_ready(&mut self, stream: u64, run_id: RunId, attempt: u32, now: Now) -> bool {
+        let times = self.times();
+        let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else {
+            return false;
+        };
+        // Not written: after a crash every attempt that was given away may have begun.
+        let may = run.lease.renew(stream, attempt, Start::May, now.mono_ms, times);
+        self.watch(run_id);
+        may
+    }
+
     /// A worker began.
     pub(crate) fn work_started(&mut self, stream: u64, run_id: RunId, attempt: u32, session: &str, now: Now) {
         let times = self.times();
         let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else {
             return;
         };
-        if !run.lease.renew(stream, attempt, true, now.mono_ms, times) {
+        let known = run.lease.held().is_some_and(|held| held.start == Start::Began);
+        if !run.lease.renew(stream, attempt, Start::Began, now.mono_ms, times) {
             return;
         }
-        run.started_ms = now.wall_ms;
+        if !known {
+            run.started_ms = now.wall_ms;
+        }
         run.session = cut(session, 1_024);
         // Not written: after a crash the worker says it again, and the outcome carries it.
         let record = run.record();
@@ -350,7 +378,7 @@ impl Ledger {
             let Some(run) = self.runs.get_mut(&run_id) else {
                 continue;
             };
-            if run.lease.renew(stream, attempt, false, now.mono_ms, times) {
+            if run.lease.renew(stream, attempt, Start::Waits, now.mono_ms, times) {
                 self.watch(run_id);
             }
         }
@@ -427,6 +455,17 @@ pub(crate) fn ack_message(run_id: RunId, attempt: u32, accepted: bool) -> Schedu
     }
 }
 
+/// The answer to a worker that would begin.
+pub(crate) fn begin_message(run_id: RunId, attempt: u32) -> SchedulerMessage {
+    let r#ref = Some(WorkRef {
+        run_id: run_id.to_string(),
+        attempt,
+    });
+    SchedulerMessage {
+        message: Some(Message::Begin(WorkBegin { r#ref })),
+    }
+}
+
 pub(super) fn cancel_message(run: &Run) -> SchedulerMessage {
     stop_message(
         run.id(),
@@ -436,7 +475,7 @@ pub(super) fn cancel_message(run: &Run) -> SchedulerMessage {
 }
 
 /// The attempt is somebody else's, or nobody's: what its worker says is not taken.
-pub(super) fn fenced_message(run_id: RunId, attempt: u32) -> SchedulerMessage {
+pub(crate) fn fenced_message(run_id: RunId, attempt: u32) -> SchedulerMessage {
     stop_message(run_id, attempt, "fenced".to_owned())
 }
 

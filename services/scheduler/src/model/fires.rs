@@ -1,5 +1,5 @@
-//! Occurrences of one job: decided, committed, given away; with crashes, a clock that is set back, a recreated
-//! job, pauses, and catching up that is held.
+//! Occurrences of one job: decided, committed, given away; with crashes, a clock that is set back, an edit, a
+//! recreated job, pauses, and catching up that is held.
 
 use creel_schedule::{Every, EveryMode, Schedule};
 use jiff::Timestamp;
@@ -17,6 +17,20 @@ const END: i64 = 4;
 /// An admitted occurrence: (incarnation, instant in seconds).
 type Run = (u8, i64);
 
+/// The grid of a schedule: the instants `from`, `from + step`, ...
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Grid {
+    step: i64,
+    /// Instants up to here are none of it: the job was made then, or edited.
+    after: i64,
+}
+
+impl Grid {
+    const fn has(self, at: i64) -> bool {
+        at > self.after && at % self.step == 0
+    }
+}
+
 /// What is written together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Change {
@@ -24,6 +38,8 @@ struct Change {
     cursor: Option<i64>,
     admitted: Vec<Run>,
     skipped: Vec<Run>,
+    /// The schedule that holds from now on.
+    grid: Option<Grid>,
 }
 
 /// One job's occurrences, in memory and on disk.
@@ -31,11 +47,13 @@ struct Change {
 pub struct Fires {
     guards: Guards,
     now: i64,
-    /// Set back once at most, recreated once at most: the world stays small.
+    /// Set back once at most, recreated once, edited once: the world stays small.
     set_back: bool,
+    edited: bool,
     incarnation: u8,
-    /// When this incarnation was made, in seconds: what is before is none of its occurrences.
-    made: i64,
+    /// The schedule in memory, and those that were ever durable of this incarnation, oldest first.
+    grid: Grid,
+    grids: Vec<Grid>,
     held: bool,
     paused: bool,
     memory: i64,
@@ -68,6 +86,8 @@ pub enum Fire {
     Pause,
     /// Catching up is held, or no more.
     Hold,
+    /// Another schedule: every second second instead of every one.
+    Edit,
     /// Deleted and made again.
     Recreate,
     /// The run that waits gets a record of its own.
@@ -84,6 +104,7 @@ impl Fire {
         Self::Crash,
         Self::Pause,
         Self::Hold,
+        Self::Edit,
         Self::Recreate,
         Self::Begin,
     ];
@@ -92,13 +113,16 @@ impl Fire {
 impl Fires {
     /// A new job at second 0.
     #[must_use]
-    pub const fn new(guards: Guards) -> Self {
+    pub fn new(guards: Guards) -> Self {
+        let grid = Grid { step: 1, after: 0 };
         Self {
             guards,
             now: 0,
             set_back: false,
+            edited: false,
             incarnation: 0,
-            made: 0,
+            grid,
+            grids: vec![grid],
             held: false,
             paused: false,
             memory: 0,
@@ -121,13 +145,19 @@ impl Fires {
             Fire::SetBack if !self.set_back && self.now >= 2 => {
                 (next.set_back, next.now) = (true, self.now - 2);
             }
-            Fire::Decide if self.commits.len() < 2 => next.look()?,
+            Fire::Decide if self.commits.len() < 2 => {
+                let change = next.look(false)?;
+                next.commits.push(change);
+            }
+            Fire::Edit if !self.edited && self.commits.len() < 2 => next.edit()?,
             Fire::Commit if !self.commits.is_empty() => {
                 let Change {
                     cursor,
                     admitted,
                     skipped,
+                    grid,
                 } = next.commits.remove(0);
+                next.grids.extend(grid);
                 match cursor {
                     Some(cursor) => next.disk = cursor,
                     None => next.packs.extend(&admitted),
@@ -142,13 +172,21 @@ impl Fires {
                 next.commits.clear();
                 next.memory = self.durable();
                 next.unwritten = next.memory > self.disk;
+                next.grid = *self.grids.last()?;
+                next.edited = self.grids.len() > 1;
             }
             Fire::Pause => next.paused = !self.paused,
             Fire::Hold => next.held = !self.held,
             Fire::Recreate if self.incarnation == 0 && self.commits.is_empty() => {
                 next.incarnation = 1;
-                (next.made, next.memory, next.disk) = (self.now, self.now, self.now);
+                (next.memory, next.disk) = (self.now, self.now);
                 next.unwritten = false;
+                next.edited = false;
+                next.grid = Grid {
+                    step: 1,
+                    after: self.now,
+                };
+                next.grids = vec![next.grid];
             }
             Fire::Begin if self.unwritten && self.commits.len() < 2 => {
                 next.unwritten = false;
@@ -156,6 +194,7 @@ impl Fires {
                     cursor: Some(self.memory),
                     admitted: Vec::new(),
                     skipped: Vec::new(),
+                    grid: None,
                 });
             }
             _ => return None,
@@ -163,10 +202,11 @@ impl Fires {
         (next != *self).then_some(next)
     }
 
-    fn look(&mut self) -> Option<()> {
-        let Decision { steps, cursor_ms, .. } = self.decision()?;
+    /// Decides what is due. With `settle`, all of it, so that a change can follow; then the cursor is always written.
+    fn look(&mut self, settle: bool) -> Option<Change> {
+        let Decision { steps, cursor_ms, .. } = self.decision(settle)?;
         let cursor = cursor_ms / SECOND;
-        if steps.is_empty() && cursor == self.memory {
+        if steps.is_empty() && cursor == self.memory && !settle {
             return None;
         }
         let (mut admitted, mut skipped) = (Vec::new(), Vec::new());
@@ -176,7 +216,9 @@ impl Fires {
                 Step::Skip {
                     first_ms, last_ms, ..
                 } => {
-                    skipped.extend((first_ms / SECOND..=last_ms / SECOND).map(|at| (self.incarnation, at)));
+                    let range = first_ms / SECOND..=last_ms / SECOND;
+                    let range = range.filter(|at| self.grid.has(*at));
+                    skipped.extend(range.map(|at| (self.incarnation, at)));
                 }
             }
         }
@@ -185,13 +227,28 @@ impl Fires {
         }
         self.memory = cursor;
         // One run and nothing else is packed, if the job has no packed one yet; all else writes the cursor.
-        let packed = !self.unwritten && admitted.len() == 1 && skipped.is_empty();
+        let packed = !settle && !self.unwritten && admitted.len() == 1 && skipped.is_empty();
         self.unwritten = packed;
-        self.commits.push(Change {
+        Some(Change {
             cursor: (!packed).then_some(cursor),
             admitted,
             skipped,
-        });
+            grid: None,
+        })
+    }
+
+    /// Up to now the old schedule holds; the new one begins after that. Both are one transaction.
+    fn edit(&mut self) -> Option<()> {
+        let mut change = self.look(true)?;
+        self.edited = true;
+        self.memory = self.memory.max(self.now);
+        self.grid = Grid {
+            step: 2,
+            after: self.memory,
+        };
+        change.cursor = Some(self.memory);
+        change.grid = Some(self.grid);
+        self.commits.push(change);
         Some(())
     }
 
@@ -205,8 +262,9 @@ impl Fires {
         mine.map(|(_, at)| *at).fold(self.disk, i64::max)
     }
 
-    fn decision(&self) -> Option<Decision> {
-        let every = Every::new(1_000, Timestamp::UNIX_EPOCH, EveryMode::FixedRate).ok()?;
+    fn decision(&self, settle: bool) -> Option<Decision> {
+        let period = u64::try_from(self.grid.step * SECOND).ok()?;
+        let every = Every::new(period, Timestamp::UNIX_EPOCH, EveryMode::FixedRate).ok()?;
         let policy = Policy {
             overlap: Overlap::Allow { max: 1_000 },
             catch_up: CatchUp::Last,
@@ -223,7 +281,7 @@ impl Fires {
             active: 0,
             waiting: 0,
             grace_ms: 0,
-            catch_up_from_ms: if self.held { i64::MAX } else { i64::MIN },
+            catch_up_from_ms: if self.held && !settle { i64::MAX } else { i64::MIN },
             backoff_until_ms: i64::MIN,
         };
         Some(decide(self.guards, self.now * SECOND, &view))
@@ -238,10 +296,16 @@ pub fn fir_1(fires: &Fires) -> bool {
     runs.windows(2).all(|pair| pair[0] != pair[1])
 }
 
-/// INV-FIR-2: what the durable cursor has passed was admitted or skipped.
+/// INV-FIR-2: what the durable cursor has passed was admitted or skipped: each instant of each schedule, while it held.
 #[must_use]
 pub fn fir_2(fires: &Fires) -> bool {
-    (fires.made + 1..=fires.durable()).all(|at| {
+    let until = fires.durable();
+    let ends = fires.grids.iter().skip(1).map(|next| next.after).chain([until]);
+    let due = |(grid, end): (&Grid, i64)| {
+        let grid = *grid;
+        (grid.after + 1..=end).filter(move |at| grid.has(*at))
+    };
+    fires.grids.iter().zip(ends).flat_map(due).all(|at| {
         let run = (fires.incarnation, at);
         fires.admitted.contains(&run) || fires.skipped.contains(&run)
     })

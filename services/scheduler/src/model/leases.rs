@@ -1,9 +1,10 @@
-//! One run, two workers, three attempts: taken, sent, lost, retaken, finished; with crashes of the scheduler
-//! between every two steps and messages that come late.
+//! One run, two workers, three attempts: taken, sent, begun, lost, retaken, finished; with crashes of the scheduler
+//! between every two steps and messages that come late. A run that may have begun and is lost has ended: the world
+//! of `on_stuck = fail`.
 
 use crate::{
     guard::Guards,
-    lease::{Lease, Times, Verdict},
+    lease::{Lease, Start, Times, Verdict},
 };
 
 const TIMES: Times = Times {
@@ -41,6 +42,12 @@ pub struct Leases {
     ended: u8,
     /// Attempts that went out, and to whom.
     fences: Vec<(u32, u8)>,
+    /// Attempts that were let begin: the word is on its way, or was heard.
+    let_begin: Vec<(u32, u8)>,
+    /// Attempts that began.
+    begun: Vec<u32>,
+    /// One began before it was known what an earlier one, that had begun, came to.
+    doubled: bool,
     /// A lease that was over was looked at, and went on.
     overdue: bool,
 }
@@ -54,8 +61,16 @@ pub enum Step {
     Commit,
     /// The work goes out.
     Send,
-    /// A worker shows that it is there.
+    /// A worker would begin, and is let.
+    Let(u8),
+    /// The word arrives: it begins.
+    Begin(u8),
+    /// A worker that has begun shows that it is there.
     Renew(u8),
+    /// The stream of a worker ends.
+    Break(u8),
+    /// A worker that has not begun what it was sent last attaches again, and does not name it.
+    Return(u8),
     /// A worker's result arrives: it succeeded.
     Finish(u8),
     /// A worker's result arrives: it failed, so there is another attempt.
@@ -79,8 +94,16 @@ impl Step {
         Self::Take(1),
         Self::Commit,
         Self::Send,
+        Self::Let(0),
+        Self::Let(1),
+        Self::Begin(0),
+        Self::Begin(1),
         Self::Renew(0),
         Self::Renew(1),
+        Self::Break(0),
+        Self::Break(1),
+        Self::Return(0),
+        Self::Return(1),
         Self::Finish(0),
         Self::Finish(1),
         Self::Fail(0),
@@ -114,6 +137,9 @@ impl Leases {
             counted: Vec::new(),
             ended: 0,
             fences: Vec::new(),
+            let_begin: Vec::new(),
+            begun: Vec::new(),
+            doubled: false,
             overdue: false,
         }
     }
@@ -147,15 +173,60 @@ impl Leases {
                 next.workers[usize::from(worker)] = Some(attempt);
                 next.fences.push((attempt, worker));
             }
-            Step::Renew(worker) => {
+            Step::Let(worker) => {
                 let attempt = self.workers[usize::from(worker)]?;
+                if !next
+                    .lease
+                    .renew(u64::from(worker), attempt, Start::May, self.now_ms, TIMES)
+                {
+                    return None;
+                }
+                if !next.let_begin.contains(&(attempt, worker)) {
+                    next.let_begin.push((attempt, worker));
+                }
+            }
+            Step::Begin(worker) => {
+                let attempt = self.workers[usize::from(worker)]?;
+                if !self.let_begin.contains(&(attempt, worker)) || self.begun.contains(&attempt) {
+                    return None;
+                }
+                let reported = |begun: &u32| self.counted.iter().any(|(attempt, _)| attempt == begun);
+                next.doubled |= !self.begun.iter().all(reported);
+                next.begun.push(attempt);
+            }
+            Step::Break(worker) => {
+                let held = self.lease.held()?;
+                if held.stream != Some(u64::from(worker)) {
+                    return None;
+                }
+                match next.lease.take_back(self.guards) {
+                    Ok(()) if next.lease.attempt() <= ATTEMPTS => next.persist(),
+                    Ok(()) => return None,
+                    Err(_) => drop(next.lease.moved(self.lease.attempt(), None)),
+                }
+            }
+            Step::Return(worker) => {
+                let attempt = self.lease.attempt();
+                let had = self.lease.held().is_some() && self.fences.last() == Some(&(attempt, worker));
+                if !had || self.begun.contains(&attempt) || attempt == ATTEMPTS {
+                    return None;
+                }
+                // What was on its way went with the old stream.
+                next.workers[usize::from(worker)] = None;
+                next.let_begin.retain(|word| *word != (attempt, worker));
+                next.lease.again();
+                next.persist();
+            }
+            Step::Renew(worker) => {
+                let attempt =
+                    self.workers[usize::from(worker)].filter(|attempt| self.begun.contains(attempt))?;
                 // After a crash its worker comes back first.
                 if self.lease.held().is_some_and(|held| held.stream.is_none()) {
                     next.lease.moved(attempt, Some(u64::from(worker)));
                 }
                 if !next
                     .lease
-                    .renew(u64::from(worker), attempt, true, self.now_ms, TIMES)
+                    .renew(u64::from(worker), attempt, Start::Began, self.now_ms, TIMES)
                 {
                     return None;
                 }
@@ -166,6 +237,8 @@ impl Leases {
                 if next.lease.finish(self.guards, attempt) != Verdict::Taken {
                     return None;
                 }
+                // Who reported does not begin afterwards.
+                next.let_begin.retain(|word| *word != (attempt, worker));
                 next.counted.push((attempt, self.lease.attempt()));
                 if matches!(step, Step::Fail(_)) && self.lease.attempt() < ATTEMPTS && !self.lease.is_over() {
                     next.lease.again();
@@ -179,6 +252,7 @@ impl Leases {
                 if next.lease.finish(self.guards, attempt) != Verdict::Taken {
                     return None;
                 }
+                next.let_begin.retain(|word| *word != (attempt, worker));
                 next.counted.push((attempt, self.lease.attempt()));
                 next.lease.park();
                 next.persist();
@@ -194,10 +268,8 @@ impl Leases {
             Step::Tick if self.now_ms < END_MS => next.now_ms += 1,
             Step::Expire => {
                 if self.lease.expired(self.guards, self.now_ms).is_some() {
-                    if self.lease.attempt() < ATTEMPTS {
-                        next.lease.again()
-                    } else {
-                        next.lease.end()
+                    if next.lease.take_back(self.guards).is_err() || next.lease.attempt() > ATTEMPTS {
+                        next.lease.end();
                     }
                     next.persist();
                 } else {
@@ -267,4 +339,10 @@ pub fn lea_3(leases: &Leases) -> bool {
 #[must_use]
 pub fn lea_4(leases: &Leases) -> bool {
     !leases.overdue
+}
+
+/// INV-LEA-5: an attempt begins only if each before it did not, or reported what it came to.
+#[must_use]
+pub fn lea_5(leases: &Leases) -> bool {
+    !leases.doubled
 }

@@ -16,11 +16,12 @@ const OF_FIRES: [(Guard, Holds<Fires>); 3] = [
     (Guard::Cursor, fir_2),
     (Guard::SyncFirst, fir_3),
 ];
-const OF_LEASES: [(Guard, Holds<Leases>); 4] = [
+const OF_LEASES: [(Guard, Holds<Leases>); 5] = [
     (Guard::Fence, lea_1),
     (Guard::TerminalOnce, lea_2),
     (Guard::FenceDurable, lea_3),
     (Guard::Expire, lea_4),
+    (Guard::NotBegun, lea_5),
 ];
 
 /// Visits every state that can be reached, at most `most`; answers how many, and the first that `good` refuses.

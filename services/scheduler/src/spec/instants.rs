@@ -118,6 +118,14 @@ pub(crate) fn last_until(schedule: &Schedule, floor_ms: i64, at_ms: i64) -> Opti
     Some(last)
 }
 
+/// When clocks last jumped over an occurrence that is recorded as skipped, after one instant and up to another.
+pub(crate) fn swallowed(schedule: &Schedule, after_ms: i64, until_ms: i64) -> Option<i64> {
+    let instant = |ms| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MIN);
+    let skips = schedule.skips(instant(after_ms), instant(until_ms));
+    let recorded = skips.iter().rev().find(|skip| skip.reason.is_recorded());
+    recorded.map(|skip| skip.at.as_millisecond())
+}
+
 #[cfg(test)]
 mod tests {
     use creel_schedule::{ScheduleSpec, Zones};

@@ -11,9 +11,9 @@ use std::{
 
 use creel_proto::{
     scheduler::v1::{
-        RunState, SchedulerMessage, WorkFinished, WorkHeartbeat, WorkKind, WorkRef, WorkStarted, WorkerHello,
-        WorkerMessage, scheduler_message::Message as Down, work_service_client::WorkServiceClient,
-        worker_message::Message as Up,
+        RunState, SchedulerMessage, WorkFinished, WorkHeartbeat, WorkKind, WorkReady, WorkRef, WorkStarted,
+        WorkerHello, WorkerMessage, scheduler_message::Message as Down,
+        work_service_client::WorkServiceClient, worker_message::Message as Up,
     },
     time::unix_ms,
 };
@@ -188,6 +188,10 @@ impl Worker {
                         .unwrap_or_else(PoisonError::into_inner)
                         .push(late);
                 }
+                say(up, Up::Ready(WorkReady { r#ref: Some(own) })).await?;
+            }
+            Down::Begin(begin) => {
+                let Some(own) = begin.r#ref else { return Ok(()) };
                 let started = WorkStarted {
                     r#ref: Some(own.clone()),
                     session: String::new(),

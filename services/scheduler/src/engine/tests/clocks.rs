@@ -88,6 +88,7 @@ async fn a_clock_that_jumps_a_year_ahead_uses_up_no_year() {
     let mut worker = stack.worker("two", &[]).await;
     worker.no_work_for(HOUR).await;
     assert_eq!(accept(&stack).await.unwrap(), 0);
+    assert_eq!(world.released_by().await, ["operator"]);
     // One run for all that was missed.
     let work = worker.succeed().await;
     assert!(unix_ms(&work.nominal_at.unwrap()) > jumped + 3 * HOUR_MS);
@@ -95,6 +96,30 @@ async fn a_clock_that_jumps_a_year_ahead_uses_up_no_year() {
     let coalesced = world.outcomes().await[&(RunState::Skipped, "coalesced".to_owned())];
     let skipped = world.outcomes().await[&(RunState::Skipped, "window".to_owned())];
     assert_eq!(coalesced + skipped, 365 * 24 + 3);
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_clock_that_follows_a_time_server_is_believed_after_a_minute() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    stack.create(every("hourly", 3_600)).await;
+    let mut worker = stack.worker("one", &[]).await;
+    sleep(SECOND).await;
+    world.clock.advance(YEAR_MS);
+    worker.no_work_for(HOUR).await;
+    assert_eq!(status(&stack).await.clock(), ClockState::Suspect);
+    world.synced.store(true, Ordering::Relaxed);
+    worker.no_work_for(50 * SECOND).await;
+    assert_eq!(status(&stack).await.clock(), ClockState::Suspect);
+    worker.succeed().await;
+    assert_eq!(status(&stack).await.clock(), ClockState::Trusted);
+    assert_eq!(world.released_by().await, ["ntp"]);
+    // Set back by as much: what ran ahead begins anew as soon as the server says so, too.
+    world.clock.advance(-YEAR_MS);
+    worker.succeed().await;
+    assert_eq!(status(&stack).await.clock(), ClockState::Trusted);
+    assert_eq!(world.released_by().await, ["ntp", "ntp"]);
     stack.stop().await;
 }
 

@@ -1,10 +1,13 @@
 //! Jobs that agents make.
 
 use creel_proto::{
-    scheduler::v1::{Delivery, Every, Payload, SessionDelivery, SystemEventPayload, delivery, payload},
+    scheduler::v1::{
+        Delivery, Every, GrantAgentRequest, GrantAgentResponse, Payload, SessionDelivery, SystemEventPayload,
+        admin_service_server::AdminService as _, delivery, payload,
+    },
     time::duration,
 };
-use creel_wire::authz::test_turn;
+use creel_wire::{Code, authz::test_turn};
 
 use super::*;
 
@@ -111,5 +114,72 @@ async fn agents_make_only_narrow_jobs_and_only_a_few() {
     create(&stack, new(every("a person's", 300))).await.unwrap();
     stack.delete("job-3").await;
     make(&stack, MAIN, every("one more", 300)).await.unwrap();
+    stack.stop().await;
+}
+
+async fn grant(stack: &Stack, session: &str, revoke: bool) -> Result<GrantAgentResponse, Error> {
+    let request = GrantAgentRequest {
+        session: session.into(),
+        revoke,
+        ..Default::default()
+    };
+    let answer = stack.api.grant_agent(asked(request)).await;
+    answer
+        .map(tonic::Response::into_inner)
+        .map_err(|status| Error::of_status(&status))
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_granted_conversation_an_agents_job_runs_at_once_and_nowhere_else() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    let granted = grant(&stack, "main", false).await.unwrap();
+    assert_eq!(
+        (granted.grant.unwrap().session.as_str(), granted.unchanged),
+        (MAIN, false)
+    );
+    assert!(grant(&stack, MAIN, false).await.unwrap().unchanged);
+    // It outlives a crash of ours.
+    stack.crash().await;
+    let stack = world.start().await;
+    let job = make(&stack, MAIN, every("check", 300))
+        .await
+        .unwrap()
+        .job
+        .unwrap();
+    assert_eq!(job.phase(), Phase::Scheduled);
+    assert!(job.scopes.is_empty(), "no more than the turn has");
+    let mut worker = stack.worker("one", &[]).await;
+    assert_eq!(worker.succeed().await.job_name, "check");
+
+    // Another conversation is none, however much like it, and the limits hold.
+    let reason = async |session: &str, spec: JobSpec| match make(&stack, session, spec).await {
+        Ok(made) => made.job.unwrap().phase_reason,
+        Err(error) => error.reason.to_string(),
+    };
+    for (n, other) in ["agent:default:person:main", "agent:main:main", "agent:other:main"]
+        .iter()
+        .enumerate()
+    {
+        assert_eq!(reason(other, every(&format!("other {n}"), 300)).await, "approval");
+    }
+    assert_eq!(reason(MAIN, every("often", 299)).await, "agent_limit");
+    assert_eq!(reason("cron:a:run:b", every("inside", 300)).await, "inside_job");
+    // A run's conversation can't be granted, so a job's turn can't come by it.
+    assert_eq!(
+        grant(&stack, "cron:a:run:b", false).await.unwrap_err().code,
+        Code::InvalidArgument
+    );
+    for n in 1..10 {
+        assert_eq!(reason(MAIN, every(&format!("more {n}"), 300)).await, "");
+    }
+    assert_eq!(reason(MAIN, every("too many", 300)).await, "agent_limit");
+
+    // Revoked: what was made goes on, what is made now waits.
+    assert_eq!(grant(&stack, MAIN, true).await.unwrap().jobs, 10);
+    assert_eq!(grant(&stack, MAIN, true).await.unwrap_err().reason, "not_granted");
+    stack.delete("more 1").await;
+    assert_eq!(reason(MAIN, every("late", 300)).await, "approval");
+    assert_eq!(stack.job("check").await.phase_reason, "");
     stack.stop().await;
 }
