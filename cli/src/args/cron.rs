@@ -213,6 +213,25 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
         #[command(flatten)]
         repeatable: Repeatable,
     },
+    /// Let agents of a conversation make jobs that need no approval; without a name, list where they may
+    #[command(after_help = "Examples:
+  creel cron grant main
+  creel cron grant agent:default:main --revoke
+  creel cron grant
+
+Such a job is a turn in its own conversation, every five minutes at most; ten in a conversation, none made by a
+job. Elsewhere a job that an agent makes waits, paused, for `creel cron resume`.")]
+    Grant {
+        /// The conversation: main, or a session key
+        session: Option<String>,
+        /// No longer; jobs that were made go on
+        #[arg(long, requires = "session")]
+        revoke: bool,
+        #[command(flatten)]
+        checked: Checked,
+        #[command(flatten)]
+        repeatable: Repeatable,
+    },
     /// Keep a job from running
     Pause {
         /// Its name or id
