@@ -14,6 +14,7 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, SystemTime},
 };
 
@@ -253,6 +254,60 @@ fn no_occurrence_is_lost_or_doubled_by_kill9_of_scheduler_and_worker() {
     for (name, period_ms) in JOBS {
         bed.settle(name, period_ms, until_ms);
     }
+}
+
+/// A directory under which nothing can be written while this lives: a read-only mount of itself.
+struct ReadOnly(PathBuf);
+
+impl ReadOnly {
+    fn cover(dir: &Path) -> Option<Self> {
+        let mount = |arguments: &[&str]| {
+            let done = Command::new("mount").args(arguments).arg(dir).output();
+            done.is_ok_and(|output| output.status.success())
+        };
+        if !mount(&["--bind", dir.to_str()?]) {
+            return None;
+        }
+        let covered = Self(dir.to_owned());
+        mount(&["-o", "remount,bind,ro"]).then_some(covered)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_read_only_disk_is_told_given_up_on_without_a_loop_and_costs_nothing() {
+    let bed = Bed::start();
+    bed.add("one", 1_000);
+    bed.wait_for("one", now_ms() + 1_000);
+    let state = bed.cluster.profile.state(ServiceName::Scheduler);
+    let Some(cover) = ReadOnly::cover(&state) else {
+        eprintln!("SKIPPED: a read-only disk, since nothing can be mounted here; nothing was tested");
+        return;
+    };
+    creel_tests::processes::kill9(bed.cluster.pid_of("scheduler"));
+    let shown = || {
+        let status = bed.cluster.status();
+        let one = status.and_then(|status| status.services.into_iter().find(|one| one.name == "scheduler"));
+        one.unwrap_or_else(|| panic!("no scheduler in status.json"))
+    };
+    wait_until("it is given up", SETTLE, || shown().state == "failed");
+    let told = format!("{}\n{}", shown().detail, bed.cluster.said()).to_lowercase();
+    assert!(told.contains("read-only file system"), "{told}");
+    // Given up, it is left alone; the rest goes on.
+    let restarts = shown().restarts;
+    bed.cluster.creel(&["send", "hello"]).ok();
+    assert_eq!(shown().restarts, restarts);
+
+    drop(cover);
+    creel_tests::processes::signal(bed.cluster.supervisor_pid(), rustix::process::Signal::HUP);
+    wait_until("it is there again", SETTLE, || shown().state == "ready");
+    let until_ms = now_ms();
+    bed.settle("one", 1_000, until_ms);
 }
 
 #[test]

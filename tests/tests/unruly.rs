@@ -1,5 +1,8 @@
-//! Jobs that flood their output or crash their worker, a hundred of each (`CREEL_UNRULY=N`), and as many that hang
-//! as leave a worker some room. Listing, adding, other jobs and the main session don't notice.
+//! Jobs that flood their output or crash their worker, a hundred of each, and as many that hang as leave a worker
+//! some room. Listing, adding, other jobs and the main session don't notice.
+//!
+//! `CREEL_UNRULY=1000` makes it a thousand of each, of a stack that is set up for that many turns, and prints how long
+//! listing, adding and a turn of the main session take meanwhile, and how late another job is.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -9,26 +12,29 @@
 
 use std::{
     collections::BTreeMap,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use creel_proto::{
     scheduler::v1::{
-        AgentTurnPayload, Alert, At, CreateJobRequest, Delivery, JobSpec, ListRunsRequest, NoDelivery,
-        Payload, Policy, RunState, Schedule, at::When, delivery, job_service_client::JobServiceClient,
-        payload, run_service_client::RunServiceClient, schedule,
+        AgentTurnPayload, Alert, At, CreateJobRequest, Delivery, JobSpec, ListJobsRequest, ListRunsRequest,
+        NoDelivery, Payload, Policy, Run, RunState, Schedule, at::When, delivery,
+        job_service_client::JobServiceClient, payload, run_service_client::RunServiceClient, schedule,
     },
-    time::{duration, timestamp},
+    time::{duration, timestamp, unix_ms},
 };
 use creel_tests::{Cluster, edge, processes::wait_until};
 use tonic::transport::Channel;
 
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Programs instead of a model. `yes` writes as fast as it is read, here 4 KiB a line.
-fn backends() -> String {
+fn config() -> String {
     format!(
         r#"
+[agent]
+max_running_turns = {}
+max_waiting_turns = 4096
 [backends.hang]
 kind = "command"
 argv = ["sleep", "1000000"]
@@ -39,6 +45,7 @@ argv = ["yes", '{{"type":"delta","text":"{}"}}']
 kind = "command"
 argv = ["sh", "-c", "kill -SEGV $$"]
 "#,
+        turns(),
         "more ".repeat(800)
     )
 }
@@ -50,8 +57,15 @@ fn count() -> usize {
         .unwrap_or(100)
 }
 
-/// Of the 48 runs that agent-runner takes at once by default, these stay.
-const HANGING: usize = 32;
+/// Turns at once: the default, or the most that can be set.
+fn turns() -> usize {
+    if count() > 100 { 1_024 } else { 64 }
+}
+
+/// Of the runs that agent-runner takes at once, three quarters of its turns, these stay.
+fn hanging() -> usize {
+    count().min(turns() / 4 * 3 - 16)
+}
 
 fn spec(backend: &str, number: usize, at_ms: i64) -> JobSpec {
     let turn = AgentTurnPayload {
@@ -109,9 +123,68 @@ async fn states(channel: &Channel) -> BTreeMap<(String, RunState), usize> {
     }
 }
 
+/// Prints how long things take while jobs hang, flood and crash; nothing depends on it.
+fn measure(cluster: &Cluster, runtime: &tokio::runtime::Runtime, channel: &Channel) {
+    let timed = |mut act: Box<dyn FnMut(usize) + '_>, times: usize| {
+        let mut took: Vec<Duration> = (0..times)
+            .map(|n| {
+                let began = Instant::now();
+                act(n);
+                began.elapsed()
+            })
+            .collect();
+        took.sort();
+        (took[times / 2], took[times * 99 / 100])
+    };
+    let list = |_| {
+        let mut client = JobServiceClient::new(channel.clone());
+        runtime.block_on(client.list(ListJobsRequest::default())).unwrap();
+    };
+    let add = |n| {
+        let mut client = JobServiceClient::new(channel.clone());
+        let request = CreateJobRequest {
+            spec: Some(spec("echo", n, 4_000_000_000_000)),
+            ..CreateJobRequest::default()
+        };
+        runtime.block_on(client.create(request)).unwrap();
+    };
+    let send = |n| {
+        let text = format!("hello {n}");
+        assert_eq!(
+            cluster.creel(&["send", &text]).ok().trim(),
+            format!("echo: {text}")
+        );
+    };
+    eprintln!("states: {:?}", runtime.block_on(states(channel)));
+    eprintln!("(p50, p99) of a list: {:?}", timed(Box::new(list), 300));
+    eprintln!("(p50, p99) of an add: {:?}", timed(Box::new(add), 200));
+    eprintln!(
+        "(p50, p99) of a turn of the main session, with its process: {:?}",
+        timed(Box::new(send), 30)
+    );
+    let request = ListRunsRequest {
+        job: "other".into(),
+        page_size: 100,
+        ..ListRunsRequest::default()
+    };
+    let mut client = RunServiceClient::new(channel.clone());
+    let runs = runtime.block_on(client.list(request)).unwrap().into_inner().runs;
+    let late = |run: &Run| Some(unix_ms(run.started_at.as_ref()?) - unix_ms(run.nominal_at.as_ref()?));
+    let mut late: Vec<i64> = runs.iter().filter_map(late).collect();
+    late.sort_unstable();
+    let at = |part: usize| late.get(late.len() * part / 100).copied();
+    eprintln!(
+        "lateness of another job's start, ms: p50 {:?}, p99 {:?}, of {}",
+        at(50),
+        at(99),
+        late.len()
+    );
+    eprintln!("states: {:?}", runtime.block_on(states(channel)));
+}
+
 #[test]
 fn jobs_that_hang_flood_and_crash_disturb_nobody() {
-    let mut cluster = Cluster::new().config(&backends());
+    let mut cluster = Cluster::new().config(&config());
     cluster.up();
     let dir = cluster.home().parent().unwrap().join("script");
     let scopes = ["--scope", "operator.read", "--scope", "operator.write"];
@@ -137,7 +210,7 @@ fn jobs_that_hang_flood_and_crash_disturb_nobody() {
     runtime.block_on(async {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let mut jobs = JobServiceClient::new(channel.clone());
-        for (backend, count) in [("hang", HANGING), ("flood", count), ("crash", count)] {
+        for (backend, count) in [("hang", hanging()), ("flood", count), ("crash", count)] {
             for number in 0..count {
                 let request = CreateJobRequest {
                     spec: Some(spec(
@@ -155,7 +228,7 @@ fn jobs_that_hang_flood_and_crash_disturb_nobody() {
     let states = || runtime.block_on(states(&channel));
     let of = |backend: &str, state| states().get(&(backend.to_owned(), state)).copied().unwrap_or(0);
     wait_until("all that hang do", PATIENCE, || {
-        of("hang", RunState::Running) == HANGING
+        of("hang", RunState::Running) == hanging()
     });
 
     // While they hang, and while others flood and crash:
@@ -191,6 +264,9 @@ fn jobs_that_hang_flood_and_crash_disturb_nobody() {
         runs.as_array().unwrap().len()
     };
     wait_until("another job runs", PATIENCE, || succeeded() >= 3);
+    if std::env::var_os("CREEL_UNRULY").is_some() {
+        measure(&cluster, &runtime, &channel);
+    }
 
     // On a machine that is slow enough they are ended by their timeout before their end is seen.
     let ended = |backend: &str| of(backend, RunState::Failed) + of(backend, RunState::TimedOut);
@@ -201,7 +277,7 @@ fn jobs_that_hang_flood_and_crash_disturb_nobody() {
     }
     assert_eq!(
         of("hang", RunState::Running),
-        HANGING,
+        hanging(),
         "nobody ended those that hang"
     );
     let after = ["scheduler", "agent-runner", "gateway"].map(|service| cluster.pid_of(service));
