@@ -209,6 +209,46 @@ async fn work_is_started_kept_alive_finished_and_forgotten_when_acknowledged() {
 }
 
 #[tokio::test]
+async fn what_is_not_let_begin_is_dropped_with_its_stream_and_what_is_fenced_is_told_to_nobody() {
+    let (house, mut scheduler) = (House::new().await, Scheduler::new());
+    tokio::spawn(crate::worker::attach(
+        house.runner.clone(),
+        scheduler.channel.clone(),
+    ));
+    let (mut stream, _) = scheduler.attached().await;
+    stream.give("r1", "hello").await;
+    let Some(Message::Ready(ready)) = stream.next().await else {
+        panic!("not ready")
+    };
+    assert_eq!(ready.r#ref, Some(reference("r1")));
+    let Some(Message::Heartbeat(beat)) = stream.next().await else {
+        panic!("no heartbeat")
+    };
+    assert_eq!(beat.refs, [reference("r1")], "kept alive");
+    assert!(house.runner.works.all().is_empty(), "not begun");
+    drop(stream);
+    let (mut stream, hello) = scheduler.attached().await;
+    assert_eq!(hello.holding, []);
+    // The word comes too late.
+    stream.begin(Some(reference("r1"))).await;
+
+    stream.give("r2", "silent").await;
+    assert_eq!(stream.started().await, "r2");
+    let cancel = WorkCancel {
+        r#ref: Some(reference("r2")),
+        reason: "fenced".into(),
+    };
+    stream.say(scheduler_message::Message::Cancel(cancel)).await;
+    let finished = stream.finished().await;
+    assert_eq!(
+        (finished.outcome(), finished.delivery.unwrap().state.as_str()),
+        (RunState::Cancelled, "none")
+    );
+    assert_eq!(house.runner.works.all().len(), 1, "the first never began");
+    house.drain.cancel();
+}
+
+#[tokio::test]
 async fn a_result_is_sent_again_on_every_stream_until_it_is_acknowledged() {
     let ground = Ground::new("");
     let (house, mut scheduler) = (ground.house().await, Scheduler::new());
