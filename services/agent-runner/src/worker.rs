@@ -89,11 +89,7 @@ async fn talk(
     loop {
         for message in said.due(&runner.works.all()) {
             if send.send(message).await.is_err() {
-                return if welcomed {
-                    Ok(())
-                } else {
-                    Err(tonic::Status::unavailable("the stream is gone"))
-                };
+                return ended(welcomed);
             }
         }
         tokio::select! {
@@ -106,10 +102,12 @@ async fn talk(
                             heartbeat = interval(Duration::from_millis(ms).min(MAX_HEARTBEAT));
                         }
                     }
-                    let (answer, heard) = received.hear(message, runner.works.all().len());
-                    if let Some(answer) = answer {
-                        // Unsaid, it is not begun, and comes again.
-                        let _ = send.try_send(answer);
+                    let (answer, heard) = received.hear(message, runner.works.count());
+                    // Never left out: what is received and waits for its word is kept alive.
+                    if let Some(answer) = answer
+                        && send.send(answer).await.is_err()
+                    {
+                        return ended(welcomed);
                     }
                     if let Some(heard) = heard
                         && queue.send(heard).await.is_err()
@@ -117,7 +115,7 @@ async fn talk(
                         return Err(tonic::Status::internal("nobody hears what is received"));
                     }
                 }
-                None => return if welcomed { Ok(()) } else { Err(tonic::Status::unavailable("the stream has ended")) },
+                None => return ended(welcomed),
             },
             _ = changes.changed() => {}
             _ = heartbeat.tick() => {
@@ -130,6 +128,15 @@ async fn talk(
             }
             () = runner.drain.cancelled() => return Ok(()),
         }
+    }
+}
+
+/// The end of a stream, which is a failure unless we were welcome.
+fn ended(welcomed: bool) -> Result<(), tonic::Status> {
+    if welcomed {
+        Ok(())
+    } else {
+        Err(tonic::Status::unavailable("the stream has ended"))
     }
 }
 

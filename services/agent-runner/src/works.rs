@@ -57,6 +57,10 @@ impl Works {
         self.held().values().cloned().collect()
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.held().len()
+    }
+
     /// Keeps the newest state of a run; an older attempt never replaces a newer one.
     pub(crate) fn put(&self, record: WorkRecord) {
         let mut held = self.held();

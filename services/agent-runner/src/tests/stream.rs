@@ -30,7 +30,7 @@ impl WorkService for Played {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let (down, stream) = mpsc::channel(16);
+        let (down, stream) = mpsc::channel(1_024);
         self.0.send((request.into_inner(), down)).unwrap();
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -245,6 +245,33 @@ async fn what_is_not_let_begin_is_dropped_with_its_stream_and_what_is_fenced_is_
         (RunState::Cancelled, "none")
     );
     assert_eq!(house.runner.works.all().len(), 1, "the first never began");
+    house.drain.cancel();
+}
+
+#[tokio::test]
+async fn a_thousand_runs_at_once_are_all_asked_for_however_slowly_that_is_heard() {
+    let (house, mut scheduler) = (House::new().await, Scheduler::new());
+    tokio::spawn(crate::worker::attach(
+        house.runner.clone(),
+        scheduler.channel.clone(),
+    ));
+    let (mut stream, _) = scheduler.attached().await;
+    // Longer together than what HTTP/2 lets be on its way.
+    let name = |n: usize| format!("{n:0>120}");
+    for n in 0..1_000 {
+        stream.give(&name(n), "hello").await;
+    }
+    for _ in 0..20_000 {
+        tokio::task::yield_now().await;
+    }
+    let mut asked = std::collections::BTreeSet::new();
+    while asked.len() < 1_000 {
+        match stream.next().await.unwrap() {
+            Message::Ready(ready) => assert!(asked.insert(ready.r#ref.unwrap().run_id)),
+            Message::Heartbeat(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
     house.drain.cancel();
 }
 
