@@ -43,6 +43,11 @@ impl JobId {
             .ok()
             .map(|bytes| Self(u128::from_be_bytes(bytes)))
     }
+
+    /// The time and the random half of it, as numbers.
+    pub(crate) const fn halves(self) -> [u64; 2] {
+        [(self.0 >> 64) as u64, self.0 as u64]
+    }
 }
 
 impl fmt::Display for JobId {
