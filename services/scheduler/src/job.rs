@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod alert;
+mod head;
 mod last;
 mod load;
 mod state;

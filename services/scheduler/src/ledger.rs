@@ -134,7 +134,7 @@ impl Ledger {
             tracing::error!(job = %id, name = %job.name, why, "this job's record is invalid: it is quarantined");
             self.invalid.insert(id);
         }
-        let active = std::mem::take(&mut job.state.active);
+        let active = job.state.take_active();
         self.add(id, job);
         active
     }
@@ -168,16 +168,16 @@ impl Ledger {
     /// All is loaded: jobs are looked at from now on. `catch_up_from_ms` holds back what was missed.
     pub(crate) fn open(&mut self, now: Now, catch_up_from_ms: i64) {
         self.catch_up_from_ms = catch_up_from_ms;
-        let ids: Vec<_> = self.jobs.iter().map(|(id, _)| id).collect();
-        for id in ids {
+        let running = |(id, job): (JobId, &Job)| (!job.state.active.is_empty()).then_some(id);
+        let running: Vec<_> = self.jobs.iter().filter_map(running).collect();
+        for id in running {
             self.enqueue(id, now);
-            let Some(job) = self.jobs.get(&id) else { continue };
-            if job.state.backfill.is_some() {
-                self.backfilling.insert(id);
-            }
-            let wake = self.first_wake(id, job);
-            self.jobs.wake(id, wake);
         }
+        let backfilling = |(id, job): (JobId, &Job)| job.state.backfill.as_ref().map(|_| id);
+        self.backfilling.extend(self.jobs.iter().filter_map(backfilling));
+        let mut jobs = std::mem::take(&mut self.jobs);
+        jobs.wake_all(|id, job| self.first_wake(id, job));
+        self.jobs = jobs;
     }
 
     /// The end of waiting, if nothing happens before: milliseconds from now, at most `most_ms`.

@@ -30,6 +30,28 @@ impl<T> Default for Shelves<T> {
     }
 }
 
+/// Of items in order.
+impl<T> FromIterator<T> for Shelves<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
+        let mut all = Self::default();
+        for item in items {
+            all.append(item);
+        }
+        all
+    }
+}
+
+impl<T> Shelves<T> {
+    /// Adds an item after all others. What comes in order fills its shelves.
+    fn append(&mut self, item: T) {
+        self.len += 1;
+        match self.shelves.last_mut().filter(|last| last.len() < FULL) {
+            Some(last) => last.push(item),
+            None => self.shelves.push(vec![item]),
+        }
+    }
+}
+
 impl<T: Copy> Shelves<T> {
     pub(crate) const fn len(&self) -> usize {
         self.len
@@ -74,16 +96,11 @@ impl<T: Copy> Shelves<T> {
     }
 
     pub(crate) fn insert(&mut self, place: Place, item: T) {
-        self.len += 1;
         let Place { mut shelf, mut at } = place;
         if shelf >= self.shelves.len() {
-            // What comes in order fills its shelves.
-            match self.shelves.last_mut().filter(|last| last.len() < FULL) {
-                Some(last) => last.push(item),
-                None => self.shelves.push(vec![item]),
-            }
-            return;
+            return self.append(item);
         }
+        self.len += 1;
         if self.shelves[shelf].len() >= FULL {
             let upper = self.shelves[shelf].split_off(FULL / 2);
             self.shelves.insert(shelf + 1, upper);

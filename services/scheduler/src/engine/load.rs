@@ -118,7 +118,7 @@ fn make(zones: Arc<Zones>, mut pages: mpsc::Receiver<Vec<Records>>, made: &mpsc:
     while let Some(page) = pages.blocking_recv() {
         let jobs = page
             .into_iter()
-            .map(|(id, record, state)| (id, reader.job(id, record, state)))
+            .map(|(id, record, state)| (id, reader.job(id, &record, state.as_deref())))
             .collect();
         if made.blocking_send(jobs).is_err() {
             break;

@@ -4,14 +4,16 @@
 //! before. So a record is read in part, without its texts, and only the first of each kind goes through
 //! [`Spec::check`]; whatever is not plainly sound does, too, so that every refusal is that one's.
 
-use std::{collections::BTreeMap, str::from_utf8, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
 use creel_proto::scheduler::v1::{JobRecord, JobStateRecord, Payload, Schedule as Written, schedule::Kind};
 use creel_schedule::{Schedule, Zones};
-use prost::Message;
+use prost::Message as _;
 
-use super::{Job, Plan, Rules, Sound, State};
+use super::{
+    Job, Plan, Rules, Sound, State,
+    head::{RecordHead, SpecHead},
+};
 use crate::{
     id::JobId,
     spec::{self, Origin, Spec},
@@ -25,66 +27,9 @@ const MAX_CRONS: usize = 4_096;
 #[derive(Debug)]
 pub(crate) struct Reader {
     zones: Arc<Zones>,
-    kinds: BTreeMap<Terms, Arc<Rules>>,
+    /// By what they are made of, as it is written.
+    kinds: BTreeMap<Vec<u8>, Arc<Rules>>,
     crons: BTreeMap<(String, String, i32, i32), Schedule>,
-}
-
-/// The parts of a [`JobRecord`] that decide when it runs. What is only looked at stays bytes of the record.
-#[derive(Clone, PartialEq, Message)]
-struct RecordHead {
-    #[prost(bytes = "bytes", tag = "1")]
-    job_id: Bytes,
-    #[prost(uint64, tag = "2")]
-    incarnation: u64,
-    #[prost(message, optional, tag = "3")]
-    spec: Option<SpecHead>,
-    #[prost(bytes = "bytes", tag = "4")]
-    owner: Bytes,
-    #[prost(bytes = "bytes", repeated, tag = "5")]
-    scopes: Vec<Bytes>,
-    #[prost(int64, tag = "19")]
-    anchor_unix_ms: i64,
-    #[prost(bytes = "bytes", tag = "21")]
-    created_by: Bytes,
-    #[prost(bytes = "bytes", tag = "22")]
-    context: Bytes,
-}
-
-/// Likewise of a `JobSpec`.
-#[derive(Clone, PartialEq, Message)]
-struct SpecHead {
-    #[prost(bytes = "bytes", tag = "1")]
-    name: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    description: Bytes,
-    #[prost(message, optional, tag = "3")]
-    schedule: Option<Written>,
-    #[prost(bytes = "bytes", tag = "4")]
-    target: Bytes,
-    #[prost(message, optional, tag = "5")]
-    payload: Option<Payload>,
-    #[prost(bytes = "bytes", tag = "6")]
-    policy: Bytes,
-    #[prost(bytes = "bytes", tag = "7")]
-    delivery: Bytes,
-    #[prost(bool, tag = "8")]
-    disabled: bool,
-    #[prost(bool, tag = "9")]
-    delete_after_run: bool,
-    #[prost(int32, tag = "10")]
-    delete_after: i32,
-}
-
-/// What makes a job's [`Rules`], as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Terms {
-    kind: i32,
-    policy: Bytes,
-    target: Bytes,
-    delivery: Bytes,
-    disabled: bool,
-    delete_after_run: bool,
-    delete_after: i32,
 }
 
 impl Reader {
@@ -97,8 +42,8 @@ impl Reader {
     }
 
     /// A job of its records. A record that can't be used makes a broken job, never an error.
-    pub(crate) fn job(&mut self, id: JobId, record: Bytes, state: Option<Bytes>) -> Job {
-        let head = RecordHead::decode(record.clone()).ok();
+    pub(crate) fn job(&mut self, id: JobId, record: &[u8], state: Option<&[u8]>) -> Job {
+        let head = RecordHead::read(record);
         let mut job = match head.as_ref().and_then(|head| self.sound(head)) {
             Some(job) => job,
             None => match JobRecord::decode(record) {
@@ -121,22 +66,23 @@ impl Reader {
     }
 
     /// A job of a kind that was found sound before, if it is sound in what is its own, too.
-    fn sound(&mut self, head: &RecordHead) -> Option<Job> {
-        let spec = head.spec.as_ref()?;
-        let mut texts = [&head.job_id, &head.created_by, &spec.description]
-            .into_iter()
-            .chain(&head.scopes);
-        if !texts.all(|text| from_utf8(text).is_ok()) || spec.description.len() > spec::MAX_DESCRIPTION_BYTES
-        {
+    fn sound(&mut self, head: &RecordHead<'_>) -> Option<Job> {
+        let spec = &head.spec;
+        spec::name(spec.name).ok()?;
+        if spec.description.len() > spec::MAX_DESCRIPTION_BYTES {
             return None;
         }
-        let (owner, name) = (from_utf8(&head.owner).ok()?, from_utf8(&spec.name).ok()?);
-        spec::name(name).ok()?;
-        let rules = Arc::clone(self.kinds.get(&Terms::of(spec)?)?);
-        let schedule = self.schedule(spec.schedule.as_ref()?, head.anchor_unix_ms)?;
+        let rules = Arc::clone(self.kinds.get(&terms(spec)?)?);
+        let written = Written::decode(spec.schedule).ok()?;
+        let schedule = self.schedule(&written, head.anchor_unix_ms)?;
         let plan = Plan::Sound(Sound { schedule, rules });
-        let context = from_utf8(&head.context).ok()?;
-        Some(Job::read(head.incarnation, owner, name, plan, context))
+        Some(Job::read(
+            head.incarnation,
+            head.owner,
+            spec.name,
+            plan,
+            head.context,
+        ))
     }
 
     fn schedule(&mut self, written: &Written, anchor_ms: i64) -> Option<Schedule> {
@@ -179,39 +125,33 @@ impl Reader {
         Job::read(record.incarnation, &record.owner, name, plan, &record.context)
     }
 
-    fn remember(&mut self, head: Option<&RecordHead>, job: &Job) {
-        let terms = head.and_then(|head| Terms::of(head.spec.as_ref()?));
-        if let (Some(terms), Plan::Sound(sound)) = (terms, &job.plan)
+    fn remember(&mut self, head: Option<&RecordHead<'_>>, job: &Job) {
+        if let Some(terms) = head.and_then(|head| terms(&head.spec))
+            && let Plan::Sound(sound) = &job.plan
             && self.kinds.len() < MAX_KINDS
         {
-            self.kinds.insert(terms.copied(), Arc::clone(&sound.rules));
+            self.kinds.insert(terms, Arc::clone(&sound.rules));
         }
     }
 }
 
-impl Terms {
-    fn of(spec: &SpecHead) -> Option<Self> {
-        Some(Self {
-            kind: spec::payload(spec.payload.as_ref()).ok()?.into(),
-            policy: spec.policy.clone(),
-            target: spec.target.clone(),
-            delivery: spec.delivery.clone(),
-            disabled: spec.disabled,
-            delete_after_run: spec.delete_after_run,
-            delete_after: spec.delete_after,
-        })
+/// What makes a job's [`Rules`], and what else of it is checked: few bytes, the same for all of a kind. `None` if
+/// its payload is refused.
+fn terms(spec: &SpecHead<'_>) -> Option<Vec<u8>> {
+    let payload = Payload::decode(spec.payload).ok()?;
+    let kind = spec::payload(Some(&payload)).ok()?;
+    let lens = [spec.policy.len(), spec.target.len()].map(|len| len as u64);
+    let mut terms = Vec::with_capacity(32 + spec.policy.len() + spec.target.len() + spec.delivery.len());
+    for number in lens {
+        terms.extend(number.to_be_bytes());
     }
-
-    /// Without holding on to the record.
-    fn copied(self) -> Self {
-        let copy = |bytes: Bytes| Bytes::copy_from_slice(&bytes);
-        Self {
-            policy: copy(self.policy),
-            target: copy(self.target),
-            delivery: copy(self.delivery),
-            ..self
-        }
+    terms.extend((kind as i32).to_be_bytes());
+    terms.extend(spec.delete_after.to_be_bytes());
+    terms.extend([spec.disabled, spec.delete_after_run].map(u8::from));
+    for bytes in [spec.policy, spec.target, spec.delivery] {
+        terms.extend_from_slice(bytes);
     }
+    Some(terms)
 }
 
 #[cfg(test)]
@@ -348,13 +288,13 @@ mod tests {
     #[test]
     fn every_job_is_read_as_the_check_says_however_many_of_its_kind_came_before() {
         let mut reader = Reader::new(Arc::new(Zones::bundled()));
-        let state = Bytes::from(JobStateRecord::default().encode_to_vec());
+        let state = JobStateRecord::default().encode_to_vec();
         let id = JobId::new(1, &[1; 10]);
         for round in 0..3 {
             for spec in specs() {
                 let full = record(spec);
                 let fresh = Reader::new(Arc::new(Zones::bundled())).checked(&full);
-                let read = reader.job(id, full.encode_to_vec().into(), Some(state.clone()));
+                let read = reader.job(id, &full.encode_to_vec(), Some(&state));
                 let said = |job: &Job| format!("{job:?}");
                 assert_eq!(said(&read), said(&fresh), "round {round}: {:?}", full.spec);
             }
@@ -376,7 +316,7 @@ mod tests {
     #[test]
     fn jobs_of_a_kind_share_their_rules_and_their_expression() {
         let mut reader = Reader::new(Arc::new(Zones::bundled()));
-        let state = Bytes::from(JobStateRecord::default().encode_to_vec());
+        let state = JobStateRecord::default().encode_to_vec();
         let mut read = |name: &str, message: &str, schedule| {
             let spec = JobSpec {
                 name: name.into(),
@@ -385,7 +325,7 @@ mod tests {
                 ..JobSpec::default()
             };
             let record = record(spec).encode_to_vec();
-            let job = reader.job(JobId::new(1, &[1; 10]), record.into(), Some(state.clone()));
+            let job = reader.job(JobId::new(1, &[1; 10]), &record, Some(&state));
             let Plan::Sound(sound) = job.plan else {
                 panic!("{:?}", job.plan)
             };
@@ -402,31 +342,26 @@ mod tests {
     fn records_that_make_no_sense_make_broken_jobs() {
         let mut reader = Reader::new(Arc::new(Zones::bundled()));
         let id = JobId::new(1, &[1; 10]);
-        let state = || Some(Bytes::from(JobStateRecord::default().encode_to_vec()));
-        let good: Bytes = record(specs().swap_remove(0)).encode_to_vec().into();
-        assert!(reader.job(id, good.clone(), state()).sound().is_some());
+        let state = JobStateRecord::default().encode_to_vec();
+        let good = record(specs().swap_remove(0)).encode_to_vec();
+        assert!(reader.job(id, &good, Some(&state)).sound().is_some());
         let no_spec = JobRecord {
             spec: None,
             ..record(JobSpec::default())
         };
-        let mut bad_scope = record(specs().swap_remove(0)).encode_to_vec();
-        // Another scope, which is no text.
-        bad_scope.extend([0x2a, 1, 0xff]);
+        // Another context, which is no text.
+        let bad_text = [&good[..], &[0xb2, 1, 1, 0xff]].concat();
+        let (state, cut, by_id) = (Some(&state[..]), &good[..good.len() - 1], id.to_string());
         for (record, state, why, name) in [
-            (no_spec.encode_to_vec().into(), state(), "no spec", String::new()),
-            (good.clone(), None, "state record is missing", "name".into()),
-            (
-                good.clone(),
-                Some(Bytes::from_static(&[0xff])),
-                "state record is missing",
-                "name".into(),
-            ),
-            (good.slice(..good.len() - 1), state(), "", id.to_string()),
-            (bad_scope.into(), state(), "UTF-8", id.to_string()),
+            (&no_spec.encode_to_vec()[..], state, "no spec", ""),
+            (&good, None, "state record is missing", "name"),
+            (&good, Some(&[0xff][..]), "state record is missing", "name"),
+            (cut, state, "", &by_id),
+            (&bad_text, state, "UTF-8", &by_id),
         ] {
             let job = reader.job(id, record, state);
             let (phase, reason) = job.phase();
-            assert_eq!((phase, &*job.name), (Phase::Quarantined, name.as_str()));
+            assert_eq!((phase, &*job.name), (Phase::Quarantined, name));
             assert!(reason.contains(why), "{reason}");
         }
     }

@@ -92,6 +92,13 @@ impl State {
         self.backoff_until_ms = None;
     }
 
+    /// Takes out the runs that have not ended. A job that has none is left without a place for them.
+    pub(crate) fn take_active(&mut self) -> Vec<RunRef> {
+        let rare = self.rare.as_mut();
+        rare.map(|rare| std::mem::take(&mut rare.active))
+            .unwrap_or_default()
+    }
+
     pub(crate) fn record(&self) -> JobStateRecord {
         let last = self.last.as_ref();
         let (recent_failures, recent_count) = self.recent.record();

@@ -88,3 +88,10 @@ fn a_state_survives_its_record() {
     job.state.cursor_ms = 77;
     assert_eq!(State::of_record(&job.state.record()), job.state);
 }
+
+#[test]
+fn nothing_is_held_for_what_a_job_does_not_have() {
+    let mut state = State::of_record(&State::new(5).record());
+    assert_eq!(state.take_active(), []);
+    assert_eq!((&state, &state.rare), (&State::new(5), &None));
+}

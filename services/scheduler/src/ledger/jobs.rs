@@ -150,6 +150,20 @@ impl Jobs {
         }
     }
 
+    /// Likewise for every job, as `wake_ms` says.
+    pub(crate) fn wake_all(&mut self, wake_ms: impl Fn(JobId, &Job) -> Option<i64>) {
+        let mut due = Vec::new();
+        for (number, slot) in (0..).zip(&mut self.slots) {
+            let Some(slot) = slot else { continue };
+            slot.wake_ms = wake_ms(slot.id, &slot.job).unwrap_or(NEVER);
+            if slot.wake_ms != NEVER {
+                due.push((slot.wake_ms, number));
+            }
+        }
+        due.sort_unstable();
+        self.due = due.into_iter().collect();
+    }
+
     /// When a job is looked at next.
     pub(crate) fn wake_ms(&self, id: JobId) -> Option<i64> {
         let slot = self.slot(self.slot_of(id)?)?;
@@ -245,13 +259,15 @@ mod tests {
         Insert(u8, u8, String),
         Remove(u8),
         Wake(u8, Option<i64>),
+        WakeAll,
     }
 
     fn change() -> impl Strategy<Value = Change> {
         prop_oneof![
-            3 => (0_u8..60, 0_u8..3, "(same-start-)?[ab]{1,2}").prop_map(|(n, owner, name)| Change::Insert(n, owner, name)),
-            1 => (0_u8..60).prop_map(Change::Remove),
-            3 => (0_u8..60, prop::option::of(0_i64..20)).prop_map(|(n, at)| Change::Wake(n, at)),
+            30 => (0_u8..60, 0_u8..3, "(same-start-)?[ab]{1,2}").prop_map(|(n, owner, name)| Change::Insert(n, owner, name)),
+            10 => (0_u8..60).prop_map(Change::Remove),
+            1 => Just(Change::WakeAll),
+            30 => (0_u8..60, prop::option::of(0_i64..20)).prop_map(|(n, at)| Change::Wake(n, at)),
         ]
     }
 
@@ -312,6 +328,12 @@ mod tests {
                     Change::Remove(n) => {
                         prop_assert_eq!(jobs.remove(&id(n)).is_some(), model.remove(&id(n)).is_some());
                     }
+                    Change::WakeAll => {
+                        jobs.wake_all(|id, _| Some(id.halves()[1] as i64 % 20).filter(|at| at % 3 > 0));
+                        for (id, one) in &mut model {
+                            one.2 = Some(id.halves()[1] as i64 % 20).filter(|at| at % 3 > 0);
+                        }
+                    }
                     Change::Wake(n, at) => {
                         jobs.wake(id(n), at);
                         if let Some(one) = model.get_mut(&id(n)) {
@@ -322,6 +344,16 @@ mod tests {
             }
             check(&jobs, &model);
         }
+    }
+
+    #[test]
+    fn a_million_jobs_that_never_ran_stay_small() {
+        assert!(
+            size_of::<Option<Slot>>() <= 168,
+            "{} bytes",
+            size_of::<Option<Slot>>()
+        );
+        assert_eq!((size_of::<Named>(), size_of::<(i64, u32)>()), (16, 16));
     }
 
     #[test]
