@@ -237,6 +237,10 @@ impl Job {
     pub(crate) fn ended(&mut self, at: RunRef, kind: RunKind, last: Last) -> Option<&'static str> {
         let state = &mut self.state;
         state.active.retain(|one| one.run != at.run);
+        if state.active.is_empty() {
+            // It has none most of the time: no room is kept for the next.
+            state.active = Vec::new();
+        }
         // A backfill looks at the past, and an alert is not the job's own.
         if matches!(kind, RunKind::Backfill | RunKind::Alert) {
             return None;

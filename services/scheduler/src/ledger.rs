@@ -168,13 +168,18 @@ impl Ledger {
     /// All is loaded: jobs are looked at from now on. `catch_up_from_ms` holds back what was missed.
     pub(crate) fn open(&mut self, now: Now, catch_up_from_ms: i64) {
         self.catch_up_from_ms = catch_up_from_ms;
-        let running = |(id, job): (JobId, &Job)| (!job.state.active.is_empty()).then_some(id);
-        let running: Vec<_> = self.jobs.iter().filter_map(running).collect();
+        let mut running = Vec::new();
+        for (id, job) in self.jobs.iter() {
+            if !job.state.active.is_empty() {
+                running.push(id);
+            }
+            if job.state.backfill.is_some() {
+                self.backfilling.insert(id);
+            }
+        }
         for id in running {
             self.enqueue(id, now);
         }
-        let backfilling = |(id, job): (JobId, &Job)| job.state.backfill.as_ref().map(|_| id);
-        self.backfilling.extend(self.jobs.iter().filter_map(backfilling));
         let mut jobs = std::mem::take(&mut self.jobs);
         jobs.wake_all(|id, job| self.first_wake(id, job));
         self.jobs = jobs;
