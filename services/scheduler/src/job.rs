@@ -72,12 +72,22 @@ pub(crate) struct Sound {
 }
 
 /// All but the schedule, and the texts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rules {
     pub(crate) kind: WorkKind,
     pub(crate) policy: Policy,
     pub(crate) disabled: bool,
     pub(crate) delete_after: DeleteAfter,
+}
+
+impl Sound {
+    /// Holds the same rules once, if they are those of the job before.
+    pub(crate) fn share(&mut self, before: &mut Option<Arc<Rules>>) {
+        match before {
+            Some(before) if *before == self.rules => self.rules = Arc::clone(before),
+            _ => *before = Some(Arc::clone(&self.rules)),
+        }
+    }
 }
 
 impl Deref for Sound {
@@ -128,10 +138,10 @@ impl From<&Spec> for Sound {
 
 impl Job {
     /// A job as its record says, without its state.
-    fn read(incarnation: u64, owner: &str, name: &str, plan: Plan, context: &str) -> Self {
+    fn read(incarnation: u64, owner: Arc<str>, name: &str, plan: Plan, context: &str) -> Self {
         Self {
             incarnation,
-            owner: owner.into(),
+            owner,
             name: name.into(),
             plan,
             state: State::default(),
@@ -144,7 +154,7 @@ impl Job {
 
     /// A job whose record can't be read at all. It is shown under its id.
     pub(crate) fn unreadable(id: JobId, why: String) -> Self {
-        Self::read(0, "", &id.to_string(), Plan::Broken(why.into()), "")
+        Self::read(0, "".into(), &id.to_string(), Plan::Broken(why.into()), "")
     }
 
     /// The job, held.

@@ -17,6 +17,14 @@ enum Held {
 }
 
 impl Name {
+    /// Its bytes, which sort as the text does.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Held::Short { len, bytes } => &bytes[..usize::from(*len)],
+            Held::Long(text) => text.as_bytes(),
+        }
+    }
+
     /// Its first bytes as a number that sorts as the names do; names that share it have to be compared.
     pub(crate) fn prefix(&self) -> u64 {
         prefix(self)
@@ -49,9 +57,7 @@ impl Deref for Name {
     fn deref(&self) -> &str {
         match &self.0 {
             // Always a whole text: it was made of one.
-            Held::Short { len, bytes } => {
-                std::str::from_utf8(&bytes[..usize::from(*len)]).unwrap_or_default()
-            }
+            Held::Short { .. } => std::str::from_utf8(self.bytes()).unwrap_or_default(),
             Held::Long(text) => text,
         }
     }
@@ -59,7 +65,7 @@ impl Deref for Name {
 
 impl PartialEq for Name {
     fn eq(&self, other: &Self) -> bool {
-        **self == **other
+        self.bytes() == other.bytes()
     }
 }
 
@@ -73,7 +79,7 @@ impl PartialOrd for Name {
 
 impl Ord for Name {
     fn cmp(&self, other: &Self) -> Ordering {
-        (**self).cmp(&**other)
+        self.bytes().cmp(other.bytes())
     }
 }
 

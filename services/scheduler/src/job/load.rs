@@ -30,6 +30,10 @@ pub(crate) struct Reader {
     /// By what they are made of, as it is written.
     kinds: BTreeMap<Vec<u8>, Arc<Rules>>,
     crons: BTreeMap<(String, String, i32, i32), Schedule>,
+    /// Of the last job: most likely the next one's, too.
+    owner: Arc<str>,
+    /// Room for the terms of one.
+    terms: Vec<u8>,
 }
 
 impl Reader {
@@ -38,6 +42,8 @@ impl Reader {
             zones,
             kinds: BTreeMap::new(),
             crons: BTreeMap::new(),
+            owner: "".into(),
+            terms: Vec::new(),
         }
     }
 
@@ -72,17 +78,17 @@ impl Reader {
         if spec.description.len() > spec::MAX_DESCRIPTION_BYTES {
             return None;
         }
-        let rules = Arc::clone(self.kinds.get(&terms(spec)?)?);
+        self.terms.clear();
+        terms(spec, &mut self.terms)?;
+        let rules = Arc::clone(self.kinds.get(&self.terms)?);
         let written = Written::decode(spec.schedule).ok()?;
         let schedule = self.schedule(&written, head.anchor_unix_ms)?;
         let plan = Plan::Sound(Sound { schedule, rules });
-        Some(Job::read(
-            head.incarnation,
-            head.owner,
-            spec.name,
-            plan,
-            head.context,
-        ))
+        if *self.owner != *head.owner {
+            self.owner = head.owner.into();
+        }
+        let owner = Arc::clone(&self.owner);
+        Some(Job::read(head.incarnation, owner, spec.name, plan, head.context))
     }
 
     fn schedule(&mut self, written: &Written, anchor_ms: i64) -> Option<Schedule> {
@@ -122,26 +128,27 @@ impl Reader {
             }
             None => ("", Plan::Broken("its record has no spec".into())),
         };
-        Job::read(record.incarnation, &record.owner, name, plan, &record.context)
+        let owner = record.owner.as_str().into();
+        Job::read(record.incarnation, owner, name, plan, &record.context)
     }
 
     fn remember(&mut self, head: Option<&RecordHead<'_>>, job: &Job) {
-        if let Some(terms) = head.and_then(|head| terms(&head.spec))
+        let mut written = Vec::new();
+        if head.and_then(|head| terms(&head.spec, &mut written)).is_some()
             && let Plan::Sound(sound) = &job.plan
             && self.kinds.len() < MAX_KINDS
         {
-            self.kinds.insert(terms, Arc::clone(&sound.rules));
+            self.kinds.insert(written, Arc::clone(&sound.rules));
         }
     }
 }
 
 /// What makes a job's [`Rules`], and what else of it is checked: few bytes, the same for all of a kind. `None` if
 /// its payload is refused.
-fn terms(spec: &SpecHead<'_>) -> Option<Vec<u8>> {
+fn terms(spec: &SpecHead<'_>, terms: &mut Vec<u8>) -> Option<()> {
     let payload = Payload::decode(spec.payload).ok()?;
     let kind = spec::payload(Some(&payload)).ok()?;
     let lens = [spec.policy.len(), spec.target.len()].map(|len| len as u64);
-    let mut terms = Vec::with_capacity(32 + spec.policy.len() + spec.target.len() + spec.delivery.len());
     for number in lens {
         terms.extend(number.to_be_bytes());
     }
@@ -151,7 +158,7 @@ fn terms(spec: &SpecHead<'_>) -> Option<Vec<u8>> {
     for bytes in [spec.policy, spec.target, spec.delivery] {
         terms.extend_from_slice(bytes);
     }
-    Some(terms)
+    Some(())
 }
 
 #[cfg(test)]

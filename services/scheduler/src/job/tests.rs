@@ -95,3 +95,19 @@ fn nothing_is_held_for_what_a_job_does_not_have() {
     assert_eq!(state.take_active(), []);
     assert_eq!((&state, &state.rare), (&State::new(5), &None));
 }
+
+#[test]
+fn rules_that_are_the_same_are_held_once() {
+    let mut before = None;
+    let mut held = [5, 5, 6].map(job).map(|job| {
+        let Plan::Sound(mut sound) = job.plan else {
+            panic!("it is sound")
+        };
+        sound.share(&mut before);
+        sound
+    });
+    let [one, same, other] = &held;
+    assert!(Arc::ptr_eq(&one.rules, &same.rules) && !Arc::ptr_eq(&one.rules, &other.rules));
+    held[0].disabled = true;
+    assert!(!held[1].disabled, "a change is one job's");
+}

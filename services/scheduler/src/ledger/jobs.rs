@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 
 use crate::{
     id::JobId,
-    job::Job,
+    job::{Job, Plan, Rules},
     name::prefix,
     shelves::{Place, Shelves},
 };
@@ -30,6 +30,8 @@ pub(crate) struct Jobs {
     owners: BTreeMap<Arc<str>, Shelves<Named>>,
     /// When jobs are looked at, Unix milliseconds.
     due: Shelves<(i64, u32)>,
+    /// Of the job that was added last: most likely the next one's, too.
+    rules: Option<Arc<Rules>>,
 }
 
 #[derive(Debug)]
@@ -89,6 +91,9 @@ impl Jobs {
             // One text for all of an owner's jobs.
             Some((owner, _)) => job.owner = Arc::clone(owner),
             None => drop(self.owners.insert(Arc::clone(&job.owner), Shelves::default())),
+        }
+        if let Plan::Sound(sound) = &mut job.plan {
+            sound.share(&mut self.rules);
         }
         let place = self.place(&job.owner, (&job.name, named.slot));
         if let Some(names) = self.owners.get_mut(&job.owner) {
@@ -217,7 +222,7 @@ impl Jobs {
                 return one.prefix < start;
             }
             self.slot(one.slot)
-                .is_some_and(|slot| (&*slot.job.name, one.slot) < key)
+                .is_some_and(|slot| (slot.job.name.bytes(), one.slot) < (key.0.as_bytes(), key.1))
         };
         self.owners
             .get(owner)
