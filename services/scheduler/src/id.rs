@@ -9,16 +9,26 @@ use uuid::Uuid;
 
 /// A job.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId(u128);
+pub struct JobId([u64; 2]);
 
 /// A run: 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RunId(u128);
+pub struct RunId([u64; 2]);
 
 /// A text that is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an id")]
 pub struct NotAnId;
+
+/// Ids are kept in halves, which sort as the whole: a `u128` would make everything it is in as wide as itself.
+const fn halves(whole: u128) -> [u64; 2] {
+    [(whole >> 64) as u64, whole as u64]
+}
+
+fn whole(halves: [u64; 2]) -> u128 {
+    let [high, low] = halves.map(u128::from);
+    high << 64 | low
+}
 
 impl JobId {
     /// A time-ordered id of Unix milliseconds and ten random bytes.
@@ -26,13 +36,13 @@ impl JobId {
     pub fn new(unix_ms: i64, random: &[u8; 10]) -> Self {
         let uuid =
             uuid::Builder::from_unix_timestamp_millis(unix_ms.max(0).unsigned_abs(), random).into_uuid();
-        Self(uuid.as_u128())
+        Self(halves(uuid.as_u128()))
     }
 
     /// The id as a key part.
     #[must_use]
-    pub const fn bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
+    pub fn bytes(self) -> [u8; 16] {
+        whole(self.0).to_be_bytes()
     }
 
     /// The id of a key part.
@@ -41,13 +51,18 @@ impl JobId {
         bytes
             .try_into()
             .ok()
-            .map(|bytes| Self(u128::from_be_bytes(bytes)))
+            .map(|bytes| Self(halves(u128::from_be_bytes(bytes))))
+    }
+
+    /// The time and the random half of it, as numbers.
+    pub(crate) const fn halves(self) -> [u64; 2] {
+        self.0
     }
 }
 
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", Uuid::from_u128(self.0).as_hyphenated())
+        write!(f, "{}", Uuid::from_u128(whole(self.0)).as_hyphenated())
     }
 }
 
@@ -61,7 +76,7 @@ impl FromStr for JobId {
     type Err = NotAnId;
     fn from_str(text: &str) -> Result<Self, NotAnId> {
         Uuid::parse_str(text)
-            .map(|uuid| Self(uuid.as_u128()))
+            .map(|uuid| Self(halves(uuid.as_u128())))
             .map_err(|_| NotAnId)
     }
 }
@@ -99,13 +114,15 @@ impl RunId {
         part(&occurrence.nominal_ms.to_be_bytes());
         let digest: [u8; 32] = hasher.finalize().into();
         let (half, _) = digest.split_at(16);
-        Self(half.iter().fold(0, |id, byte| id << 8 | u128::from(*byte)))
+        Self(halves(
+            half.iter().fold(0, |id, byte| id << 8 | u128::from(*byte)),
+        ))
     }
 
     /// The id as a key part.
     #[must_use]
-    pub const fn bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
+    pub fn bytes(self) -> [u8; 16] {
+        whole(self.0).to_be_bytes()
     }
 
     /// The id of a key part.
@@ -114,13 +131,13 @@ impl RunId {
         bytes
             .try_into()
             .ok()
-            .map(|bytes| Self(u128::from_be_bytes(bytes)))
+            .map(|bytes| Self(halves(u128::from_be_bytes(bytes))))
     }
 }
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:032x}", whole(self.0))
     }
 }
 
@@ -137,7 +154,9 @@ impl FromStr for RunId {
         if text.len() != 32 || !text.bytes().all(hex) {
             return Err(NotAnId);
         }
-        u128::from_str_radix(text, 16).map(Self).map_err(|_| NotAnId)
+        u128::from_str_radix(text, 16)
+            .map(|id| Self(halves(id)))
+            .map_err(|_| NotAnId)
     }
 }
 

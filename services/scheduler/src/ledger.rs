@@ -32,6 +32,7 @@ mod explain;
 mod fire;
 mod flush;
 mod grants;
+mod jobs;
 mod packs;
 mod park;
 mod queue;
@@ -47,6 +48,7 @@ pub(crate) use view::{Query, Retention, View};
 pub(crate) use work::{Hello, Prepared, ack_message, begin_message, fenced_message};
 
 use flush::Changes;
+use jobs::Jobs;
 use packs::Pack;
 use queue::Queue;
 use work::{MintGate, Worker};
@@ -60,16 +62,11 @@ pub(crate) struct Ledger {
     random: Random,
     figures: Figures,
     outbox: Outbox,
-    jobs: BTreeMap<JobId, Job>,
-    names: BTreeMap<(Arc<str>, Arc<str>), JobId>,
-    /// How many jobs an owner has.
-    owners: BTreeMap<Arc<str>, usize>,
+    jobs: Jobs,
     /// How many jobs agents made in a session.
     contexts: BTreeMap<Arc<str>, usize>,
     /// Conversations whose agents may make jobs that need no approval.
     granted: BTreeMap<Arc<str>, AgentGrantRecord>,
-    /// When jobs are looked at, Unix milliseconds.
-    due: BTreeSet<(i64, JobId)>,
     /// Runs that have not ended, and those whose end is not durable yet.
     runs: BTreeMap<RunId, Run>,
     /// Free runs that wait for their time, Unix milliseconds.
@@ -112,12 +109,9 @@ impl Ledger {
             random,
             figures,
             outbox,
-            jobs: BTreeMap::new(),
-            names: BTreeMap::new(),
-            owners: BTreeMap::new(),
+            jobs: Jobs::default(),
             contexts: BTreeMap::new(),
             granted: BTreeMap::new(),
-            due: BTreeSet::new(),
             runs: BTreeMap::new(),
             delayed: BTreeSet::new(),
             ready: BTreeMap::new(),
@@ -146,9 +140,8 @@ impl Ledger {
             tracing::error!(job = %id, name = %job.name, why, "this job's record is invalid: it is quarantined");
             self.invalid.insert(id);
         }
-        let active = std::mem::take(&mut job.state.active);
-        self.index(id, &job);
-        self.jobs.insert(id, job);
+        let active = job.state.take_active();
+        self.add(id, job);
         active
     }
 
@@ -181,24 +174,28 @@ impl Ledger {
     /// All is loaded: jobs are looked at from now on. `catch_up_from_ms` holds back what was missed.
     pub(crate) fn open(&mut self, now: Now, catch_up_from_ms: i64) {
         self.catch_up_from_ms = catch_up_from_ms;
-        let ids: Vec<_> = self.jobs.keys().copied().collect();
-        for id in ids {
-            self.enqueue(id, now);
-            let Some(job) = self.jobs.get(&id) else { continue };
+        let mut running = Vec::new();
+        for (id, job) in self.jobs.iter() {
+            if !job.state.active.is_empty() {
+                running.push(id);
+            }
             if job.state.backfill.is_some() {
                 self.backfilling.insert(id);
             }
-            let wake = self.first_wake(id, job);
-            self.wake(id, wake);
         }
+        for id in running {
+            self.enqueue(id, now);
+        }
+        let mut jobs = std::mem::take(&mut self.jobs);
+        jobs.wake_all(|id, job| self.first_wake(id, job));
+        self.jobs = jobs;
     }
 
     /// The end of waiting, if nothing happens before: milliseconds from now, at most `most_ms`.
     pub(crate) fn wait_ms(&self, now: Now, held_ms: Option<i64>, most_ms: i64) -> i64 {
-        let wall = |at: Option<&(i64, _)>| at.map(|(at, _)| at - now.wall_ms);
         let due = match held_ms {
             Some(held) => Some(held),
-            None => wall(self.due.first()),
+            None => self.jobs.first_due().map(|(at, _)| at - now.wall_ms),
         };
         let delayed = self.delayed.first().map(|(at, _)| at - now.wall_ms);
         let parked = self.parked.first().map(|(at, _)| at - now.wall_ms);
@@ -230,45 +227,26 @@ impl Ledger {
         }
     }
 
-    fn index(&mut self, id: JobId, job: &Job) {
-        self.names
-            .insert((Arc::clone(&job.owner), Arc::clone(&job.name)), id);
-        *self.owners.entry(Arc::clone(&job.owner)).or_insert(0) += 1;
+    /// Adds a job, and counts it to the session whose agent made it.
+    fn add(&mut self, id: JobId, job: Job) {
         if let Some(context) = &job.context {
             *self.contexts.entry(Arc::clone(context)).or_insert(0) += 1;
         }
+        self.jobs.insert(id, job);
     }
 
-    fn unindex(&mut self, job: &Job) {
-        self.names
-            .remove(&(Arc::clone(&job.owner), Arc::clone(&job.name)));
-        let leave = |counts: &mut BTreeMap<Arc<str>, usize>, whose: &Arc<str>| {
-            if let Some(count) = counts.get_mut(whose) {
-                *count -= 1;
-                if *count == 0 {
-                    counts.remove(whose);
-                }
+    /// Takes a job out.
+    fn take(&mut self, id: JobId) -> Option<Job> {
+        let job = self.jobs.remove(&id)?;
+        if let Some(context) = &job.context
+            && let Some(count) = self.contexts.get_mut(context)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.contexts.remove(context);
             }
-        };
-        leave(&mut self.owners, &job.owner);
-        if let Some(context) = &job.context {
-            leave(&mut self.contexts, context);
         }
-    }
-
-    /// Looks at a job at `wake_ms` and not before.
-    fn wake(&mut self, id: JobId, wake_ms: Option<i64>) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        if job.wake_ms == wake_ms {
-            return;
-        }
-        if let Some(before) = job.wake_ms {
-            self.due.remove(&(before, id));
-        }
-        job.wake_ms = wake_ms;
-        if let Some(at) = wake_ms {
-            self.due.insert((at, id));
-        }
+        Some(job)
     }
 
     /// Keeps a run's place among the leases.

@@ -27,10 +27,12 @@ mod ledger;
 mod mint;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
+mod name;
 mod pack;
 pub mod policy;
 mod prune;
 mod run;
+mod shelves;
 mod spec;
 mod store;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use creel_proto::{
 use crate::{
     id::{JobId, RunId},
     lease::{Lease, Start, Times},
+    name::Name,
     store::RunRef,
 };
 
@@ -26,7 +27,7 @@ pub(crate) struct Run {
     pub(crate) job: JobId,
     pub(crate) incarnation: u64,
     pub(crate) owner: Arc<str>,
-    pub(crate) job_name: Arc<str>,
+    pub(crate) job_name: Name,
     pub(crate) kind: RunKind,
     pub(crate) work: WorkKind,
     pub(crate) nominal_ms: i64,

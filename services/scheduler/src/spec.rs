@@ -24,7 +24,7 @@ pub(crate) const MAX_TEXT_BYTES: usize = 64 * 1_024;
 /// Longest name, in characters.
 pub(crate) const MAX_NAME_CHARS: usize = 128;
 /// Longest description, in bytes.
-const MAX_DESCRIPTION_BYTES: usize = 4 * 1_024;
+pub(crate) const MAX_DESCRIPTION_BYTES: usize = 4 * 1_024;
 /// The agent whose main session `main` means.
 const AGENT: &str = "default";
 
@@ -107,7 +107,7 @@ fn session_delivery(text: &str) -> delivery::To {
     delivery::To::Session(proto::SessionDelivery { session })
 }
 
-fn name(name: &str) -> Result<(), Error> {
+pub(crate) fn name(name: &str) -> Result<(), Error> {
     let chars = name.chars().count();
     if chars == 0 || chars > MAX_NAME_CHARS {
         return Err(Error::invalid(
@@ -122,7 +122,7 @@ fn name(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn payload(payload: Option<&proto::Payload>) -> Result<proto::WorkKind, Error> {
+pub(crate) fn payload(payload: Option<&proto::Payload>) -> Result<proto::WorkKind, Error> {
     match payload.and_then(|payload| payload.kind.as_ref()) {
         Some(payload::Kind::SystemEvent(event)) => {
             text(&event.text, "spec.payload.system_event.text")?;

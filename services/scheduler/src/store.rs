@@ -3,7 +3,10 @@
 use creel_proto::scheduler::v1::{
     ClockRecord, JobRecord, JobStateRecord, RunRecord, RunRefRecord, StartsRecord, TombstoneRecord,
 };
-use creel_store::{Error, Key, KeyRange, Op, Store, be, from_be, kinds::parts};
+use creel_store::{
+    Error, Key, KeyRange, Op, Store, be, from_be,
+    kinds::{last_part, parts},
+};
 use prost::Message as _;
 
 use crate::{
@@ -136,7 +139,7 @@ pub(crate) fn delete_job(job: JobId, tombstone: &TombstoneRecord) -> [Op; 3] {
 
 /// The job of a key of [`Kind::Job`], [`Kind::State`] or [`Kind::Tombstone`].
 pub(crate) fn job_of_key(key: &Key) -> Option<JobId> {
-    parts(key)?.last().and_then(|part| JobId::of_bytes(part))
+    JobId::of_bytes(&last_part::<16>(key)?)
 }
 
 /// A time as a key part. Times before 1970 share a place.

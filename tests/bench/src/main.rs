@@ -56,6 +56,9 @@ struct Args {
     /// Jobs that are due in one instant.
     #[arg(long, default_value_t = 230_000)]
     herd: u64,
+    /// Only these figures of the scheduler; none: all.
+    #[arg(value_enum, long = "figure")]
+    figures: Vec<scheduler::Figure>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -132,7 +135,7 @@ fn main() -> anyhow::Result<()> {
             herd: args.herd,
             seconds: args.seconds,
         };
-        scheduler::measure(&runtime, &bin, size, &mut table)?;
+        scheduler::measure(&runtime, &bin, size, &args.figures, &mut table)?;
     }
     Ok(())
 }

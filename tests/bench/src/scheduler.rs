@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::ValueEnum as _;
 use creel_proto::scheduler::v1::{
     ListJobsRequest, Schedule, StatusRequest, admin_service_client::AdminServiceClient,
     job_service_client::JobServiceClient,
@@ -44,26 +45,52 @@ pub(crate) struct Size {
     pub(crate) seconds: u64,
 }
 
-/// All figures; one that can't be taken is a row that says why.
+/// What is measured, a figure or a few that need the same jobs each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Figure {
+    Next,
+    Fsync,
+    Lateness,
+    Throughput,
+    Herd,
+    List,
+    Cost,
+    Many,
+}
+
+/// The figures asked for, or all; one that can't be taken is a row that says why.
 pub(crate) fn measure(
     runtime: &tokio::runtime::Runtime,
     bin: &Path,
     size: Size,
+    figures: &[Figure],
     table: &mut Table,
 ) -> anyhow::Result<()> {
-    let mut take = |what: &str, taken: anyhow::Result<Vec<Row>>| match taken {
-        Ok(taken) => table.extend(taken),
-        // The other figures are worth having without it.
-        Err(error) => table.push(Row::new(what, format!("not measured: {error:#}"), "")),
-    };
-    take("next()", next::measure())?;
-    take("fsync", disk::measure())?;
-    take("lateness", runtime.block_on(lateness(bin, size)))?;
-    take("throughput", runtime.block_on(throughput(bin, size)))?;
-    take("herd", runtime.block_on(herd(bin, size)))?;
-    take("list", runtime.block_on(list(bin)))?;
-    take("cost per fire", runtime.block_on(cost(bin, size)))?;
-    take("many jobs", runtime.block_on(many(bin, size)))
+    for figure in Figure::value_variants() {
+        if !figures.is_empty() && !figures.contains(figure) {
+            continue;
+        }
+        let taken = match figure {
+            Figure::Next => next::measure(),
+            Figure::Fsync => disk::measure(),
+            Figure::Lateness => runtime.block_on(lateness(bin, size)),
+            Figure::Throughput => runtime.block_on(throughput(bin, size)),
+            Figure::Herd => runtime.block_on(herd(bin, size)),
+            Figure::List => runtime.block_on(list(bin)),
+            Figure::Cost => runtime.block_on(cost(bin, size)),
+            Figure::Many => runtime.block_on(many(bin, size)),
+        };
+        match taken {
+            Ok(taken) => table.extend(taken)?,
+            // The other figures are worth having without it.
+            Err(error) => {
+                let what = figure.to_possible_value();
+                let what = what.as_ref().map_or("", |what| what.get_name());
+                table.push(Row::new(what, format!("not measured: {error:#}"), ""))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A thousand fires a second, one each millisecond.

@@ -5,6 +5,7 @@
 //! 01 <key>    ->  create revision (8, big endian) | modification revision (8) | value
 //! ```
 
+use bytes::BytesMut;
 use creel_store::{Bytes, Entry, Error, Key, KeyRange, Rev, Revs};
 use rocksdb::WriteBatch;
 
@@ -60,6 +61,28 @@ pub(crate) fn entry(key: Key, raw: &[u8]) -> Result<Entry, Error> {
     })
 }
 
+/// The entry of a raw key and value, both copied into a buffer that many share; a new one of `size` bytes when it is
+/// full.
+pub(crate) fn entry_in(buffer: &mut BytesMut, size: usize, key: &[u8], raw: &[u8]) -> Result<Entry, Error> {
+    let (Some((&DATA, key)), Revs { create, modified }) = (key.split_first(), revs(raw)?) else {
+        return Err(malformed("a key"));
+    };
+    let value = &raw[HEADER..];
+    if buffer.capacity() < key.len() + value.len() {
+        *buffer = BytesMut::with_capacity(size.max(key.len() + value.len()));
+    }
+    let mut keep = |bytes: &[u8]| {
+        buffer.extend_from_slice(bytes);
+        buffer.split().freeze()
+    };
+    Ok(Entry {
+        key: Key::new(keep(key)),
+        value: keep(value),
+        create_rev: create,
+        mod_rev: modified,
+    })
+}
+
 pub(crate) fn revs(raw: &[u8]) -> Result<Revs, Error> {
     match raw.split_first_chunk() {
         Some((create, rest)) => match rest.first_chunk() {
@@ -101,6 +124,27 @@ mod tests {
         let raw = [1u64.to_be_bytes(), 2u64.to_be_bytes()].concat();
         let entry = entry("k".into(), &raw).unwrap();
         assert_eq!((entry.create_rev, entry.mod_rev, entry.value.len()), (1, 2, 0));
+    }
+
+    #[test]
+    fn entries_of_a_scan_share_buffers_and_are_whole() {
+        let header = [1u64.to_be_bytes(), 2u64.to_be_bytes()].concat();
+        let mut buffer = BytesMut::new();
+        let made: Vec<_> = (0..200_u8)
+            .map(|n| {
+                let (key, value) = ([DATA, n], [&header[..], &vec![n; usize::from(n)]].concat());
+                entry_in(&mut buffer, 64, &key, &value).unwrap()
+            })
+            .collect();
+        for (n, entry) in (0..200_u8).zip(made) {
+            assert_eq!(
+                (entry.key.as_ref(), &*entry.value),
+                (&[n][..], &*vec![n; usize::from(n)])
+            );
+            assert_eq!((entry.create_rev, entry.mod_rev), (1, 2));
+        }
+        assert!(entry_in(&mut buffer, 64, b"\0rev", &header).is_err());
+        assert!(entry_in(&mut buffer, 64, &[DATA, 1], &[0; 15]).is_err());
     }
 
     #[test]

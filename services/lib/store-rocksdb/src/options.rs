@@ -3,7 +3,8 @@
 use crate::Migration;
 use creel_store::HistoryBounds;
 use rocksdb::{
-    BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, ReadOptions, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, ReadOptions,
+    WriteOptions,
 };
 
 /// How a store is opened.
@@ -54,6 +55,11 @@ pub(crate) fn database(options: &Options) -> rocksdb::Options {
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
     // Most compares ask for keys that don't exist.
     blocks.set_bloom_filter(10.0, false);
+    // Of indexes and filters only the pages that are asked for are in memory: whole ones are as big as the cache
+    // when a store holds a million keys, and every read would push them out again.
+    blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    blocks.set_partition_filters(true);
+    blocks.set_metadata_block_size(4 << 10);
     db.set_block_based_table_factory(&blocks);
 
     // Disk.

@@ -138,6 +138,32 @@ pub fn parts(key: &Key) -> Option<Vec<Vec<u8>>> {
     part.is_empty().then_some(parts)
 }
 
+/// The last part of a key made by a kind, if it has `N` bytes. It allocates nothing: keys come in millions.
+#[must_use]
+pub fn last_part<const N: usize>(key: &Key) -> Option<[u8; N]> {
+    let (mut part, mut len, mut last) = ([0; N], 0, None);
+    let mut bytes = key.as_ref().get(2..)?.iter();
+    while let Some(byte) = bytes.next() {
+        if *byte == 0 {
+            match [0, *bytes.next()?] {
+                ZERO => {}
+                CLOSE => {
+                    last = (len == N).then_some(part);
+                    len = 0;
+                    continue;
+                }
+                _ => return None,
+            }
+        }
+        // An escaped zero, or the byte itself.
+        if let Some(place) = part.get_mut(len) {
+            *place = *byte;
+        }
+        len += 1;
+    }
+    last.filter(|_| len == 0)
+}
+
 fn encode<P: AsRef<[u8]>>(tag: [u8; 2], parts: impl IntoIterator<Item = P>) -> Vec<u8> {
     let mut out = tag.to_vec();
     for part in parts {
@@ -190,6 +216,8 @@ mod tests {
         fn encoding_is_injective_and_keeps_order(a in any_parts(), b in any_parts()) {
             let (ka, kb) = (Kind::Device.key(&a), Kind::Device.key(&b));
             prop_assert_eq!(parts(&ka), Some(a.clone()));
+            let last = a.last().and_then(|part| part.as_slice().try_into().ok());
+            prop_assert_eq!(last_part::<2>(&ka), last);
             prop_assert_eq!(ka.cmp(&kb), a.cmp(&b));
         }
 

@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::{id::JobId, ledger::Ledger, run::Now};
+use crate::{id::JobId, ledger::Ledger, name::Name, run::Now};
 
 /// Told to whoever waits, once a change is durable.
 pub(super) type Reply = Box<dyn FnOnce() + Send>;
@@ -40,7 +40,7 @@ pub(crate) struct Handle {
 pub(crate) struct JobNews {
     pub(crate) id: JobId,
     pub(crate) owner: Arc<str>,
-    pub(crate) name: Arc<str>,
+    pub(crate) name: Name,
     pub(crate) deleted: bool,
 }
 

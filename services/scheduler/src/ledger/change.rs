@@ -66,11 +66,7 @@ impl Ledger {
             )
             .hint("creel cron list, then creel cron rm NAME")
         };
-        if self
-            .owners
-            .get(owner)
-            .is_some_and(|count| *count >= self.config.max_jobs_per_owner)
-        {
+        if self.jobs.count_of(owner) >= self.config.max_jobs_per_owner {
             return Err(limit(self.config.max_jobs_per_owner, "per owner"));
         }
         if self.jobs.len() >= self.config.max_jobs {
@@ -110,17 +106,15 @@ impl Ledger {
             incarnation: record.incarnation,
             owner: record.owner.as_str().into(),
             name: spec.proto.name.as_str().into(),
-            plan: Plan::Sound(Arc::new(Sound::from(&spec))),
+            plan: Plan::Sound(Sound::from(&spec)),
             state: State::new(cursor_ms),
             context: context.map(Arc::from),
-            wake_ms: None,
             open_skip: None,
             unpruned: 0,
             doomed: false,
         };
         let job = if unseen { job.paused(APPROVAL) } else { job };
-        self.index(id, &job);
-        self.jobs.insert(id, job);
+        self.add(id, job);
         self.changes.record(id, record);
         self.changes.state(id);
         self.changes.extra(id, audit);
@@ -147,10 +141,9 @@ impl Ledger {
         self.settle(id, now)?;
         let event = Event::new("job.updated", &target.principal, format!("job/{id}")).with("name", name);
         let audit = self.audit(event)?;
-        let Some(mut job) = self.jobs.remove(&id) else {
+        let Some(mut job) = self.take(id) else {
             return Err(gone());
         };
-        self.unindex(&job);
         let sound = Sound::from(&changed.spec);
         let rescheduled = job.sound().is_none_or(|before| before.schedule != sound.schedule);
         if rescheduled {
@@ -160,13 +153,12 @@ impl Ledger {
             job.state.backfill = None;
         }
         job.name = name.into();
-        job.plan = Plan::Sound(Arc::new(sound));
+        job.plan = Plan::Sound(sound);
         job.state.version += 1;
         job.state.start_afresh();
         job.open_skip = None;
-        self.index(id, &job);
         self.invalid.remove(&id);
-        self.jobs.insert(id, job);
+        self.add(id, job);
         self.changes.record(id, changed.record);
         self.changes.extra(id, audit);
         self.restart(id, now);
@@ -240,7 +232,7 @@ impl Ledger {
         job.state.version += 1;
         job.open_skip = None;
         if let (Some(record), Plan::Sound(sound)) = (enabled, &mut job.plan) {
-            Arc::make_mut(sound).disabled = false;
+            sound.disabled = false;
             self.changes.record(id, record);
         }
         self.changes.extra(id, audit);
@@ -379,8 +371,7 @@ impl Ledger {
     fn settle(&mut self, id: JobId, now: Now) -> Result<(), Error> {
         for _ in 0..SETTLE_ROUNDS {
             self.decide(id, now, true);
-            let wake = self.jobs.get(&id).and_then(|job| job.wake_ms);
-            if wake.is_none_or(|at| at > now.wall_ms) {
+            if self.jobs.wake_ms(id).is_none_or(|at| at > now.wall_ms) {
                 return Ok(());
             }
             if self.changes.is_heavy(id) {
@@ -398,7 +389,7 @@ impl Ledger {
             self.backfilling.insert(id);
         }
         let wake = self.jobs.get(&id).and_then(|job| self.first_wake(id, job));
-        self.wake(id, wake);
+        self.jobs.wake(id, wake);
         self.show_next(id, now);
         self.enqueue(id, now);
         self.assign(now);
@@ -406,7 +397,7 @@ impl Ledger {
 
     /// The job of an owner's name.
     pub(crate) fn resolve(&self, owner: &str, name: &str) -> Option<JobId> {
-        self.names.get(&(Arc::from(owner), Arc::from(name))).copied()
+        self.jobs.resolve(owner, name)
     }
 }
 

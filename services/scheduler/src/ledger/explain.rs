@@ -251,7 +251,7 @@ impl Ledger {
                 .collect(),
             zone_data_version: zones.zone_data_version().to_string(),
             catch_up_from: (self.catch_up_from_ms > now.wall_ms).then(|| timestamp(self.catch_up_from_ms)),
-            next_due_at: self.due.first().map(|(at, _)| timestamp(*at)),
+            next_due_at: self.jobs.first_due().map(|(at, _)| timestamp(at)),
         }
     }
 }

@@ -27,9 +27,9 @@ impl Ledger {
         if !held {
             self.measure_backlog(now);
             for _ in 0..MAX_DUE {
-                match self.due.first() {
-                    Some((at, id)) if *at <= now.wall_ms && !self.changes.is_heavy(*id) => {
-                        self.decide(*id, now, false);
+                match self.jobs.first_due() {
+                    Some((at, id)) if at <= now.wall_ms && !self.changes.is_heavy(id) => {
+                        self.decide(id, now, false);
                     }
                     _ => break,
                 }
@@ -115,10 +115,10 @@ impl Ledger {
     pub(super) fn decide(&mut self, id: JobId, now: Now, settle: bool) {
         let Some(job) = self.jobs.get(&id) else { return };
         if job.state.completed {
-            return self.wake(id, None);
+            return self.jobs.wake(id, None);
         }
         let Some(mut view) = self.view_of(id, job) else {
-            return self.wake(id, None);
+            return self.jobs.wake(id, None);
         };
         if settle {
             view.catch_up_from_ms = i64::MIN;
@@ -198,7 +198,7 @@ impl Ledger {
             }
         }
         self.complete_if_over(id, wake);
-        self.wake(id, wake);
+        self.jobs.wake(id, wake);
         self.enqueue(id, now);
         self.show_next(id, now);
     }
@@ -273,7 +273,7 @@ impl Ledger {
         // The next look decides; in the past of a clock that was set back there is nothing to do.
         let wake = self.first_wake(id, job);
         self.complete_if_over(id, wake);
-        self.wake(id, wake);
+        self.jobs.wake(id, wake);
         self.enqueue(id, now);
         self.show_next(id, now);
     }
@@ -281,9 +281,7 @@ impl Ledger {
     /// Forgets a job and ends its runs: their workers are told, what they still say is fenced. The records of
     /// the runs stay until the tombstone goes.
     pub(super) fn remove(&mut self, id: JobId, tombstone: TombstoneRecord, now: Now) {
-        self.wake(id, None);
-        let Some(job) = self.jobs.remove(&id) else { return };
-        self.unindex(&job);
+        let Some(job) = self.take(id) else { return };
         self.invalid.remove(&id);
         self.backfilling.remove(&id);
         self.figures.job_gone(&job.name);
@@ -456,11 +454,7 @@ impl Ledger {
             .is_none_or(|last| now.wall_ms - last > self.config.grace_ms);
         self.last_tick_ms = Some(now.wall_ms);
         if gap {
-            let late = self
-                .due
-                .iter()
-                .take_while(|(at, _)| now.wall_ms - at > self.config.grace_ms)
-                .count();
+            let late = self.jobs.due_before(now.wall_ms - self.config.grace_ms);
             let late = i64::try_from(late).unwrap_or(i64::MAX);
             self.spread_ms = late.saturating_mul(5).min(60_000);
         }

@@ -11,6 +11,7 @@ use creel_store::{Cmp, Op, Txn};
 use super::{Ledger, packs::Fresh};
 use crate::{
     id::{JobId, RunId},
+    name::Name,
     store::{self, RunRef},
 };
 
@@ -49,7 +50,7 @@ pub(crate) enum Effect {
     Changed {
         id: JobId,
         owner: Arc<str>,
-        name: Arc<str>,
+        name: Name,
         deleted: bool,
     },
     /// A run's end is durable.
@@ -202,7 +203,7 @@ impl Ledger {
                     Some((tombstone.owner.as_str().into(), tombstone.name.as_str().into()))
                 }
                 (None, Some(job)) if change.state || change.record.is_some() => {
-                    Some((Arc::clone(&job.owner), Arc::clone(&job.name)))
+                    Some((Arc::clone(&job.owner), job.name.clone()))
                 }
                 (None, _) => None,
             };

@@ -1,6 +1,6 @@
 //! What a changed clock and changed zone data mean for jobs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use creel_kit::outbox::Event;
 use creel_proto::scheduler::v1::ClockRecord;
@@ -24,7 +24,7 @@ const MAX_EACH: usize = 512;
 impl Ledger {
     /// Begins to watch the clock, with what was written down about it.
     pub(crate) fn watch_from(&mut self, now: Now, written: Option<Jump>) {
-        let newest = self.jobs.values().map(|job| job.state.cursor_ms).max();
+        let newest = self.jobs.iter().map(|(_, job)| job.state.cursor_ms).max();
         self.clock = Watch::new(now.wall_ms, written, newest);
         if written.is_some() != matches!(self.clock.trust(), Trust::Suspect(_)) {
             self.note_trust(written.map(Trust::Suspect).unwrap_or_default());
@@ -64,7 +64,7 @@ impl Ledger {
         let ahead: Vec<JobId> = if jump.by_ms() < 0 {
             let jobs = self.jobs.iter();
             jobs.filter(|(_, job)| job.state.cursor_ms > now.wall_ms)
-                .map(|(id, _)| *id)
+                .map(|(id, _)| id)
                 .collect()
         } else {
             Vec::new()
@@ -134,7 +134,7 @@ impl Ledger {
         // Most jobs share a few zones, and few zones change.
         let mut fresh: BTreeMap<Box<str>, Option<Zone>> = BTreeMap::new();
         let mut moved = Vec::new();
-        for (id, job) in &mut self.jobs {
+        for (id, job) in self.jobs.iter_mut() {
             let next_ms = job.next_run_ms(now.wall_ms);
             let Plan::Sound(sound) = &mut job.plan else {
                 continue;
@@ -153,7 +153,7 @@ impl Ledger {
                 found.ok().filter(|found| found != zone)
             });
             let Some(newest) = newest else { continue };
-            match &mut Arc::make_mut(sound).schedule {
+            match &mut sound.schedule {
                 Schedule::Cron(cron) => cron.zone = newest.clone(),
                 Schedule::At(Moment::Civil { zone, .. }) => *zone = newest.clone(),
                 Schedule::At(Moment::Instant(_)) | Schedule::Every(_) => continue,
@@ -162,12 +162,12 @@ impl Ledger {
             if after_ms != next_ms {
                 tracing::info!(job = %id, name = %job.name, before = ?next_ms, after = ?after_ms,
                     "new zone data moves the next run of a job");
-                moved.push(*id);
+                moved.push(id);
             }
         }
         for id in &moved {
             let wake = self.jobs.get(id).and_then(|job| self.first_wake(*id, job));
-            self.wake(*id, wake);
+            self.jobs.wake(*id, wake);
             self.show_next(*id, now);
         }
         moved.len()

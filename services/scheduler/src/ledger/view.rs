@@ -1,6 +1,6 @@
 //! What is shown of the ledger: the parts of jobs and runs that the store doesn't know yet.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use creel_proto::scheduler::v1::{ListJobsRequest, Phase, RunKind, RunRecord};
 use creel_wire::{Error, error::printable};
@@ -9,6 +9,7 @@ use super::Ledger;
 use crate::{
     id::{JobId, RunId},
     job::{Job, State},
+    name::Name,
     run::{Now, Run},
 };
 
@@ -16,7 +17,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     pub(crate) id: JobId,
-    pub(crate) name: Arc<str>,
+    pub(crate) name: Name,
     pub(crate) owner: Arc<str>,
     pub(crate) state: State,
     pub(crate) phase: Phase,
@@ -206,15 +207,13 @@ impl Ledger {
         after: Option<&str>,
         now: Now,
     ) -> impl Iterator<Item = View> + use<'a> {
-        let owner: Arc<str> = owner.into();
-        let start = match after {
-            Some(after) => Bound::Excluded((Arc::clone(&owner), Arc::from(after))),
-            None => Bound::Included((Arc::clone(&owner), Arc::from(prefix))),
-        };
-        self.names
-            .range((start, Bound::Unbounded))
-            .take_while(move |((of, name), _)| *of == owner && name.starts_with(prefix))
-            .filter_map(move |(_, id)| self.jobs.get(id).map(|job| self.view(*id, job, now)))
+        let after = after.map(Name::from);
+        let from = after.as_deref().map_or(prefix, |after| after.max(prefix));
+        self.jobs
+            .named(owner, from)
+            .skip_while(move |(_, job)| after.as_ref() == Some(&job.name))
+            .take_while(move |(_, job)| job.name.starts_with(prefix))
+            .map(move |(id, job)| self.view(id, job, now))
     }
 
     /// The runs of these ids that have not ended, as they are now. An end is shown when it is durable.
@@ -236,7 +235,7 @@ impl Ledger {
         };
         View {
             id,
-            name: Arc::clone(&job.name),
+            name: job.name.clone(),
             owner: Arc::clone(&job.owner),
             state: job.state.clone(),
             phase,
