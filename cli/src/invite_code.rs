@@ -33,11 +33,22 @@ impl Invite {
         Some(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// The original's setup code: base64url of JSON with the address and the one-use token.
-    pub(crate) fn setup_code(&self) -> String {
-        let url = format!("wss://{}", self.endpoint);
-        let setup = json!({ "url": url, "bootstrapToken": self.secret.expose() });
+    /// The original's setup code: base64url of JSON with the address, the one-use token, its end, and the
+    /// SHA-256 of the edge's certificate, by which its clients know this server: they don't trust its root.
+    pub(crate) fn setup_code(&self, certificate_sha256: &str, expires_at_unix_ms: i64) -> String {
+        let setup = json!({
+            "url": self.url(),
+            "bootstrapToken": self.secret.expose(),
+            "expiresAtMs": expires_at_unix_ms,
+            "tlsFingerprint": certificate_sha256,
+        });
         URL_SAFE_NO_PAD.encode(setup.to_string())
+    }
+
+    /// As WHATWG's URL writes it: the original refuses a code whose address it would write another way.
+    fn url(&self) -> String {
+        let address = self.endpoint.to_string().to_ascii_lowercase();
+        format!("wss://{}", address.strip_suffix(":443").unwrap_or(&address))
     }
 
     /// Reads a code.
@@ -133,10 +144,21 @@ mod tests {
 
     #[test]
     fn the_setup_code_is_the_originals_json() {
-        let code = invite("box:1").setup_code();
-        let json: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(code).unwrap()).unwrap();
-        assert_eq!(json["url"], "wss://box:1");
-        assert_eq!(json["bootstrapToken"].as_str().unwrap().len(), 43);
+        for (address, url) in [
+            ("box:1", "wss://box:1"),
+            ("Box.example.net:443", "wss://box.example.net"),
+            ("[::1]:18789", "wss://[::1]:18789"),
+        ] {
+            let code = invite(address).setup_code("ab", 7);
+            let json: serde_json::Value =
+                serde_json::from_slice(&URL_SAFE_NO_PAD.decode(code).unwrap()).unwrap();
+            assert_eq!(json["url"], url);
+            assert_eq!(json["bootstrapToken"].as_str().unwrap().len(), 43);
+            assert_eq!(
+                (&json["tlsFingerprint"], &json["expiresAtMs"]),
+                (&json!("ab"), &json!(7))
+            );
+        }
     }
 
     #[test]

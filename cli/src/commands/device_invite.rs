@@ -8,6 +8,7 @@ use creel_proto::{
 use creel_wire::{Error, Secret};
 use serde::Serialize;
 
+use super::status;
 use crate::{
     args::devices::Invite as Args,
     client::Client,
@@ -52,6 +53,11 @@ pub(super) async fn run(context: &mut Context, args: Args) -> Result<(), Failure
         lifetime: Some(time::duration(i64::from(args.minutes) * 60_000)),
         person: args.person.clone().unwrap_or_default(),
     };
+    // Asked for first, since the secret is shown once. A caller who may not read it gets no code of the original.
+    let certificate = match status::of(&client).await {
+        Ok(status) => Some(status.edge_certificate_sha256),
+        Err(_) => None,
+    };
     let answer = client
         .call(&request, |channel, request| async move {
             stubs::devices(channel).create_invite(request).await
@@ -72,16 +78,21 @@ pub(super) async fn run(context: &mut Context, args: Args) -> Result<(), Failure
         (true, code) => code,
         (false, _) => None,
     };
+    let expires_at_ms = crate::views::at_ms(answer.expires_at.as_ref());
+    let setup_code = match (made, certificate, expires_at_ms) {
+        (true, Some(sha256), Some(until_ms)) => Some(invite.setup_code(&sha256, until_ms)),
+        _ => None,
+    };
     let view = InviteView {
         invite_id: crate::views::text(&answer.invite_id),
         name: args.name,
         role: args.role,
         scopes: answer.scopes,
         endpoint: invite.endpoint.to_string(),
-        setup_code: made.then(|| invite.setup_code()),
+        setup_code,
         code,
         expires_at: crate::views::at(answer.expires_at.as_ref()),
-        expires_at_ms: crate::views::at_ms(answer.expires_at.as_ref()),
+        expires_at_ms,
     };
     show(context, &view, args.no_qr)
 }
@@ -134,9 +145,15 @@ fn show(context: &mut Context, view: &InviteView, no_qr: bool) -> Result<(), Fai
     ));
     context.out.line(&format!("creel join {code}"))?;
     if let Some(setup) = &view.setup_code {
+        // Its command line reads no such code; its node host and its apps do.
+        let command = if view.role == "node" {
+            "openclaw node run --pair"
+        } else {
+            "its setup code"
+        };
         context
             .out
-            .note(&format!("or, for a client of OpenClaw, its setup code: {setup}"));
+            .note(&format!("or, for a client of OpenClaw: {command} {setup}"));
     }
     Ok(())
 }

@@ -37,12 +37,17 @@ pub(super) async fn run(context: &mut Context) -> Result<(), Failure> {
 /// The status, and the client that got it.
 pub(super) async fn ask(context: &mut Context) -> Result<(Client, Status), Failure> {
     let client = context.client().await?;
-    let status = client
+    let status = of(&client).await?;
+    Ok((client, status))
+}
+
+/// The status, by a client that is there.
+pub(super) async fn of(client: &Client) -> Result<Status, Failure> {
+    client
         .call(&GetStatusRequest {}, |channel, request| async move {
             stubs::status(channel).get(request).await
         })
-        .await?;
-    Ok((client, status))
+        .await
 }
 
 /// This machine's device.

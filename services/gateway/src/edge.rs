@@ -71,7 +71,7 @@ struct Shared {
 /// Calls of one source that proved nothing: so many at once, then five each second.
 const BURST: u32 = 20;
 const EVERY_MS: i64 = 200;
-/// Sources told apart; more share one bucket.
+/// Sources told apart.
 const MAX_SOURCES: usize = 4_096;
 
 /// One connection as its requests need it.
@@ -246,7 +246,7 @@ impl Shared {
     /// Callers who proved nothing are slowed down, each source for itself.
     fn slow_down(&self, session: &Session) -> Result<(), Error> {
         let mut buckets = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = buckets.take(session.connection.source(), self.clock.now_ms());
+        let taken = buckets.take(session.connection.source().host(), self.clock.now_ms());
         taken.map_err(|wait_ms| {
             let message = format!(
                 "{BURST} calls without a certificate at once, then five a second; the next in {wait_ms} ms"

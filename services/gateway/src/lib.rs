@@ -92,15 +92,17 @@ async fn build(deps: Deps, bound: Option<Bound>) -> anyhow::Result<Built> {
     let door = ws::Door::new(ws::Parts {
         clock: deps.clock.clone(),
         drain: deps.drain.clone(),
-        prover: Arc::new(ws::prover::GrpcProver {
-            devices: identity.clone(),
-            callers: callers.clone(),
-        }),
+        prover: Arc::new(ws::prover::GrpcProver::new(
+            identity.clone(),
+            callers.clone(),
+            deps.clock.clone(),
+        )),
         backend: backend::Backend::new(&deps, own.clone().prepare().into_axum_router())?,
         connections: connections.clone(),
         watch: watch.clone(),
         nodes,
         hub: ws::hub::Hub::default(),
+        figures: ws::figures::Figures::new(&deps.metrics),
         max_connections: deps.config.gateway.max_connections as usize,
     });
     let edge = edge::Edge::new(edge::Parts {

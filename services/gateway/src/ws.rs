@@ -11,6 +11,7 @@ mod calls;
 mod chat;
 pub(crate) mod connect;
 pub(crate) mod failure;
+pub(crate) mod figures;
 pub(crate) mod frame;
 mod gate;
 pub(crate) mod hub;
@@ -20,6 +21,7 @@ mod news;
 pub(crate) mod prover;
 mod session;
 mod sources;
+mod spares;
 mod upgrade;
 
 use std::{
@@ -41,6 +43,7 @@ pub(crate) use upgrade::is_asked;
 use crate::{backend::Backend, connections::Connections, epochs::Watch, nodes::Nodes};
 
 use self::{
+    figures::{Figures, Limit},
     hub::Hub,
     prover::Prover,
     sources::{Knock, Sources},
@@ -62,6 +65,7 @@ pub(crate) struct Parts {
     pub(crate) watch: Watch,
     pub(crate) nodes: Nodes,
     pub(crate) hub: Hub,
+    pub(crate) figures: Figures,
     /// WebSockets at once.
     pub(crate) max_connections: usize,
 }
@@ -110,6 +114,7 @@ impl Door {
         mut request: Request<Incoming>,
     ) -> Response<Body> {
         let Ok(place) = Arc::clone(&self.0.open).try_acquire_owned() else {
+            self.0.parts.figures.refused(Limit::Connections);
             return upgrade::later(StatusCode::SERVICE_UNAVAILABLE, "too many connections\n", 5);
         };
         let unproven = match self.knock(connection) {
@@ -151,6 +156,7 @@ impl Door {
                 Ok((Duration::from_millis(wait_ms), unproven))
             }
             Knock::Later(after_ms) => {
+                self.0.parts.figures.refused(Limit::Rate);
                 let seconds = after_ms.div_ceil(1_000).max(1);
                 let why = "too many failed handshakes from your network: slow down\n";
                 Err(Box::new(upgrade::later(
@@ -160,6 +166,7 @@ impl Door {
                 )))
             }
             Knock::Full => {
+                self.0.parts.figures.refused(Limit::Unfinished);
                 let why = "Too many unauthenticated sockets\n";
                 Err(Box::new(upgrade::later(StatusCode::SERVICE_UNAVAILABLE, why, 1)))
             }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{SetOnce, mpsc};
 
 use super::machine::{Ending, Event};
 
@@ -22,25 +22,26 @@ const MAX_SESSIONS: usize = 32;
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     events: mpsc::Sender<Arc<Event>>,
-    endings: mpsc::Sender<Ending>,
+    ending: Arc<SetOnce<Ending>>,
 }
 
 /// A connection's end of its line.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     pub(crate) events: mpsc::Receiver<Arc<Event>>,
-    pub(crate) endings: mpsc::Receiver<Ending>,
+    /// Passes what waits.
+    pub(crate) ending: Arc<SetOnce<Ending>>,
 }
 
 /// Makes a line.
 pub(crate) fn line() -> (Line, Inbox) {
     let (events_in, events) = mpsc::channel(MAX_WAITING);
-    let (endings_in, endings) = mpsc::channel(1);
+    let ending = Arc::new(SetOnce::new());
     let line = Line {
         events: events_in,
-        endings: endings_in,
+        ending: Arc::clone(&ending),
     };
-    (line, Inbox { events, endings })
+    (line, Inbox { events, ending })
 }
 
 impl Line {
@@ -63,7 +64,7 @@ impl Line {
 
     /// Ends the connection; the first reason counts.
     pub(crate) fn end(&self, ending: Ending) {
-        let _ = self.endings.try_send(ending);
+        let _ = self.ending.set(ending);
     }
 }
 
@@ -223,17 +224,17 @@ mod tests {
     #[test]
     fn a_connection_that_takes_nothing_is_ended_at_its_bound() {
         let hub = Hub::default();
-        let (slow, mut inbox) = line();
+        let (slow, inbox) = line();
         let _here = hub.join(1, slow, None);
         for _ in 0..MAX_WAITING {
             hub.publish(event("chat"));
         }
-        assert!(inbox.endings.try_recv().is_err());
+        assert_eq!(inbox.ending.get(), None);
         // News that the next one makes old is left out instead.
         hub.presence_changed();
-        assert!(inbox.endings.try_recv().is_err());
+        assert_eq!(inbox.ending.get(), None);
         hub.publish(event("chat"));
-        assert_eq!(inbox.endings.try_recv(), Ok(Ending::Slow));
+        assert_eq!(inbox.ending.get(), Some(&Ending::Slow));
     }
 
     #[test]

@@ -99,6 +99,19 @@ pub(crate) enum Ending {
     TooLong,
 }
 
+impl Ending {
+    /// For metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Slow => "slow",
+            Self::Drain => "drain",
+            Self::Replaced => "replaced",
+            Self::TooLong => "too_long",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Input {
     Text(String),

@@ -1,9 +1,13 @@
 //! Identity as the door asks it: a nonce, a verdict on a proof, a fresh assertion. A trait, so that the
 //! door is tested without the service.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
+use creel_kit::Clock;
 use creel_proto::{
     identity::v1::{
         ChallengeRequest, Connected, Declaration, LegacyProof, PairingReason, ProveRequest, Refused,
@@ -12,12 +16,13 @@ use creel_proto::{
     },
     time,
 };
-use creel_wire::{Error, Secret, names::parse_scopes};
+use creel_wire::{Code, Error, Secret, names::parse_scopes};
 use tonic::transport::Channel;
 
 use super::{
     connect::{Connect, Role},
     machine::{Pairing, Verdict, Welcome},
+    spares::{Challenge, Spares},
 };
 use crate::callers::{Callers, Memory, Proven, unanswered};
 
@@ -41,11 +46,16 @@ pub(crate) struct Admission {
 /// Identity.
 #[async_trait]
 pub(crate) trait Prover: Send + Sync + std::fmt::Debug {
-    /// A nonce for a connection.
-    async fn challenge(&self, knocking: &Knocking) -> Result<String, Error>;
+    /// A name for a connection from there, and its nonce.
+    async fn challenge(&self, remote: Option<IpAddr>) -> Result<(Knocking, String), Error>;
 
-    /// Judges a `connect`.
-    async fn prove(&self, knocking: &Knocking, connect: &Connect) -> (Verdict, Option<Admission>);
+    /// Judges a `connect`; `nonce` is what the connection was given.
+    async fn prove(
+        &self,
+        knocking: &Knocking,
+        nonce: &str,
+        connect: &Connect,
+    ) -> (Verdict, Option<Admission>);
 
     /// Renews the assertion of a proven connection, `force`d or when it nears its end.
     async fn renew(&self, knocking: &Knocking, memory: &Memory, force: bool) -> Result<(), Error>;
@@ -54,22 +64,69 @@ pub(crate) trait Prover: Send + Sync + std::fmt::Debug {
 /// Identity over gRPC.
 #[derive(Debug)]
 pub(crate) struct GrpcProver {
-    pub(crate) devices: DeviceServiceClient<Channel>,
-    pub(crate) callers: Callers,
+    devices: DeviceServiceClient<Channel>,
+    callers: Callers,
+    clock: Clock,
+    spares: Mutex<Spares>,
+}
+
+impl GrpcProver {
+    pub(crate) fn new(devices: DeviceServiceClient<Channel>, callers: Callers, clock: Clock) -> Self {
+        Self {
+            devices,
+            callers,
+            clock,
+            spares: Mutex::default(),
+        }
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Spares> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a nonce, and for some to spare.
+    async fn ask(&self, remote: Option<IpAddr>) -> Result<Challenge, Error> {
+        let (connection_id, further) = self.spares().names();
+        let request = ChallengeRequest {
+            connection_id: connection_id.clone(),
+            remote_address: remote_text(remote),
+            further_connection_ids: further.clone(),
+        };
+        let answer = self.devices.clone().challenge(request).await;
+        let answer = answer.map_err(|status| unanswered(&status))?.into_inner();
+        let expires_at_ms = answer.expires_at.as_ref().map_or(0, time::unix_ms);
+        let spare = |(connection_id, nonce)| Challenge {
+            connection_id,
+            nonce,
+            expires_at_ms,
+        };
+        let further = further.into_iter().zip(answer.further_nonces);
+        self.spares().keep(further.map(spare));
+        Ok(spare((connection_id, answer.nonce)))
+    }
 }
 
 #[async_trait]
 impl Prover for GrpcProver {
-    async fn challenge(&self, knocking: &Knocking) -> Result<String, Error> {
-        let request = ChallengeRequest {
-            connection_id: knocking.connection_id.clone(),
-            remote_address: remote_text(knocking),
+    async fn challenge(&self, remote: Option<IpAddr>) -> Result<(Knocking, String), Error> {
+        let spare = self.spares().take(self.clock.now_ms());
+        let challenge = match spare {
+            Some(challenge) => challenge,
+            None => self.ask(remote).await?,
         };
-        let answer = self.devices.clone().challenge(request).await;
-        Ok(answer.map_err(|status| unanswered(&status))?.into_inner().nonce)
+        let knocking = Knocking {
+            connection_id: challenge.connection_id,
+            remote,
+        };
+        Ok((knocking, challenge.nonce))
     }
 
-    async fn prove(&self, knocking: &Knocking, connect: &Connect) -> (Verdict, Option<Admission>) {
+    async fn prove(
+        &self,
+        knocking: &Knocking,
+        nonce: &str,
+        connect: &Connect,
+    ) -> (Verdict, Option<Admission>) {
         let answer = self.devices.clone().prove(request_of(knocking, connect)).await;
         let outcome = match answer {
             Ok(answer) => answer.into_inner().outcome,
@@ -94,6 +151,15 @@ impl Prover for GrpcProver {
                 };
                 (Verdict::Pairing(pairing), None)
             }
+            Some(Outcome::Refused(refused))
+                if refused.reason() == RefusedReason::NonceMismatch && connect.device.nonce == nonce =>
+            {
+                // The client said what it was given, so identity began anew since and knows none of them.
+                self.spares().clear();
+                let message = "identity was started again meanwhile; connect again";
+                let error = Error::new(Code::Unavailable, "identity_restarted", message);
+                (Verdict::Failed(error), None)
+            }
             Some(Outcome::Refused(refused)) => (refusal(refused), None),
             None => (Verdict::Failed(Error::internal("judging the proof")), None),
         }
@@ -107,9 +173,8 @@ impl Prover for GrpcProver {
     }
 }
 
-fn remote_text(knocking: &Knocking) -> String {
-    knocking
-        .remote
+fn remote_text(remote: Option<IpAddr>) -> String {
+    remote
         .map(|address| address.to_canonical().to_string())
         .unwrap_or_default()
 }
@@ -118,7 +183,7 @@ fn request_of(knocking: &Knocking, connect: &Connect) -> ProveRequest {
     let client = &connect.client;
     ProveRequest {
         connection_id: knocking.connection_id.clone(),
-        remote_address: remote_text(knocking),
+        remote_address: remote_text(knocking.remote),
         public_key: connect.device.public_key.clone(),
         signature: connect.device.signature.clone(),
         device_id: connect.device.id.clone(),

@@ -20,12 +20,12 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, Role as Side, WebSocketConfig},
     },
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Door, HANDSHAKE, Unproven, calls,
     connect::{Client, Connect, Role},
     failure::Failure,
+    figures::{Counted, Figures, Limit, UNFINISHED},
     frame,
     gate::Gate,
     hub::{self, Inbox, Line, Present},
@@ -34,7 +34,7 @@ use super::{
     prover::{Admission, Knocking},
 };
 use crate::{
-    callers::{Memory, connection_id},
+    callers::Memory,
     connections::Live,
     nodes::{Joined, registry::Node},
 };
@@ -45,6 +45,9 @@ const TICK: Duration = Duration::from_secs(30);
 const WRITE: Duration = Duration::from_secs(20);
 /// The peer gets so long to answer our close.
 const CLOSE: Duration = Duration::from_secs(1);
+
+/// What a connection holds while nothing is said, in bytes: most requests fit, and longer ones make their own.
+const READ_BUFFER: usize = 512;
 
 type Socket = WebSocketStream<Gate<TokioIo<Upgraded>>>;
 
@@ -65,6 +68,7 @@ struct Opened {
     _live: Live,
     _present: Present,
     _joined: Option<Joined>,
+    _counted: Counted,
 }
 
 type Judged = (Verdict, Option<Admission>, Client, Declared);
@@ -80,11 +84,16 @@ struct Run {
     door: Door,
     connection: Arc<Connection>,
     knocking: Knocking,
+    /// What this connection was given, until it is judged.
+    nonce: String,
     unproven: Option<Unproven>,
     machine: Machine,
     line: Line,
     inbox: Inbox,
     judging: Option<BoxFuture<'static, Judged>>,
+    judged: bool,
+    /// Its messages may be as long as a device's.
+    is_wide: bool,
     admission: Option<(Admission, Client, Declared)>,
     /// Changes of standings that were known when identity was asked.
     changes: u64,
@@ -97,16 +106,13 @@ struct Run {
 
 /// Runs a connection to its end.
 pub(crate) async fn run(door: Door, connection: Arc<Connection>, upgraded: Upgraded, unproven: Unproven) {
-    let knocking = Knocking {
-        connection_id: connection_id(connection.id),
-        remote: connection.remote.map(|remote| remote.ip()),
-    };
+    let remote = connection.remote.map(|remote| remote.ip());
     let gate = Gate::new(TokioIo::new(upgraded));
     let mut socket =
         WebSocketStream::from_raw_socket(gate, Side::Server, Some(config(frame::PRE_AUTH_BYTES))).await;
-    let challenge = door.0.parts.prover.challenge(&knocking);
-    let nonce = match tokio::time::timeout(HANDSHAKE, challenge).await {
-        Ok(Ok(nonce)) => nonce,
+    let challenge = door.0.parts.prover.challenge(remote);
+    let (knocking, nonce) = match tokio::time::timeout(HANDSHAKE, challenge).await {
+        Ok(Ok(challenge)) => challenge,
         Ok(Err(error)) => return close(&mut socket, 1013, &error.message).await,
         Err(_) => return close(&mut socket, 1013, "identity did not answer in time").await,
     };
@@ -118,11 +124,14 @@ pub(crate) async fn run(door: Door, connection: Arc<Connection>, upgraded: Upgra
         door,
         connection,
         knocking,
+        nonce,
         unproven: Some(unproven),
         machine,
         line,
         inbox,
         judging: None,
+        judged: false,
+        is_wide: false,
         admission: None,
         changes: 0,
         opened: None,
@@ -138,12 +147,33 @@ pub(crate) async fn run(door: Door, connection: Arc<Connection>, upgraded: Upgra
             break;
         }
         let Some(input) = run.next(open).await else { break };
+        run.count(&input);
         let effects = run.machine.handle(input, run.door.now_ms());
         run.act(effects, &mut socket).await;
+    }
+    if !run.judged {
+        run.door.0.parts.figures.handshake(UNFINISHED);
     }
 }
 
 impl Run {
+    fn count(&mut self, input: &Input) {
+        let figures = &self.door.0.parts.figures;
+        match input {
+            Input::Text(_) | Input::Binary => figures.frame_in(),
+            Input::Verdict(verdict, _) => {
+                self.judged = true;
+                figures.judged(verdict);
+            }
+            Input::End(ending) => figures.closed(*ending),
+            Input::Sign
+            | Input::Answer { .. }
+            | Input::Event(_)
+            | Input::HandshakeOver
+            | Input::Tick { .. } => {}
+        }
+    }
+
     /// The next thing that happens; none when the peer is gone.
     async fn next(&mut self, socket: &mut Socket) -> Option<Input> {
         let open = self.machine.is_open();
@@ -154,10 +184,10 @@ impl Run {
                 biased;
                 () = self.connection.close.cancelled() => Input::End(Ending::Revoked),
                 () = self.door.0.parts.drain.cancelled() => Input::End(Ending::Drain),
-                Some(ending) = self.inbox.endings.recv() => Input::End(ending),
+                ending = self.inbox.ending.wait() => Input::End(*ending),
                 judged = optional(&mut self.judging) => {
                     self.judging = None;
-                    self.judged(judged)
+                    self.verdict(judged)
                 }
                 renewed = optional(&mut self.renewing) => {
                     self.renewing = None;
@@ -197,10 +227,13 @@ impl Run {
     async fn act(&mut self, effects: Vec<Effect>, socket: &mut Option<Socket>) {
         for effect in effects {
             let Some(open) = socket.as_mut() else { return };
-            let close_now = &self.connection.close;
+            let (connection, figures) = (&self.connection, &self.door.0.parts.figures);
             let sent = match effect {
-                Effect::Send(text) => send(open, Message::text(text), close_now).await,
-                Effect::Ping => send(open, Message::Ping(Bytes::new()), close_now).await,
+                Effect::Send(text) => {
+                    figures.frame_out();
+                    send(open, Message::text(text), connection, figures).await
+                }
+                Effect::Ping => send(open, Message::Ping(Bytes::new()), connection, figures).await,
                 Effect::Prove(connect) => {
                     self.prove(*connect);
                     true
@@ -210,13 +243,6 @@ impl Run {
                         close(open, code, reason).await;
                         false
                     } else {
-                        // The small limit gives way to the large one.
-                        if let Some(old) = socket.take() {
-                            let gate = old.into_inner().open();
-                            let config = Some(config(frame::MAX_BYTES));
-                            *socket =
-                                Some(WebSocketStream::from_raw_socket(gate, Side::Server, config).await);
-                        }
                         true
                     }
                 }
@@ -245,6 +271,19 @@ impl Run {
                 *socket = None;
             }
         }
+        if self.opened.is_some() && !self.is_wide {
+            self.widen(socket).await;
+        }
+    }
+
+    /// The small limit gives way to the large one, and what `hello-ok` was written in goes.
+    async fn widen(&mut self, socket: &mut Option<Socket>) {
+        self.is_wide = true;
+        if let Some(narrow) = socket.take() {
+            let gate = narrow.into_inner().open();
+            let config = Some(config(frame::MAX_BYTES));
+            *socket = Some(WebSocketStream::from_raw_socket(gate, Side::Server, config).await);
+        }
     }
 
     fn prove(&mut self, connect: Connect) {
@@ -252,10 +291,11 @@ impl Run {
         self.changes = parts.watch.changes();
         let standing = parts.watch.admit();
         let (prover, knocking) = (Arc::clone(&parts.prover), self.knocking.clone());
+        let nonce = std::mem::take(&mut self.nonce);
         self.judging = Some(
             async move {
                 let (verdict, admission) = match standing {
-                    Ok(()) => prover.prove(&knocking, &connect).await,
+                    Ok(()) => prover.prove(&knocking, &nonce, &connect).await,
                     Err(error) => (Verdict::Failed(error), None),
                 };
                 let declared = Declared {
@@ -269,7 +309,7 @@ impl Run {
         );
     }
 
-    fn judged(&mut self, (verdict, admission, client, declared): Judged) -> Input {
+    fn verdict(&mut self, (verdict, admission, client, declared): Judged) -> Input {
         self.admission = admission.map(|admission| (admission, client, declared));
         let payload = hello(&self.door, &self.knocking);
         Input::Verdict(verdict, Hello { payload })
@@ -289,6 +329,7 @@ impl Run {
             .connections
             .open(&welcome.device, id, self.connection.close.clone())
         else {
+            parts.figures.refused(Limit::DeviceConnections);
             tracing::warn!(device = %welcome.device, "connection closed: its device has too many");
             return Err((1013, "too many connections of this device"));
         };
@@ -341,6 +382,7 @@ impl Run {
             _live: live,
             _present: present,
             _joined: joined,
+            _counted: parts.figures.opened(welcome.role),
         });
         Ok(())
     }
@@ -369,15 +411,19 @@ impl Run {
 }
 
 /// Writes, unless the connection is to end or the peer takes too long.
-async fn send(socket: &mut Socket, message: Message, close_now: &CancellationToken) -> bool {
-    tokio::select! {
+async fn send(socket: &mut Socket, message: Message, connection: &Connection, figures: &Figures) -> bool {
+    let sent = tokio::select! {
         biased;
-        () = close_now.cancelled() => {
+        () = connection.close.cancelled() => {
             close(socket, 1008, "device standing changed").await;
-            false
+            return false;
         }
-        sent = tokio::time::timeout(WRITE, socket.send(message)) => matches!(sent, Ok(Ok(()))),
+        sent = tokio::time::timeout(WRITE, socket.send(message)) => sent,
+    };
+    if sent.is_err() {
+        figures.closed(Ending::Slow);
     }
+    matches!(sent, Ok(Ok(())))
 }
 
 /// What comes of a future, if there is one; else never.
@@ -390,7 +436,7 @@ async fn optional<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
 
 fn config(max_bytes: usize) -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(4 * 1_024)
+        .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
         .max_write_buffer_size(2 * frame::MAX_BYTES)
         .max_message_size(Some(max_bytes))

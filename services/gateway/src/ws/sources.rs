@@ -6,19 +6,19 @@
 
 use std::collections::BTreeMap;
 
-use creel_wire::Source;
+use creel_wire::{Source, source::Buckets};
 
 /// Tokens of a source that did nothing yet.
-const BURST: u64 = 64;
+const BURST: u32 = 64;
 /// A token comes back after so long, in milliseconds.
-const REFILL_MS: u64 = 50;
+const REFILL_MS: i64 = 50;
 /// Nobody waits longer for a token, in milliseconds; who would have to comes again.
-const MAX_WAIT_MS: u64 = 5_000;
+const MAX_WAIT_MS: i64 = 5_000;
 /// Unfinished handshakes of one source at once.
 const MAX_UNPROVEN: u32 = 32;
 /// Unfinished handshakes of all sources at once.
 const MAX_UNPROVEN_IN_ALL: u32 = 512;
-/// Sources known at once. One more forgets the one with the fullest bucket.
+/// Sources known at once.
 const MAX_SOURCES: usize = 4_096;
 
 /// What a source that knocks is told.
@@ -32,75 +32,66 @@ pub(crate) enum Knock {
     Full,
 }
 
-#[derive(Debug, Default)]
-struct Bucket {
-    /// When the bucket is full again (the generic cell rate algorithm: one number is the whole bucket).
-    full_at_ms: u64,
-    unproven: u32,
+/// All sources; a network of one person ([`Source::prefix`]) is one.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    buckets: Buckets,
+    /// Unfinished handshakes by source, bounded by how many there may be in all.
+    unproven: BTreeMap<Source, u32>,
+    in_all: u32,
 }
 
-/// All sources; a network of one person ([`Source::prefix`]) is one.
-#[derive(Debug, Default)]
-pub(crate) struct Sources {
-    buckets: BTreeMap<Source, Bucket>,
-    unproven: u32,
+impl Default for Sources {
+    fn default() -> Self {
+        Self {
+            buckets: Buckets::new(BURST, REFILL_MS, MAX_SOURCES),
+            unproven: BTreeMap::new(),
+            in_all: 0,
+        }
+    }
 }
 
 impl Sources {
     /// A source opens a connection. Unless told otherwise, it must end with [`Self::leave`].
     pub(crate) fn knock(&mut self, source: Source, now_ms: u64) -> Knock {
-        if !self.buckets.contains_key(&source) {
-            self.make_room();
-        }
-        let bucket = self.buckets.entry(source).or_default();
-        if bucket.unproven >= MAX_UNPROVEN || self.unproven >= MAX_UNPROVEN_IN_ALL {
+        let own = self.unproven.get(&source).copied().unwrap_or(0);
+        if own >= MAX_UNPROVEN || self.in_all >= MAX_UNPROVEN_IN_ALL {
             return Knock::Full;
         }
-        let full_at = bucket.full_at_ms.max(now_ms) + REFILL_MS;
-        let wait = (full_at - now_ms).saturating_sub(BURST * REFILL_MS);
-        if wait > MAX_WAIT_MS {
-            return Knock::Later(wait - MAX_WAIT_MS);
+        match self.buckets.take_within(source, signed(now_ms), MAX_WAIT_MS) {
+            Ok(wait_ms) => {
+                self.unproven.insert(source, own + 1);
+                self.in_all += 1;
+                Knock::After(wait_ms.unsigned_abs())
+            }
+            Err(after_ms) => Knock::Later(after_ms.unsigned_abs()),
         }
-        bucket.full_at_ms = full_at;
-        bucket.unproven += 1;
-        self.unproven += 1;
-        Knock::After(wait)
     }
 
     /// A handshake ended; `proven` if by a valid proof.
     pub(crate) fn leave(&mut self, source: Source, proven: bool, now_ms: u64) {
-        let Some(bucket) = self.buckets.get_mut(&source) else {
+        let Some(own) = self.unproven.get_mut(&source) else {
             return;
         };
-        bucket.unproven = bucket.unproven.saturating_sub(1);
-        self.unproven = self.unproven.saturating_sub(1);
-        if proven {
-            bucket.full_at_ms = bucket.full_at_ms.saturating_sub(REFILL_MS);
+        *own -= 1;
+        if *own == 0 {
+            self.unproven.remove(&source);
         }
-        if bucket.unproven == 0 && bucket.full_at_ms <= now_ms {
-            self.buckets.remove(&source);
+        self.in_all = self.in_all.saturating_sub(1);
+        if proven {
+            self.buckets.give_back(source, signed(now_ms));
         }
     }
 
     /// How many handshakes are unfinished.
     #[cfg(test)]
     pub(crate) const fn unproven(&self) -> u32 {
-        self.unproven
+        self.in_all
     }
+}
 
-    fn make_room(&mut self) {
-        if self.buckets.len() < MAX_SOURCES {
-            return;
-        }
-        // Those with a handshake under way are counted on; there are fewer of them than there is room.
-        let idle = self.buckets.iter().filter(|(_, bucket)| bucket.unproven == 0);
-        if let Some(source) = idle
-            .min_by_key(|(_, bucket)| bucket.full_at_ms)
-            .map(|(source, _)| *source)
-        {
-            self.buckets.remove(&source);
-        }
-    }
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -138,7 +129,7 @@ mod tests {
         for _ in 0..BURST {
             assert_eq!(fail(0), Knock::After(0));
         }
-        assert_eq!(fail(0), Knock::After(REFILL_MS));
+        assert_eq!(fail(0), Knock::After(REFILL_MS.unsigned_abs()));
         let waiting = MAX_WAIT_MS / REFILL_MS;
         for _ in 1..waiting {
             assert!(matches!(fail(0), Knock::After(1..)));
@@ -146,7 +137,7 @@ mod tests {
         let Knock::Later(after) = fail(0) else {
             panic!("no end to it")
         };
-        assert_eq!(fail(after), Knock::After(MAX_WAIT_MS));
+        assert_eq!(fail(after), Knock::After(MAX_WAIT_MS.unsigned_abs()));
         assert_eq!(fail(1_000_000), Knock::After(0));
     }
 
@@ -157,7 +148,11 @@ mod tests {
             assert_eq!(sources.knock(source(1), 0), Knock::After(0));
             sources.leave(source(1), true, 0);
         }
-        assert!(sources.buckets.is_empty(), "nothing is kept of them");
+        assert_eq!(
+            sources.buckets,
+            Sources::default().buckets,
+            "nothing is kept of them"
+        );
     }
 
     #[test]
@@ -192,7 +187,7 @@ mod tests {
                 if let Knock::After(_) = sources.knock(source, now as u64) {
                     if stay { inside.push(source) } else { sources.leave(source, false, now as u64) }
                 }
-                prop_assert!(sources.buckets.len() <= MAX_SOURCES);
+                prop_assert!(sources.unproven.len() <= MAX_UNPROVEN_IN_ALL as usize);
                 prop_assert_eq!(sources.unproven() as usize, inside.len());
             }
             for source in inside {

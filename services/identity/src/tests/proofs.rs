@@ -117,6 +117,7 @@ impl Identity {
         let request = ChallengeRequest {
             connection_id: connection.into(),
             remote_address: "192.0.2.1".into(),
+            further_connection_ids: vec![],
         };
         let answer = self.devices().challenge(as_caller(gateway(), request)).await;
         reason(answer).unwrap().nonce
@@ -388,6 +389,36 @@ async fn a_nonce_works_once_and_ends_after_thirty_seconds() {
     let request = client.proof("c", &nonce, 0);
     identity.deps.clock.advance(30_000);
     assert_eq!(identity.refused(request).await, Why::NonceMismatch);
+}
+
+#[tokio::test]
+async fn further_connections_get_nonces_of_their_own_so_many_at_once() {
+    let identity = Identity::new().await;
+    let client = operator_client(1, false, &["operator.read"]);
+    let devices = identity.devices();
+    let ask = |many: usize| {
+        let further = (0..many).map(|n| format!("f{n}")).collect();
+        let request = ChallengeRequest {
+            connection_id: "c".into(),
+            remote_address: String::new(),
+            further_connection_ids: further,
+        };
+        devices.challenge(as_caller(gateway(), request))
+    };
+    let answer = reason(ask(15).await).unwrap();
+    assert_eq!(answer.further_nonces.len(), 15);
+    let (first, second) = (&answer.further_nonces[0], &answer.further_nonces[1]);
+    assert_eq!(
+        identity.refused(client.proof("f0", second, 0)).await,
+        Why::NonceMismatch
+    );
+    assert_eq!(
+        identity.refused(client.proof("f0", first, 0)).await,
+        Why::NonceMismatch,
+        "used up by the other's"
+    );
+    pending(identity.send(client.proof("f1", second, 0)).await);
+    assert_eq!(reason(ask(16).await).unwrap_err(), "invalid_argument", "n + 1");
 }
 
 #[tokio::test]

@@ -68,19 +68,21 @@ impl fmt::Display for Source {
     }
 }
 
-/// Token buckets, one per source: a source that asks too often is slowed down, never locked out.
+/// Token buckets, one per source as its user cuts them ([`Source::host`], [`Source::prefix`]): a source that asks
+/// too often is slowed down, never locked out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buckets {
     burst: u32,
     every_ms: i64,
     most: usize,
-    /// When each bucket will be full again, Unix milliseconds. What is full already is not kept.
+    /// When each bucket will be full again, in milliseconds of its user's clock (the generic cell rate algorithm:
+    /// one number is the whole bucket). What is full already need not be kept.
     full_at_ms: BTreeMap<Source, i64>,
 }
 
 impl Buckets {
-    /// `burst` calls at once, then one each `every_ms`; at most `most` sources are told apart, the others
-    /// share one bucket.
+    /// `burst` tokens at once, then one each `every_ms`; at most `most` sources are told apart, and one more makes
+    /// that with the fullest bucket new again: however many flood, who comes for the first time is let in.
     #[must_use]
     pub const fn new(burst: u32, every_ms: i64, most: usize) -> Self {
         Self {
@@ -91,32 +93,53 @@ impl Buckets {
         }
     }
 
-    /// Takes a token.
+    /// Takes a token that is there.
     ///
     /// # Errors
     /// When the next one will be there, in milliseconds from now.
     pub fn take(&mut self, source: Source, now_ms: i64) -> Result<(), i64> {
-        let mut source = source.host();
-        if self.full_at_ms.len() >= self.most && !self.full_at_ms.contains_key(&source) {
-            self.full_at_ms.retain(|_, full_at| *full_at > now_ms);
-            if self.full_at_ms.len() >= self.most {
-                source = Source::LOCAL;
-            }
-        }
-        let full_at = self
-            .full_at_ms
-            .get(&source)
-            .copied()
-            .unwrap_or(now_ms)
-            .max(now_ms);
+        self.take_within(source, now_ms, 0).map(drop)
+    }
+
+    /// Takes a token that is there within `patience_ms`; how long until then, in milliseconds.
+    ///
+    /// # Errors
+    /// When it is worth asking again, in milliseconds from now.
+    pub fn take_within(&mut self, source: Source, now_ms: i64, patience_ms: i64) -> Result<i64, i64> {
+        self.make_room(source, now_ms);
+        let full_at = self.full_at_ms.get(&source).copied().unwrap_or(now_ms);
         // An empty bucket is full again after `burst` steps; a clock set back must not lock anybody out.
-        let longest = self.every_ms.saturating_mul(i64::from(self.burst));
-        let after = full_at.min(now_ms + longest) + self.every_ms;
-        if after - now_ms > longest {
-            return Err(after - now_ms - longest);
+        let emptied = self.every_ms.saturating_mul(i64::from(self.burst));
+        let latest = now_ms + emptied + patience_ms;
+        let after = full_at.clamp(now_ms, latest) + self.every_ms;
+        if after > latest {
+            return Err(after - latest);
         }
         self.full_at_ms.insert(source, after);
-        Ok(())
+        Ok((after - now_ms - emptied).max(0))
+    }
+
+    /// Gives a token back that turned out to be well spent.
+    pub fn give_back(&mut self, source: Source, now_ms: i64) {
+        if let Some(full_at) = self.full_at_ms.get_mut(&source) {
+            *full_at -= self.every_ms;
+            if *full_at <= now_ms {
+                self.full_at_ms.remove(&source);
+            }
+        }
+    }
+
+    fn make_room(&mut self, source: Source, now_ms: i64) {
+        if self.full_at_ms.len() < self.most || self.full_at_ms.contains_key(&source) {
+            return;
+        }
+        self.full_at_ms.retain(|_, full_at| *full_at > now_ms);
+        if self.full_at_ms.len() >= self.most {
+            let fullest = self.full_at_ms.iter().min_by_key(|(_, full_at)| **full_at);
+            if let Some(fullest) = fullest.map(|(source, _)| *source) {
+                self.full_at_ms.remove(&fullest);
+            }
+        }
     }
 }
 
@@ -162,21 +185,49 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_sources_shares_one_bucket_and_memory_stays_bounded() {
-        let mut buckets = Buckets::new(2, 1_000, 4);
-        let mut let_in = 0;
-        for last in 0..200_u8 {
-            let_in += usize::from(
-                buckets
-                    .take(Source::of(IpAddr::from([10, 0, 0, last])), 0)
-                    .is_ok(),
-            );
-        }
-        assert!(buckets.full_at_ms.len() <= 5, "{}", buckets.full_at_ms.len());
-        assert_eq!(let_in, 4 + 2);
+    fn the_patient_wait_their_turn_and_the_others_come_again() {
+        let mut buckets = Buckets::new(2, 50, 4);
+        let a = Source::parse("192.0.2.1");
+        let mut take = |now| buckets.take_within(a, now, 100);
         assert_eq!(
-            buckets.take(Source::of(IpAddr::from([10, 0, 1, 1])), 60_000),
-            Ok(())
+            [take(0), take(0), take(0), take(0)],
+            [Ok(0), Ok(0), Ok(50), Ok(100)]
+        );
+        assert_eq!(take(0), Err(50), "longer than its patience");
+        assert_eq!(take(50), Ok(100));
+        assert_eq!(take(100_000), Ok(0));
+    }
+
+    #[test]
+    fn what_is_given_back_leaves_nothing() {
+        let mut buckets = Buckets::new(2, 50, 4);
+        let a = Source::parse("192.0.2.1");
+        for _ in 0..1_000 {
+            assert_eq!(buckets.take(a, 0), Ok(()));
+            buckets.give_back(a, 0);
+        }
+        assert!(buckets.full_at_ms.is_empty());
+        buckets.give_back(a, 0);
+        assert!(buckets.full_at_ms.is_empty());
+    }
+
+    #[test]
+    fn a_flood_of_sources_stays_bounded_and_keeps_no_newcomer_out() {
+        let mut buckets = Buckets::new(2, 1_000, 4);
+        let greedy = Source::parse("192.0.2.1");
+        assert_eq!(
+            (buckets.take(greedy, 0), buckets.take(greedy, 0)),
+            (Ok(()), Ok(()))
+        );
+        for last in 0..200_u8 {
+            let newcomer = Source::of(IpAddr::from([10, 0, 0, last]));
+            assert_eq!(buckets.take(newcomer, 0), Ok(()));
+            assert!(buckets.full_at_ms.len() <= 4);
+        }
+        assert_eq!(
+            buckets.take(greedy, 0),
+            Err(1_000),
+            "the emptiest is forgotten last"
         );
     }
 }

@@ -29,6 +29,8 @@ use crate::{
     seal, tokens,
 };
 
+/// Connections besides the first that one call gets nonces for.
+const MAX_FURTHER: usize = 15;
 /// A connection id, in bytes.
 const MAX_CONNECTION: usize = 128;
 /// A nonce, a device id, a token as they are said: nothing longer is looked at, in bytes.
@@ -68,15 +70,26 @@ pub(super) struct Proven<'a> {
 
 impl Devices {
     pub(super) fn do_challenge(&self, request: &ChallengeRequest) -> Result<ChallengeResponse, Error> {
+        let further = &request.further_connection_ids;
+        if further.len() > MAX_FURTHER {
+            let why = format!("at most {MAX_FURTHER}");
+            return Err(Error::invalid("further_connection_ids", why));
+        }
         check_connection(&request.connection_id)?;
-        let random: [u8; 32] = rand::random();
-        let nonce = URL_SAFE_NO_PAD.encode(random);
-        let until = self
-            .pairings
-            .open_nonce(&request.connection_id, nonce.clone(), self.clock.now_ms())?;
+        further.iter().try_for_each(|id| check_connection(id))?;
+        let now = self.clock.now_ms();
+        let open = |connection: &str| {
+            let random: [u8; 32] = rand::random();
+            let nonce = URL_SAFE_NO_PAD.encode(random);
+            let until = self.pairings.open_nonce(connection, nonce.clone(), now)?;
+            Ok::<_, Error>((nonce, until))
+        };
+        let (nonce, until) = open(&request.connection_id)?;
+        let further_nonces = further.iter().map_while(|id| open(id).ok());
         Ok(ChallengeResponse {
             nonce,
             expires_at: Some(time::timestamp(until)),
+            further_nonces: further_nonces.map(|(nonce, _)| nonce).collect(),
         })
     }
 
