@@ -33,6 +33,7 @@ mod fire;
 mod flush;
 mod packs;
 mod park;
+mod said;
 mod time;
 mod view;
 mod work;
@@ -41,6 +42,7 @@ pub(crate) use change::{Changed, Creation, Target, late_one_shot, name_taken, ru
 pub(crate) use explain::Known;
 pub(crate) use flush::{Commit, Effect};
 pub(crate) use park::{MAX_APPROVAL_BYTES, was_taken};
+pub(crate) use said::{Said, Unknown};
 pub(crate) use view::{Query, Retention, View};
 pub(crate) use work::{Hello, Prepared, ack_message};
 

@@ -10,8 +10,9 @@ use creel_proto::scheduler::v1::{
     scheduler_message::Message,
 };
 
-use super::{Ledger, flush::Effect};
+use super::{Ledger, flush::Effect, said::Named};
 use crate::{
+    dispatch::Made,
     id::RunId,
     job::OWNER_REVOKED,
     lease::Verdict,
@@ -264,8 +265,15 @@ impl Ledger {
         waits.then_some(run)
     }
 
-    /// The work of an attempt is made, or can't be.
-    pub(crate) fn prepared(&mut self, run_id: RunId, attempt: u32, prepared: Prepared, now: Now) {
+    /// The works of attempts are made, or can't be.
+    pub(crate) fn prepared(&mut self, made: Vec<Made>, now: Now) {
+        for (run_id, attempt, prepared) in made {
+            self.send_out(run_id, attempt, prepared, now);
+        }
+        self.assign(now);
+    }
+
+    fn send_out(&mut self, run_id: RunId, attempt: u32, prepared: Prepared, now: Now) {
         let times = self.times();
         let guards = self.guards;
         let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else {
@@ -322,11 +330,10 @@ impl Ledger {
                 );
             }
         }
-        self.assign(now);
     }
 
     /// A worker began.
-    pub(crate) fn work_started(&mut self, stream: u64, run_id: RunId, attempt: u32, session: &str, now: Now) {
+    pub(super) fn work_started(&mut self, stream: u64, run_id: RunId, attempt: u32, session: &str, now: Now) {
         let times = self.times();
         let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else {
             return;
@@ -344,7 +351,7 @@ impl Ledger {
     }
 
     /// A worker is alive and holds these.
-    pub(crate) fn heartbeat(&mut self, stream: u64, refs: &[(RunId, u32)], now: Now) {
+    pub(super) fn heartbeat(&mut self, stream: u64, refs: &[(RunId, u32)], now: Now) {
         let times = self.times();
         for &(run_id, attempt) in refs {
             let Some(run) = self.runs.get_mut(&run_id) else {
@@ -357,15 +364,14 @@ impl Ledger {
     }
 
     /// A result. False: the run is not known here; the store knows how it ended, if it ever was.
-    pub(crate) fn work_finished(
+    pub(super) fn work_finished(
         &mut self,
         stream: u64,
-        run_id: RunId,
+        (run_id, attempt): Named,
         finished: &WorkFinished,
         now: Now,
     ) -> bool {
         let guards = self.guards;
-        let attempt = finished.r#ref.as_ref().map_or(0, |r#ref| r#ref.attempt);
         let Some(run) = self.runs.get_mut(&run_id) else {
             return false;
         };
@@ -390,7 +396,6 @@ impl Ledger {
                     (None, RunState::Cancelled) => self.end(run_id, end, now),
                     (None, _) => self.failed(run_id, end, false, now),
                 }
-                self.assign(now);
                 true
             }
             Verdict::Repeated { accepted } => accepted,
