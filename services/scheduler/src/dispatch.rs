@@ -1,4 +1,4 @@
-//! Makes the work of an attempt: the job's text from the store, the assertion from identity.
+//! Makes the works of attempts: the jobs' texts from the store, the assertions from identity.
 
 use std::time::Duration;
 
@@ -35,26 +35,49 @@ pub(crate) struct Attempt {
     pub(crate) alert: Option<String>,
 }
 
-/// Makes the work of an attempt. It goes out only if the attempt is still a worker's then.
-pub(crate) async fn prepare(store: &Store, minter: &dyn Minter, attempt: Attempt) -> Prepared {
-    let record = match store::job(store, attempt.job).await {
-        Ok(Some(record)) => record,
-        Ok(None) => return Prepared::NoJob,
-        Err(error) => return Prepared::Refused(MintError::Unavailable(error.to_string())),
-    };
-    let subject = JobSubject {
-        job_id: record.job_id.clone(),
-        run_id: attempt.run.to_string(),
-        owner: record.owner.clone(),
-        scopes: record.scopes.clone(),
-    };
-    match timeout(MINT_TIME, minter.mint(subject)).await {
-        Ok(Ok(assertion)) => work(record, attempt, assertion),
-        Ok(Err(error)) => Prepared::Refused(error),
-        Err(_) => Prepared::Refused(MintError::Unavailable(
-            "identity did not answer in time".to_owned(),
-        )),
+/// An attempt whose work is made, or can't be.
+pub(crate) type Made = (RunId, u32, Prepared);
+
+/// Makes the works of some attempts, with one question to identity. They go out only if the attempts are still
+/// a worker's then.
+pub(crate) async fn prepare(store: &Store, minter: &dyn Minter, attempts: Vec<Attempt>) -> Vec<Made> {
+    let mut made = Vec::with_capacity(attempts.len());
+    let (mut known, mut subjects) = (Vec::new(), Vec::new());
+    for attempt in attempts {
+        let refused = match store::job(store, attempt.job).await {
+            Ok(Some(record)) => {
+                subjects.push(JobSubject {
+                    job_id: record.job_id.clone(),
+                    run_id: attempt.run.to_string(),
+                    owner: record.owner.clone(),
+                    scopes: record.scopes.clone(),
+                });
+                known.push((attempt, record));
+                continue;
+            }
+            Ok(None) => Prepared::NoJob,
+            Err(error) => Prepared::Refused(MintError::Unavailable(error.to_string())),
+        };
+        made.push((attempt.run, attempt.attempt, refused));
     }
+    if known.is_empty() {
+        return made;
+    }
+    let late = || MintError::Unavailable("identity did not answer in time".to_owned());
+    let minted = timeout(MINT_TIME, minter.mint(subjects)).await;
+    let minted = match minted.unwrap_or_else(|_| Err(late())) {
+        Ok(minted) => minted,
+        Err(error) => vec![Err(error); known.len()],
+    };
+    made.extend(known.into_iter().zip(minted).map(|((attempt, record), minted)| {
+        let (run, number) = (attempt.run, attempt.attempt);
+        let prepared = match minted {
+            Ok(assertion) => work(record, attempt, assertion),
+            Err(error) => Prepared::Refused(error),
+        };
+        (run, number, prepared)
+    }));
+    made
 }
 
 fn work(record: JobRecord, attempt: Attempt, assertion: Vec<u8>) -> Prepared {

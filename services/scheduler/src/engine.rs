@@ -8,7 +8,7 @@ use creel_kit::{Clock, outbox::Outbox};
 use creel_proto::scheduler::v1::RunRecord;
 use creel_schedule::Zones;
 use creel_store::{Outcome, Store};
-use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use tokio::{
     sync::{broadcast, mpsc},
     task::JoinSet,
@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config,
     clock::Look,
-    dispatch::{Attempt, prepare},
+    dispatch::{Attempt, Made, prepare},
     figures::Figures,
-    id::{JobId, RunId},
-    ledger::{Commit, Effect, Ledger, Prepared},
-    mint::Minter,
+    id::JobId,
+    ledger::{Commit, Effect, Ledger},
+    mint::{MAX_SUBJECTS, Minter},
     run::{Extra, Now},
     store,
     zoning::Zoning,
@@ -41,8 +41,8 @@ const MAX_COMMANDS: usize = 1_024;
 const MAX_BATCH: usize = 256;
 /// Commits on their way at once; the store makes groups of them.
 const MAX_IN_FLIGHT: usize = 64;
-/// Works made at once.
-const MAX_PREPARING: usize = 256;
+/// Batches of works made at once: enough that this service and identity both have something to do.
+const MAX_PREPARING: usize = 4;
 /// Run changes a slow watcher may lag behind.
 const MAX_LAG: usize = 4_096;
 /// Jobs that wait to have old runs removed; more are found by the sweep.
@@ -100,7 +100,7 @@ enum Stop {
 struct Turn {
     ledger: Ledger,
     in_flight: FuturesOrdered<BoxFuture<'static, Done>>,
-    preparing: JoinSet<(RunId, u32, Prepared)>,
+    preparing: JoinSet<Vec<Made>>,
     waiting: VecDeque<Attempt>,
     /// Reads zone data again, once in a while.
     zoning: JoinSet<Option<Arc<Zones>>>,
@@ -225,12 +225,14 @@ impl Engine {
                 biased;
                 () = drain.cancelled() => return self.wind_down(turn).await,
                 Some(done) = turn.in_flight.next(), if !turn.in_flight.is_empty() => {
-                    if let Some(stop) = self.durable(&mut turn, done) {
+                    if let Some(stop) = self.all_durable(&mut turn, done) {
                         return stop;
                     }
                 }
-                Some(Ok((run, attempt, prepared))) = turn.preparing.join_next(), if !turn.preparing.is_empty() => {
-                    self.prepared(&mut turn, run, attempt, prepared);
+                Some(Ok(made)) = turn.preparing.join_next(), if !turn.preparing.is_empty() => {
+                    turn.ledger.prepared(made, self.now());
+                    self.prepare(&mut turn);
+                    self.commit(&mut turn, Vec::new());
                 }
                 Some(Ok(Some(zones))) = turn.zoning.join_next(), if !turn.zoning.is_empty() => {
                     let moved = turn.ledger.rezone(&zones, self.now());
@@ -265,15 +267,6 @@ impl Engine {
             replies.extend(command(&mut turn.ledger, self.now()));
         }
         self.commit(turn, replies);
-    }
-
-    fn prepared(&self, turn: &mut Turn, run: RunId, attempt: u32, prepared: Prepared) {
-        turn.ledger.prepared(run, attempt, prepared, self.now());
-        while let Some(Ok((run, attempt, prepared))) = turn.preparing.try_join_next() {
-            turn.ledger.prepared(run, attempt, prepared, self.now());
-        }
-        self.prepare(turn);
-        self.commit(turn, Vec::new());
     }
 
     /// Commits what the steps left behind. Replies follow the last of it, or what is on its way already.
@@ -315,6 +308,20 @@ impl Engine {
         }
     }
 
+    /// A commit has its outcome, and those behind it may have theirs. What became durable together is dispatched
+    /// together.
+    fn all_durable(&self, turn: &mut Turn, first: Done) -> Option<Stop> {
+        let mut next = Some(first);
+        while let Some(done) = next {
+            if let Some(stop) = self.durable(turn, done) {
+                return Some(stop);
+            }
+            next = turn.in_flight.next().now_or_never().flatten();
+        }
+        self.prepare(turn);
+        None
+    }
+
     /// A commit has its outcome: what follows from it happens now.
     fn durable(&self, turn: &mut Turn, done: Done) -> Option<Stop> {
         match done.result {
@@ -333,7 +340,6 @@ impl Engine {
             self.follow(turn, effect);
         }
         done.replies.into_iter().for_each(|reply| reply());
-        self.prepare(turn);
         None
     }
 
@@ -386,16 +392,16 @@ impl Engine {
         }
     }
 
-    /// Makes works, as many as may be made at once. Bounded by what workers have room for.
+    /// Makes works, all that wait, as far as batches may be under way. Bounded by what workers have room for.
     fn prepare(&self, turn: &mut Turn) {
-        while turn.preparing.len() < MAX_PREPARING
-            && let Some(attempt) = turn.waiting.pop_front()
-        {
+        while turn.preparing.len() < MAX_PREPARING && !turn.waiting.is_empty() {
+            let batch = turn
+                .waiting
+                .drain(..turn.waiting.len().min(MAX_SUBJECTS))
+                .collect();
             let (store, minter) = (self.parts.store.clone(), Arc::clone(&self.parts.minter));
-            turn.preparing.spawn(async move {
-                let (run, number) = (attempt.run, attempt.attempt);
-                (run, number, prepare(&store, minter.as_ref(), attempt).await)
-            });
+            turn.preparing
+                .spawn(async move { prepare(&store, minter.as_ref(), batch).await });
         }
     }
 

@@ -36,6 +36,7 @@ mod jobs;
 mod packs;
 mod park;
 mod queue;
+mod said;
 mod time;
 mod view;
 mod work;
@@ -44,8 +45,9 @@ pub(crate) use change::{Changed, Creation, Target, late_one_shot, name_taken, ru
 pub(crate) use explain::Known;
 pub(crate) use flush::{Commit, Effect};
 pub(crate) use park::{MAX_APPROVAL_BYTES, was_taken};
+pub(crate) use said::{Said, Unknown};
 pub(crate) use view::{Query, Retention, View};
-pub(crate) use work::{Hello, Prepared, ack_message, begin_message, fenced_message};
+pub(crate) use work::{Hello, Prepared, ack_message};
 
 use flush::Changes;
 use jobs::Jobs;

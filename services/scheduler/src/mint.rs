@@ -2,7 +2,8 @@
 //! jobs stop.
 
 use creel_proto::identity::v1::{
-    JobSubject, MintRequest, assertion_service_client::AssertionServiceClient, mint_request::Subject,
+    JobSubject, MintJobsRequest, MintRefusal, MintedJob, assertion_service_client::AssertionServiceClient,
+    minted_job::Result as Minted,
 };
 use creel_wire::{Code, Error};
 use tonic::transport::Channel;
@@ -25,14 +26,17 @@ pub enum MintError {
     },
 }
 
+/// Most assertions asked for at once; identity takes 1,024.
+pub(crate) const MAX_SUBJECTS: usize = 256;
+
 /// Makes assertions.
 #[tonic::async_trait]
 pub trait Minter: Send + Sync + std::fmt::Debug + 'static {
-    /// A SignedAssertion for a run of a job.
+    /// A SignedAssertion for each of some runs of jobs, in their order.
     ///
     /// # Errors
-    /// [`MintError`].
-    async fn mint(&self, subject: JobSubject) -> Result<Vec<u8>, MintError>;
+    /// [`MintError`]: of all of them, or of one.
+    async fn mint(&self, subjects: Vec<JobSubject>) -> Result<Vec<Result<Vec<u8>, MintError>>, MintError>;
 }
 
 /// Asks `identity`.
@@ -49,15 +53,30 @@ impl IdentityMinter {
 
 #[tonic::async_trait]
 impl Minter for IdentityMinter {
-    async fn mint(&self, subject: JobSubject) -> Result<Vec<u8>, MintError> {
-        let request = MintRequest {
-            subject: Some(Subject::Job(subject)),
-        };
-        let mut client = self.0.clone();
-        match client.mint(request).await {
-            Ok(response) => Ok(response.into_inner().assertion),
-            Err(status) => Err(refusal(&Error::of_status(&status))),
+    async fn mint(&self, subjects: Vec<JobSubject>) -> Result<Vec<Result<Vec<u8>, MintError>>, MintError> {
+        let (mut client, count) = (self.0.clone(), subjects.len());
+        let answer = client.mint_jobs(MintJobsRequest { subjects }).await;
+        let results = answer
+            .map_err(|status| refusal(&Error::of_status(&status)))?
+            .into_inner()
+            .results;
+        if results.len() != count {
+            let error = format!("identity gave {} answers to {count} questions", results.len());
+            return Err(MintError::Unavailable(error));
         }
+        Ok(results.into_iter().map(read).collect())
+    }
+}
+
+fn read(minted: MintedJob) -> Result<Vec<u8>, MintError> {
+    match minted.result {
+        Some(Minted::Assertion(assertion)) => Ok(assertion),
+        Some(Minted::Refusal(MintRefusal {
+            code,
+            reason,
+            message,
+        })) => Err(refusal(&Error::new(Code::of_grpc(code.into()), reason, message))),
+        None => Err(MintError::Unavailable("identity gave no answer".to_owned())),
     }
 }
 
@@ -101,5 +120,33 @@ mod tests {
         ] {
             assert_eq!(of(code, OWNER_REVOKED), MintError::Unavailable("m".into()));
         }
+    }
+    #[test]
+    fn one_of_many_answers_is_read_as_a_status_would_be() {
+        let refused = |code: tonic::Code, reason: &str| {
+            let refusal = MintRefusal {
+                code: code.into(),
+                reason: reason.into(),
+                message: "m".into(),
+            };
+            read(MintedJob {
+                result: Some(Minted::Refusal(refusal)),
+            })
+        };
+        assert_eq!(
+            refused(tonic::Code::FailedPrecondition, OWNER_REVOKED),
+            Err(MintError::OwnerRevoked)
+        );
+        let error = MintError::Refused {
+            reason: "scopes".into(),
+            message: "m".into(),
+        };
+        assert_eq!(refused(tonic::Code::InvalidArgument, "scopes"), Err(error));
+        let wait = MintError::Unavailable("m".into());
+        assert_eq!(refused(tonic::Code::Internal, OWNER_REVOKED), Err(wait));
+        assert!(matches!(
+            read(MintedJob::default()),
+            Err(MintError::Unavailable(_))
+        ));
     }
 }

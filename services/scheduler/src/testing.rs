@@ -60,19 +60,29 @@ pub(crate) const START_MS: i64 = 1_764_547_200_000;
 /// Mints, unless it is told to refuse.
 #[derive(Debug, Default)]
 pub(crate) struct TestMinter {
+    /// To all.
     pub(crate) refusal: Mutex<Option<MintError>>,
+    /// To a job, by its id.
+    pub(crate) refusals: Mutex<BTreeMap<String, MintError>>,
     pub(crate) subjects: Mutex<Vec<JobSubject>>,
+    /// How many were asked for at once.
+    pub(crate) batches: Mutex<Vec<usize>>,
 }
 
 #[tonic::async_trait]
 impl Minter for TestMinter {
-    async fn mint(&self, subject: JobSubject) -> Result<Vec<u8>, MintError> {
-        let assertion = format!("for {}", subject.run_id).into_bytes();
-        self.subjects.lock().unwrap().push(subject);
-        match self.refusal.lock().unwrap().clone() {
-            Some(refusal) => Err(refusal),
-            None => Ok(assertion),
+    async fn mint(&self, subjects: Vec<JobSubject>) -> Result<Vec<Result<Vec<u8>, MintError>>, MintError> {
+        self.batches.lock().unwrap().push(subjects.len());
+        self.subjects.lock().unwrap().extend(subjects.iter().cloned());
+        if let Some(refusal) = self.refusal.lock().unwrap().clone() {
+            return Err(refusal);
         }
+        let refusals = self.refusals.lock().unwrap();
+        let answer = |subject: &JobSubject| match refusals.get(&subject.job_id) {
+            Some(refusal) => Err(refusal.clone()),
+            None => Ok(format!("for {}", subject.run_id).into_bytes()),
+        };
+        Ok(subjects.iter().map(answer).collect())
     }
 }
 

@@ -1,19 +1,18 @@
 //! The streams of workers. Reads what they say into the engine; what the engine says goes out on the same stream.
 //! The protocol is written down in `proto/creel/scheduler/v1/scheduler.proto`.
 
-use std::{pin::pin, time::Duration};
+use std::{collections::VecDeque, pin::pin, time::Duration};
 
 use creel_proto::{
     scheduler::v1::{
-        RunRecord, SchedulerMessage, WorkFinished, WorkKind, WorkParked, WorkRef, WorkUnpark, WorkWelcome,
-        WorkerHello, WorkerMessage, scheduler_message, work_service_server::WorkService,
-        worker_message::Message,
+        SchedulerMessage, WorkKind, WorkRef, WorkWelcome, WorkerHello, WorkerMessage, scheduler_message,
+        work_service_server::WorkService, worker_message::Message,
     },
     time::duration,
 };
 use creel_store::Store;
 use creel_wire::{Code, Error, Principal, ServiceName, authz};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +22,7 @@ use crate::{
     Config,
     engine::Handle,
     id::RunId,
-    ledger::{Hello, MAX_APPROVAL_BYTES, ack_message, begin_message, fenced_message, was_taken},
+    ledger::{Hello, MAX_APPROVAL_BYTES, Said, Unknown, ack_message, was_taken},
     store,
 };
 
@@ -31,6 +30,8 @@ use crate::{
 const HELLO_TIME: Duration = Duration::from_secs(10);
 /// Most runs of a worker.
 const MAX_CAPACITY: u32 = 1_024;
+/// Messages of a worker taken at once.
+const MAX_AT_ONCE: usize = 256;
 /// Longest name of a worker's process.
 const MAX_INSTANCE_BYTES: usize = 64;
 
@@ -125,99 +126,54 @@ impl WorkApi {
         read
     }
 
+    /// Reads whatever has come, gives it to the engine at once, and answers what the engine does not know.
     async fn read(
         &self,
         stream: u64,
         mut incoming: std::pin::Pin<&mut (impl Stream<Item = Result<WorkerMessage, Status>> + Send)>,
     ) -> Result<(), Error> {
-        while let Some(Ok(message)) = incoming.next().await {
-            match message.message {
-                Some(Message::Ready(ready)) => {
-                    let (run, attempt) = read_ref(ready.r#ref.as_ref())?;
-                    let ask = move |ledger: &mut crate::ledger::Ledger, now| {
-                        ledger.work_ready(stream, run, attempt, now)
-                    };
-                    let answer = if self.engine.ask(ask).await? {
-                        begin_message
-                    } else {
-                        fenced_message
-                    };
-                    self.engine.send(stream, answer(run, attempt));
+        while let Some(first) = incoming.next().await {
+            let (mut said, mut next) = (VecDeque::new(), Some(first));
+            let mut end = None;
+            while let Some(message) = next {
+                match message.map(read_message) {
+                    Ok(Ok(one)) => said.push_back(one),
+                    Ok(Err(error)) => end = Some(Err(error)),
+                    Err(_) => end = Some(Ok(())),
                 }
-                Some(Message::Started(started)) => {
-                    let (run, attempt) = read_ref(started.r#ref.as_ref())?;
-                    let take = move |ledger: &mut crate::ledger::Ledger, now| {
-                        ledger.work_started(stream, run, attempt, &started.session, now);
-                    };
-                    self.engine.ask(take).await?;
+                let more = end.is_none() && said.len() < MAX_AT_ONCE;
+                next = more.then(|| incoming.next().now_or_never().flatten()).flatten();
+            }
+            // What was said before a message that ends the stream counts.
+            while !said.is_empty() {
+                let (unknown, rest) = self
+                    .engine
+                    .ask(move |ledger, now| ledger.hear(stream, said, now))
+                    .await?;
+                for one in unknown {
+                    self.answer(stream, one).await?;
                 }
-                Some(Message::Heartbeat(heartbeat)) => {
-                    let refs = read_refs(&heartbeat.refs)?;
-                    self.engine
-                        .ask(move |ledger, now| ledger.heartbeat(stream, &refs, now))
-                        .await?;
-                }
-                Some(Message::Finished(finished)) => self.finished(stream, finished).await?,
-                Some(Message::Parked(parked)) => self.parked(stream, parked).await?,
-                Some(Message::Unpark(answer)) => self.unpark(stream, answer).await?,
-                Some(Message::Hello(_)) => return Err(Error::invalid("message", "hello comes once")),
-                None => return Err(Error::invalid("message", "an empty or unknown message")),
+                said = rest;
+            }
+            if let Some(end) = end {
+                return end;
             }
         }
         Ok(())
     }
 
-    async fn finished(&self, stream: u64, finished: WorkFinished) -> Result<(), Error> {
-        let (run, attempt) = read_ref(finished.r#ref.as_ref())?;
-        let known = self
-            .engine
-            .ask(move |ledger, now| ledger.work_finished(stream, run, &finished, now))
-            .await?;
-        if !known {
-            // It ended before; the stored record has the answer.
-            let record = self.ended(run).await?;
-            let accepted = record.is_some_and(|record| record.accepted_attempts.contains(&attempt));
-            self.engine.send(stream, ack_message(run, attempt, accepted));
-        }
-        Ok(())
-    }
-
-    async fn parked(&self, stream: u64, parked: WorkParked) -> Result<(), Error> {
-        let (run, attempt) = read_ref(parked.r#ref.as_ref())?;
-        approval(&parked.approval_id)?;
-        let known = self
-            .engine
-            .ask(move |ledger, now| ledger.work_parked(stream, run, &parked, now))
-            .await?;
-        if !known {
-            let record = self.ended(run).await?;
-            let accepted = record.is_some_and(|record| record.accepted_attempts.contains(&attempt));
-            self.engine.send(stream, ack_message(run, attempt, accepted));
-        }
-        Ok(())
-    }
-
-    async fn unpark(&self, stream: u64, answer: WorkUnpark) -> Result<(), Error> {
-        let (run, attempt) = read_ref(answer.r#ref.as_ref())?;
-        approval(&answer.approval_id)?;
-        let asked = answer.clone();
-        let known = self
-            .engine
-            .ask(move |ledger, now| ledger.work_unparked(stream, run, &asked, now))
-            .await?;
-        if !known {
-            let record = self.ended(run).await?;
-            let accepted = record.is_some_and(|record| was_taken(&record, &answer));
-            self.engine.send(stream, ack_message(run, attempt, accepted));
-        }
-        Ok(())
-    }
-
-    /// A run that ended before, or never was.
-    async fn ended(&self, run: RunId) -> Result<Option<RunRecord>, Error> {
-        store::run(&self.store, run)
+    /// A run that ended before, or never was: the stored record has the answer.
+    async fn answer(&self, stream: u64, unknown: Unknown) -> Result<(), Error> {
+        let (run, attempt) = unknown.named;
+        let record = store::run(&self.store, run)
             .await
-            .map_err(creel_kit::idempotency::store_error)
+            .map_err(creel_kit::idempotency::store_error)?;
+        let accepted = record.is_some_and(|record| match &unknown.unpark {
+            Some(answer) => was_taken(&record, answer),
+            None => record.accepted_attempts.contains(&attempt),
+        });
+        self.engine.send(stream, ack_message(run, attempt, accepted));
+        Ok(())
     }
 
     fn welcome(&self) -> SchedulerMessage {
@@ -229,6 +185,25 @@ impl WorkApi {
             message: Some(scheduler_message::Message::Welcome(welcome)),
         }
     }
+}
+
+fn read_message(message: WorkerMessage) -> Result<Said, Error> {
+    Ok(match message.message {
+        Some(Message::Heartbeat(heartbeat)) => Said::Alive(read_refs(&heartbeat.refs)?),
+        Some(Message::Ready(ready)) => Said::Ready(read_ref(ready.r#ref.as_ref())?),
+        Some(Message::Started(started)) => Said::Started(read_ref(started.r#ref.as_ref())?, started.session),
+        Some(Message::Finished(finished)) => Said::Finished(read_ref(finished.r#ref.as_ref())?, finished),
+        Some(Message::Parked(parked)) => {
+            approval(&parked.approval_id)?;
+            Said::Parked(read_ref(parked.r#ref.as_ref())?, parked)
+        }
+        Some(Message::Unpark(answer)) => {
+            approval(&answer.approval_id)?;
+            Said::Unpark(read_ref(answer.r#ref.as_ref())?, answer)
+        }
+        Some(Message::Hello(_)) => return Err(Error::invalid("message", "hello comes once")),
+        None => return Err(Error::invalid("message", "an empty or unknown message")),
+    })
 }
 
 /// What a service may take.

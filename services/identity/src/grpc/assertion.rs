@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use creel_kit::{Clock, Deps};
 use creel_proto::identity::v1::{
-    AssertionClaims, AttenuateRequest, ConnectionSubject, DeviceSubject, JobSubject, MintRequest,
-    MintResponse, SenderSubject, SubjectKind, TurnSubject, assertion_service_server::AssertionService,
-    mint_request::Subject as Asked,
+    AssertionClaims, AttenuateRequest, ConnectionSubject, DeviceSubject, JobSubject, MintJobsRequest,
+    MintJobsResponse, MintRefusal, MintRequest, MintResponse, MintedJob, SenderSubject, SubjectKind,
+    TurnSubject, assertion_service_server::AssertionService, mint_request::Subject as Asked,
+    minted_job::Result as Minted,
 };
 use creel_wire::{
     Caller, Code, DeviceId, Error, Principal, ServiceName, assertion,
@@ -27,6 +28,9 @@ use crate::{
     seal::{kind_of, of_device, refusal, texts},
     senders::Senders,
 };
+
+/// Most subjects of one MintJobs.
+pub(crate) const MAX_JOBS: usize = 1_024;
 
 pub(crate) struct Assertions {
     authority: Arc<Authority>,
@@ -59,7 +63,7 @@ impl Assertions {
         let claims = match asked.subject {
             Some(Asked::Device(subject)) => self.device(&subject, now)?,
             Some(Asked::Turn(subject)) => self.turn(presenter, &subject, now)?,
-            Some(Asked::Job(subject)) => self.job(&subject)?,
+            Some(Asked::Job(subject)) => job(&self.registry, &subject)?,
             Some(Asked::Connection(subject)) => self.connection(presenter, &subject, now)?,
             Some(Asked::Sender(subject)) => self.sender(&subject).await?,
             Some(Asked::Plugin(subject)) => AssertionClaims {
@@ -200,23 +204,33 @@ impl Assertions {
         })
     }
 
-    /// A job holds what was frozen into it and its owner still has (ATT-2).
-    fn job(&self, asked: &JobSubject) -> Result<AssertionClaims, Error> {
-        let Some(now_held) = self.registry.grant_of(&asked.owner) else {
-            let message = "the job's owner has no device any more";
-            return Err(Error::new(Code::FailedPrecondition, "owner_revoked", message));
-        };
-        let frozen =
-            parse_scopes(&asked.scopes).map_err(|error| Error::invalid("scopes", error.to_string()))?;
-        Ok(AssertionClaims {
-            kind: SubjectKind::Job.into(),
-            subject: bounded("job_id", &asked.job_id)?,
-            person: asked.owner.clone(),
-            scopes: texts(&grants::attenuate(&frozen, &frozen, &now_held)),
-            label: asked.job_id.clone(),
-            binding: bounded("run_id", &asked.run_id)?,
-            ..AssertionClaims::default()
-        })
+    /// Signatures take time: on a thread of their own, since this one serves everybody.
+    async fn do_mint_jobs(
+        &self,
+        presenter: ServiceName,
+        asked: MintJobsRequest,
+    ) -> Result<MintJobsResponse, Error> {
+        if asked.subjects.is_empty() || asked.subjects.len() > MAX_JOBS {
+            return Err(Error::invalid("subjects", format!("1 to {MAX_JOBS}")));
+        }
+        let now = self.clock.now_ms();
+        let (authority, registry) = (Arc::clone(&self.authority), self.registry.clone());
+        let minting = tokio::task::spawn_blocking(move || {
+            let mint = |subject: &JobSubject| {
+                let claims = job(&registry, subject)?;
+                authority.seal(presenter, claims, now, now + assertion::MAX_LIFE_MS)
+            };
+            asked
+                .subjects
+                .iter()
+                .map(|subject| minted(mint(subject)))
+                .collect()
+        });
+        let results = minting.await.map_err(|error| {
+            tracing::error!(%error, "minting for jobs was cut off");
+            Error::internal("minting")
+        })?;
+        Ok(MintJobsResponse { results })
     }
 
     /// Narrower, for the service that was called, the chain kept.
@@ -238,6 +252,37 @@ impl Assertions {
         let until = claims.expires_at_unix_ms;
         self.authority.seal(presenter, claims, now, until)
     }
+}
+
+/// A job holds what was frozen into it and its owner still has (ATT-2).
+fn job(registry: &Registry, asked: &JobSubject) -> Result<AssertionClaims, Error> {
+    let Some(now_held) = registry.grant_of(&asked.owner) else {
+        let message = "the job's owner has no device any more";
+        return Err(Error::new(Code::FailedPrecondition, "owner_revoked", message));
+    };
+    let frozen = parse_scopes(&asked.scopes).map_err(|error| Error::invalid("scopes", error.to_string()))?;
+    Ok(AssertionClaims {
+        kind: SubjectKind::Job.into(),
+        subject: bounded("job_id", &asked.job_id)?,
+        person: asked.owner.clone(),
+        scopes: texts(&grants::attenuate(&frozen, &frozen, &now_held)),
+        label: asked.job_id.clone(),
+        binding: bounded("run_id", &asked.run_id)?,
+        ..AssertionClaims::default()
+    })
+}
+
+/// One of many answers.
+fn minted(answer: Result<MintResponse, Error>) -> MintedJob {
+    let result = match answer {
+        Ok(response) => Minted::Assertion(response.assertion),
+        Err(error) => Minted::Refusal(MintRefusal {
+            code: error.code.grpc().into(),
+            reason: error.reason.into_owned(),
+            message: error.message,
+        }),
+    };
+    MintedJob { result: Some(result) }
 }
 
 fn bounded(field: &str, text: &str) -> Result<String, Error> {
@@ -270,6 +315,16 @@ impl AssertionService for Assertions {
     async fn mint(&self, request: Request<MintRequest>) -> Result<Response<MintResponse>, Status> {
         let (caller, request) = authz::split(request)?;
         Ok(Response::new(self.do_mint(presenter(&caller)?, request).await?))
+    }
+
+    async fn mint_jobs(
+        &self,
+        request: Request<MintJobsRequest>,
+    ) -> Result<Response<MintJobsResponse>, Status> {
+        let (caller, request) = authz::split(request)?;
+        Ok(Response::new(
+            self.do_mint_jobs(presenter(&caller)?, request).await?,
+        ))
     }
 
     async fn attenuate(&self, request: Request<AttenuateRequest>) -> Result<Response<MintResponse>, Status> {

@@ -1,6 +1,9 @@
 //! Assertions: of turns and jobs, and across a hop.
 
+use creel_proto::identity::v1::{MintJobsRequest, MintedJob, minted_job::Result as Minted};
+
 use super::*;
+use crate::{grpc::assertion::MAX_JOBS, store::Kind};
 
 #[tokio::test]
 async fn turns_and_jobs_hold_no_more_than_their_cause_has_now() {
@@ -84,4 +87,102 @@ async fn turns_and_jobs_hold_no_more_than_their_cause_has_now() {
         attenuate(ServiceName::Gateway, &[]).await.unwrap_err(),
         "assertion_presenter_not_allowed"
     );
+}
+
+fn run_of(owner: &str, run: usize, scopes: &[&str]) -> JobSubject {
+    JobSubject {
+        job_id: "j".into(),
+        run_id: format!("r{run}"),
+        owner: owner.into(),
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+    }
+}
+
+async fn mint_jobs(
+    identity: &Identity,
+    presenter: ServiceName,
+    subjects: Vec<JobSubject>,
+) -> Result<Vec<MintedJob>, String> {
+    let service = Assertions::new(&identity.deps, &identity.authority, &identity.registry).unwrap();
+    let request = as_caller(service_caller(presenter), MintJobsRequest { subjects });
+    reason(service.mint_jobs(request).await).map(|minted| minted.results)
+}
+
+#[tokio::test]
+async fn many_jobs_are_answered_as_each_alone_would_be() {
+    let mut identity = Identity::new().await;
+    identity.bootstrap(&device_key(), "laptop").await.unwrap();
+    let all = operator(&Scope::ALL.iter().copied().collect());
+    let write = ["operator.write"];
+    let issued = identity.issue(all, &device_key(), "phone", &write).await.unwrap();
+    // It is anna's.
+    let id = issued.device.unwrap().device_id;
+    let key = Kind::Device.key([id.as_bytes()]);
+    let entry = identity.deps.store.get(&key).await.unwrap().unwrap();
+    let mut record = creel_proto::identity::v1::DeviceRecord::decode(entry.value).unwrap();
+    record.person = "anna".into();
+    let moved = creel_store::Txn::new().put(key, record.encode_to_vec());
+    identity.deps.store.commit(moved).await.unwrap();
+    identity.restart().await;
+
+    let subjects = vec![
+        run_of("owner", 1, &write),
+        run_of("anna", 2, &write),
+        run_of("nobody", 3, &write),
+        run_of("owner", 4, &["operator.root"]),
+        run_of("anna", 5, &["operator.write", "operator.admin"]),
+        JobSubject::default(),
+    ];
+    for revoked in [false, true] {
+        if revoked {
+            identity.revoke("phone").await.unwrap();
+        }
+        let presenter = ServiceName::Scheduler;
+        let many = mint_jobs(&identity, presenter, subjects.clone()).await.unwrap();
+        assert_eq!(many.len(), subjects.len());
+        let mut refused = Vec::new();
+        for (subject, minted) in subjects.iter().zip(many) {
+            let alone = identity
+                .mint_bytes(presenter, Subject::Job(subject.clone()))
+                .await;
+            match minted.result.unwrap() {
+                Minted::Assertion(assertion) => assert_eq!(alone, Ok(assertion)),
+                Minted::Refusal(refusal) => {
+                    refused.push((subject.run_id.clone(), refusal.code, refusal.reason.clone()));
+                    assert_eq!(alone, Err(refusal.reason));
+                }
+            }
+        }
+        let precondition = i32::from(tonic::Code::FailedPrecondition);
+        let refused_as = |run: &str, code, reason: &str| (run.to_owned(), code, reason.to_owned());
+        let mut expected = vec![
+            refused_as("r3", precondition, "owner_revoked"),
+            refused_as("r4", tonic::Code::InvalidArgument.into(), "invalid_argument"),
+            refused_as("", precondition, "owner_revoked"),
+        ];
+        if revoked {
+            expected.insert(0, refused_as("r2", precondition, "owner_revoked"));
+            expected.insert(3, refused_as("r5", precondition, "owner_revoked"));
+        }
+        assert_eq!(refused, expected);
+    }
+    let foreign = mint_jobs(&identity, ServiceName::Gateway, subjects[..1].to_vec()).await;
+    let Some(Minted::Refusal(refusal)) = foreign.unwrap().remove(0).result else {
+        panic!("for another service")
+    };
+    assert_eq!(refusal.reason, "assertion_presenter_not_allowed");
+}
+
+#[tokio::test]
+async fn one_question_has_a_bound() {
+    let identity = Identity::new().await;
+    identity.bootstrap(&device_key(), "laptop").await.unwrap();
+    let ask = async |count| {
+        let subjects = (0..count).map(|run| run_of("owner", run, &[])).collect();
+        mint_jobs(&identity, ServiceName::Scheduler, subjects).await
+    };
+    assert_eq!(ask(MAX_JOBS).await.unwrap().len(), MAX_JOBS);
+    for count in [0, MAX_JOBS + 1] {
+        assert_eq!(ask(count).await.unwrap_err(), "invalid_argument");
+    }
 }

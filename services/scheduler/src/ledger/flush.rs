@@ -19,6 +19,8 @@ use crate::{
 const MAX_OPS: usize = 96;
 /// Operations of a job that leave room for one more change of it, which has 89 at most (`admission::MAX_STEPS`).
 const LIGHT: usize = 5;
+/// Jobs changed in one step; then what they leave behind is committed.
+const MAX_CHANGED: usize = 1_024;
 /// Bytes of one transaction, well below the store's limit.
 const MAX_BYTES: usize = 768 * 1_024;
 
@@ -254,7 +256,7 @@ impl Ledger {
 
     /// Whether what is left behind has to be committed before anything else changes.
     pub(crate) fn is_full(&self) -> bool {
-        self.changes.heavy
+        self.changes.heavy || self.changes.jobs.len() >= MAX_CHANGED
     }
 
     /// Adds to the transaction of what is no job's.

@@ -6,7 +6,7 @@ use creel_proto::{
     time::unix_ms,
 };
 
-use super::{Ledger, ack_message, flush::Effect};
+use super::{Ledger, ack_message, flush::Effect, said::Named};
 use crate::{
     id::RunId,
     lease::Verdict,
@@ -22,9 +22,9 @@ const MAX_TEXT_BYTES: usize = 1_024;
 
 impl Ledger {
     /// A worker gives a run back to wait for a person. False: the run is not known here.
-    pub(crate) fn work_parked(&mut self, stream: u64, run_id: RunId, parked: &WorkParked, now: Now) -> bool {
+    pub(super) fn work_parked(&mut self, stream: u64, named: Named, parked: &WorkParked, now: Now) -> bool {
         let guards = self.guards;
-        let attempt = parked.r#ref.as_ref().map_or(0, |r#ref| r#ref.attempt);
+        let (run_id, attempt) = named;
         let Some(run) = self.runs.get_mut(&run_id) else {
             return false;
         };
@@ -38,7 +38,6 @@ impl Ledger {
         };
         let ack = ack_message(run_id, attempt, accepted);
         self.changes.effect(Effect::Send(stream, Box::new(ack)));
-        self.assign(now);
         true
     }
 
@@ -81,14 +80,8 @@ impl Ledger {
     }
 
     /// The answer to what a run waits for. False: the run is not known here.
-    pub(crate) fn work_unparked(
-        &mut self,
-        stream: u64,
-        run_id: RunId,
-        answer: &WorkUnpark,
-        now: Now,
-    ) -> bool {
-        let attempt = answer.r#ref.as_ref().map_or(0, |r#ref| r#ref.attempt);
+    pub(super) fn work_unparked(&mut self, stream: u64, named: Named, answer: &WorkUnpark, now: Now) -> bool {
+        let (run_id, attempt) = named;
         let Some(run) = self.runs.get(&run_id) else {
             return false;
         };
@@ -109,7 +102,6 @@ impl Ledger {
                 let text = cut(&answer.text, MAX_TEXT_BYTES);
                 self.end(run_id, End::new(RunState::Failed, "denied", &text), now);
             }
-            self.assign(now);
         }
         let ack = ack_message(run_id, attempt, accepted);
         self.changes.effect(Effect::Send(stream, Box::new(ack)));

@@ -10,8 +10,9 @@ use creel_proto::scheduler::v1::{
     scheduler_message::Message,
 };
 
-use super::{Ledger, flush::Effect, queue::Queue};
+use super::{Ledger, flush::Effect, queue::Queue, said::Named};
 use crate::{
+    dispatch::Made,
     id::RunId,
     job::OWNER_REVOKED,
     lease::{Start, Verdict},
@@ -277,8 +278,15 @@ impl Ledger {
         waits.then_some(run)
     }
 
-    /// The work of an attempt is made, or can't be.
-    pub(crate) fn prepared(&mut self, run_id: RunId, attempt: u32, prepared: Prepared, now: Now) {
+    /// The works of attempts are made, or can't be.
+    pub(crate) fn prepared(&mut self, made: Vec<Made>, now: Now) {
+        for (run_id, attempt, prepared) in made {
+            self.send_out(run_id, attempt, prepared, now);
+        }
+        self.assign(now);
+    }
+
+    fn send_out(&mut self, run_id: RunId, attempt: u32, prepared: Prepared, now: Now) {
         let times = self.times();
         let guards = self.guards;
         let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else {
@@ -335,23 +343,22 @@ impl Ledger {
                 );
             }
         }
-        self.assign(now);
     }
 
-    /// A worker would begin. False: the attempt is no longer its own.
-    pub(crate) fn work_ready(&mut self, stream: u64, run_id: RunId, attempt: u32, now: Now) -> bool {
+    /// A worker would begin: it may, or the attempt is no longer its own.
+    pub(super) fn work_ready(&mut self, stream: u64, (run_id, attempt): Named, now: Now) {
         let times = self.times();
-        let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else {
-            return false;
-        };
+        let run = self.runs.get_mut(&run_id).filter(|run| run.end.is_none());
         // Not written: after a crash every attempt that was given away may have begun.
-        let may = run.lease.renew(stream, attempt, Start::May, now.mono_ms, times);
+        let may = run.is_some_and(|run| run.lease.renew(stream, attempt, Start::May, now.mono_ms, times));
         self.watch(run_id);
-        may
+        let answer = if may { begin_message } else { fenced_message };
+        let message = Box::new(answer(run_id, attempt));
+        self.changes.effect(Effect::Send(stream, message));
     }
 
     /// A worker began.
-    pub(crate) fn work_started(&mut self, stream: u64, run_id: RunId, attempt: u32, session: &str, now: Now) {
+    pub(super) fn work_started(&mut self, stream: u64, run_id: RunId, attempt: u32, session: &str, now: Now) {
         let times = self.times();
         let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.end.is_none()) else {
             return;
@@ -372,7 +379,7 @@ impl Ledger {
     }
 
     /// A worker is alive and holds these.
-    pub(crate) fn heartbeat(&mut self, stream: u64, refs: &[(RunId, u32)], now: Now) {
+    pub(super) fn heartbeat(&mut self, stream: u64, refs: &[(RunId, u32)], now: Now) {
         let times = self.times();
         for &(run_id, attempt) in refs {
             let Some(run) = self.runs.get_mut(&run_id) else {
@@ -385,15 +392,14 @@ impl Ledger {
     }
 
     /// A result. False: the run is not known here; the store knows how it ended, if it ever was.
-    pub(crate) fn work_finished(
+    pub(super) fn work_finished(
         &mut self,
         stream: u64,
-        run_id: RunId,
+        (run_id, attempt): Named,
         finished: &WorkFinished,
         now: Now,
     ) -> bool {
         let guards = self.guards;
-        let attempt = finished.r#ref.as_ref().map_or(0, |r#ref| r#ref.attempt);
         let Some(run) = self.runs.get_mut(&run_id) else {
             return false;
         };
@@ -418,7 +424,6 @@ impl Ledger {
                     (None, RunState::Cancelled) => self.end(run_id, end, now),
                     (None, _) => self.failed(run_id, end, false, now),
                 }
-                self.assign(now);
                 true
             }
             Verdict::Repeated { accepted } => accepted,
@@ -456,7 +461,7 @@ pub(crate) fn ack_message(run_id: RunId, attempt: u32, accepted: bool) -> Schedu
 }
 
 /// The answer to a worker that would begin.
-pub(crate) fn begin_message(run_id: RunId, attempt: u32) -> SchedulerMessage {
+fn begin_message(run_id: RunId, attempt: u32) -> SchedulerMessage {
     let r#ref = Some(WorkRef {
         run_id: run_id.to_string(),
         attempt,
@@ -475,7 +480,7 @@ pub(super) fn cancel_message(run: &Run) -> SchedulerMessage {
 }
 
 /// The attempt is somebody else's, or nobody's: what its worker says is not taken.
-pub(crate) fn fenced_message(run_id: RunId, attempt: u32) -> SchedulerMessage {
+pub(super) fn fenced_message(run_id: RunId, attempt: u32) -> SchedulerMessage {
     stop_message(run_id, attempt, "fenced".to_owned())
 }
 

@@ -23,6 +23,20 @@ async fn many(stack: &Stack) {
     }
 }
 
+/// Ends the next work, whatever acks come before it; the name of its job.
+async fn finished(worker: &mut Worker) -> String {
+    loop {
+        match worker.hear().await {
+            Down::Work(work) => {
+                worker.finish(&of(&work), RunState::Succeeded).await;
+                return work.job_name;
+            }
+            Down::Ack(ack) => assert!(ack.accepted),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// How many entries there are of a kind.
 async fn count(world: &World, kind: Kind) -> usize {
     world
@@ -163,5 +177,77 @@ async fn a_crash_between_a_packed_admission_and_its_runs_loses_none_and_doubles_
             other => panic!("{other:?}"),
         }
     }
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn works_are_made_together_and_one_that_is_refused_costs_its_own_job() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    many(&stack).await;
+    let revoked = stack.job("job-03").await.job_id;
+    let refusals = BTreeMap::from([(revoked, MintError::OwnerRevoked)]);
+    *world.minter.refusals.lock().unwrap() = refusals;
+    sleep(605 * SECOND).await;
+    let mut worker = stack.worker("one", &[]).await;
+    let mut names = BTreeSet::new();
+    while names.len() < JOBS - 1 {
+        names.insert(finished(&mut worker).await);
+    }
+    assert!(!names.contains("job-03"));
+    let job = stack.job("job-03").await;
+    assert_eq!(
+        (job.phase(), job.phase_reason.as_str()),
+        (Phase::Paused, "owner_revoked")
+    );
+    let asked = world.minter.batches.lock().unwrap().clone();
+    assert_eq!(asked.iter().sum::<usize>(), JOBS, "each once: {asked:?}");
+    assert_eq!(asked[0], 16, "all that the worker has room for: {asked:?}");
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_together_counts_up_to_what_ends_the_stream() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    many(&stack).await;
+    sleep(605 * SECOND).await;
+    let mut worker = stack.worker("one", &[]).await;
+    let mut works = Vec::new();
+    for _ in 0..3 {
+        works.push(of(&worker.work().await));
+    }
+    worker.finish(&works[0], RunState::Succeeded).await;
+    let stranger = WorkRef {
+        run_id: format!("{:032x}", 7),
+        attempt: 1,
+    };
+    worker.finish(&stranger, RunState::Succeeded).await;
+    worker.finish(&works[1], RunState::Failed).await;
+    worker.finish(&WorkRef::default(), RunState::Succeeded).await;
+    worker.finish(&works[2], RunState::Succeeded).await;
+    let mut acks = BTreeMap::new();
+    let error = loop {
+        match worker.down.recv().await.unwrap() {
+            Ok(message) => {
+                if let Some(Down::Ack(ack)) = message.message {
+                    acks.insert(ack.r#ref.unwrap().run_id, ack.accepted);
+                }
+            }
+            Err(status) => break creel_wire::Error::of_status(&status),
+        }
+    };
+    assert_eq!(error.field.as_deref(), Some("ref.run_id"));
+    // The acks may be cut off with the stream; what is acked is durable either way.
+    assert!(
+        acks.iter()
+            .all(|(run, accepted)| *accepted == (*run != stranger.run_id)),
+        "{acks:?}"
+    );
+    sleep(SECOND).await;
+    let state = async |of: &WorkRef| stack.run(&of.run_id).await.state();
+    assert_eq!(state(&works[0]).await, RunState::Succeeded);
+    assert_eq!(state(&works[1]).await, RunState::Failed);
+    assert_eq!(state(&works[2]).await, RunState::Dispatched, "said after the end");
     stack.stop().await;
 }
