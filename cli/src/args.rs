@@ -326,6 +326,7 @@ cron reset --retry --dry-run --request-id
 cron tail --status
 cron status
 cron accept-clock --dry-run --request-id
+cron grant --revoke --dry-run --request-id
 cron pause --reason --dry-run --request-id --if-match
 cron resume --dry-run --request-id --if-match
 devices list --all
