@@ -55,8 +55,10 @@ pub(super) async fn backfill(context: &mut Context, request: BackfillJobRequest)
         )
     } else {
         format!(
-            "{job}: {} runs from {from} to {until}, {} at once",
-            fill.total, fill.at_once
+            "{job}: {} run{} from {from} to {until}, {} at once",
+            fill.total,
+            if fill.total == 1 { "" } else { "s" },
+            fill.at_once
         )
     };
     context.out.line(&line)?;

@@ -28,8 +28,8 @@ use crate::sys::{self, Side, SingleThread};
 use crate::wire::{self, End, Event, MAX_PACKET, Order, Request};
 use crate::{child, tree};
 
-/// Most runs at one time.
-pub(crate) const MAX_RUNS: usize = 512;
+/// Most runs at one time: as many as `agent.max_running_turns` may be.
+pub(crate) const MAX_RUNS: usize = 1_024;
 
 /// A run's init that was told to end gets this long beyond the grace it was given. One that hangs (in a file system
 /// that does not answer) is killed, and what it leaves is this process's.

@@ -40,6 +40,21 @@ fn finding(reason: &str, text: impl Into<String>, hint: &str) -> Finding {
     }
 }
 
+/// Findings whose commands name the job.
+fn named(findings: Vec<Finding>, job: &str) -> Vec<Finding> {
+    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    let name = if !job.starts_with('-') && job.chars().all(plain) {
+        job.to_owned()
+    } else {
+        format!("'{}'", job.replace('\'', r"'\''"))
+    };
+    let hint = |finding: Finding| Finding {
+        hint: finding.hint.replace("NAME", &name),
+        ..finding
+    };
+    findings.into_iter().map(hint).collect()
+}
+
 fn until(finding: Finding, ms: i64) -> Finding {
     Finding {
         until: Some(timestamp(ms)),
@@ -55,7 +70,7 @@ impl Ledger {
         let ended = [state.last_success, state.last_failure].into_iter().flatten();
         let newest = state.active.iter().copied().chain(ended).max().map(|at| at.run);
         Some(Known {
-            findings: self.findings(job, now),
+            findings: named(self.findings(job, now), &job.name),
             sample: job.sound().map(|sound| Sample {
                 schedule: sound.schedule.clone(),
                 job: id.bytes(),

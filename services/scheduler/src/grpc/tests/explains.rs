@@ -97,7 +97,7 @@ async fn every_occurrence_has_its_why() {
     let paused = explain(&stack, "job", None).await;
     assert_eq!(reasons(&paused), ["paused"]);
     assert!(paused.next.iter().all(|at| at.reason == "paused"));
-    assert!(paused.findings[0].hint.contains("resume"));
+    assert_eq!(paused.findings[0].hint, "creel cron resume job");
     stack.stop().await;
 }
 
