@@ -119,8 +119,10 @@ async fn talk(
             },
             _ = changes.changed() => {}
             _ = heartbeat.tick() => {
-                let mut refs: Vec<_> = runner.works.all().iter().map(reference).collect();
-                refs.extend(received.refs());
+                // One that is being taken is both.
+                let mut names: BTreeSet<_> = runner.works.all().iter().map(name).collect();
+                names.extend(received.names());
+                let refs: Vec<_> = names.into_iter().map(|(run_id, attempt)| WorkRef { run_id, attempt }).collect();
                 if !refs.is_empty() {
                     let beat = worker_message::Message::Heartbeat(WorkHeartbeat { refs });
                     let _ = send.try_send(message(beat));
@@ -230,12 +232,8 @@ impl Received {
     }
 
     /// Runs that were received and not yet taken.
-    fn refs(&self) -> Vec<WorkRef> {
-        let reference = |(run_id, attempt): &(String, u32)| WorkRef {
-            run_id: run_id.clone(),
-            attempt: *attempt,
-        };
-        self.lock().keys().map(reference).collect()
+    fn names(&self) -> Vec<(String, u32)> {
+        self.lock().keys().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Attempts> {
@@ -433,12 +431,12 @@ mod tests {
             panic!("it says that it is ready")
         };
         assert_eq!((ready.r#ref, heard), (Some(ref_of("a")), None));
-        assert_eq!(received.refs(), [ref_of("a")], "kept alive");
+        assert_eq!(received.names(), [named(&ref_of("a"))], "kept alive");
         assert_eq!(received.hear(begin("a"), 0), (None, Some(work("a"))));
         assert_eq!(received.hear(begin("a"), 0), (None, None), "once");
-        assert_eq!(received.refs(), [ref_of("a")], "until it is taken");
+        assert_eq!(received.names(), [named(&ref_of("a"))], "until it is taken");
         received.taken(&ref_of("a"));
-        assert_eq!(received.refs(), []);
+        assert_eq!(received.names(), []);
     }
 
     #[test]
@@ -457,7 +455,7 @@ mod tests {
         received.hear(begin("a"), 0);
         assert_eq!(received.hear(cancel(), 0), (None, Some(cancel())), "it has begun");
         assert_eq!(received.hear(work("b"), MAX_HELD - 1), (None, None));
-        assert_eq!(received.refs(), [ref_of("a")]);
+        assert_eq!(received.names(), [named(&ref_of("a"))]);
     }
 
     #[test]
