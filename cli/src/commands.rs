@@ -17,6 +17,7 @@ mod cron_show;
 mod cron_spec;
 mod device_cert;
 mod device_invite;
+mod device_invites;
 mod device_requests;
 mod devices;
 mod doctor;

@@ -17,6 +17,7 @@ pub mod edge;
 pub mod occurrences;
 pub mod openclaw;
 pub mod processes;
+pub mod strangers;
 pub mod tools;
 
 pub use cluster::{Cluster, Output};

@@ -1,5 +1,5 @@
 //! Who is let in, by real processes: invites and `creel join`, requests and approvals, what a stranger may
-//! call, and `kill -9` of identity between any two steps.
+//! call.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -7,24 +7,22 @@
     reason = "tests start processes and read the clock; a test that cannot go on fails"
 )]
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf};
 
-use creel_kit::cert::{pem_chain, request_for};
+use creel_kit::cert::pem_chain;
 use creel_proto::identity::v1::{
-    ApproveRequest, ChallengeRequest, CreateInviteRequest, Declaration, Device, GetTrustBundleRequest,
-    IssueCertificateResponse, ListDevicesRequest, ListRequestsRequest, RedeemInviteRequest,
-    RequestPairingRequest, ca_service_client::CaServiceClient, device_service_client::DeviceServiceClient,
+    ChallengeRequest, GetTrustBundleRequest, IssueCertificateResponse, ListDevicesRequest,
+    ca_service_client::CaServiceClient, device_service_client::DeviceServiceClient,
     request_pairing_response::Outcome,
 };
 use creel_tests::{
     Cluster, Output,
     cluster::PATIENCE,
     edge,
-    processes::{kill9, signal, wait_until},
+    processes::{signal, wait_until},
+    strangers::{asks, new_key, reason, stranger},
 };
-use creel_wire::{Code, Error};
-use rcgen::{KeyPair, PKCS_ED25519};
-use tonic::{Status, transport::Channel};
+use rcgen::KeyPair;
 
 /// Another machine: a home of its own.
 struct Machine<'a> {
@@ -51,29 +49,6 @@ fn invite(cluster: &Cluster, name: &str) -> String {
         .creel(&["devices", "invite", "--name", name, "--json"])
         .json();
     made["code"].as_str().unwrap().to_owned()
-}
-
-fn stranger(cluster: &Cluster) -> Channel {
-    edge::anonymous_channel(&cluster.edge().address, &cluster.profile.root_cert_file())
-}
-
-fn reason(status: &Status) -> String {
-    Error::of_status(status).reason.into_owned()
-}
-
-fn new_key() -> KeyPair {
-    KeyPair::generate_for(&PKCS_ED25519).unwrap()
-}
-
-fn asks(key: &KeyPair) -> RequestPairingRequest {
-    RequestPairingRequest {
-        csr_der: request_for(key).unwrap(),
-        declared: Some(Declaration {
-            display_name: "tablet".into(),
-            scopes: vec!["operator.read".into(), "operator.pairing".into()],
-            ..Default::default()
-        }),
-    }
 }
 
 #[test]
@@ -127,6 +102,32 @@ fn a_machine_joins_by_invite_shows_the_same_words_and_is_cut_off_on_revoke() {
     phone.creel(&["use", "local"]).ok();
     assert_eq!(phone.creel(&["whoami"]).status, 5);
     assert_eq!(phone.creel(&["use", "nowhere"]).status, 3);
+}
+
+#[test]
+fn an_invite_is_listed_and_withdrawn_and_its_code_is_worth_nothing_then() {
+    let cluster = Cluster::start();
+    let code = invite(&cluster, "phone");
+    let listed = cluster.creel(&["devices", "invites", "--json"]).json();
+    assert_eq!(
+        (&listed[0]["name"], &listed[0]["role"]),
+        (&"phone".into(), &"operator".into())
+    );
+    let id = listed[0]["inviteId"].as_str().unwrap();
+    let tried = cluster.creel(&["devices", "uninvite", id, "--dry-run"]);
+    assert!(tried.ok().contains("dry run"), "{tried:?}");
+    let shown = cluster.creel(&["devices", "invites"]);
+    assert!(shown.ok().contains(id), "{shown:?}");
+    cluster.creel(&["devices", "uninvite", "phone"]).ok();
+    assert_eq!(
+        cluster.creel(&["devices", "invites", "--json"]).json(),
+        serde_json::json!([])
+    );
+    assert_eq!(cluster.creel(&["devices", "uninvite", "phone"]).status, 3);
+    let phone = Machine::new(&cluster, "phone");
+    let refused = phone.creel(&["join", &code]);
+    assert_eq!(refused.status, 4, "{refused:?}");
+    assert!(refused.stderr.contains("invite_invalid"), "{refused:?}");
 }
 
 #[test]
@@ -306,189 +307,4 @@ fn files(cluster: &Cluster, name: &str, key: &KeyPair, got: &IssueCertificateRes
     let root = &issued.bundle.as_ref().unwrap().root_der;
     fs::write(dir.join("ca.pem"), pem_chain(&[root])).unwrap();
     dir
-}
-
-fn rounds() -> usize {
-    let asked = std::env::var("CREEL_IDENTITY_KILLS").ok();
-    asked.and_then(|text| text.parse().ok()).unwrap_or(8)
-}
-
-/// Kills identity with SIGKILL after `calls` calls of a stranger were answered: a delay that is work.
-async fn kill_after(cluster: &Cluster, channel: Channel, calls: usize) {
-    for _ in 0..calls {
-        let _ = CaServiceClient::new(channel.clone())
-            .get_trust_bundle(GetTrustBundleRequest {})
-            .await;
-    }
-    kill9(cluster.pid_of("identity"));
-}
-
-/// Waits until another identity than `before` is ready. The supervisor gives a service up that dies too
-/// often; asked to, it starts it again.
-fn back(cluster: &Cluster, before: u32) {
-    let mut asked = false;
-    wait_until("identity is there again", PATIENCE, || {
-        let status = cluster.status().unwrap_or_else(|| panic!("no status"));
-        let identity = status.services.iter().find(|one| one.name == "identity").unwrap();
-        if identity.state == "failed" && !asked {
-            asked = true;
-            signal(cluster.supervisor_pid(), rustix::process::Signal::HUP);
-        }
-        identity.pid != before && identity.state == "ready"
-    });
-}
-
-/// Calls until it is answered by identity itself, not by its absence.
-async fn until_answered<T, F, R>(what: &str, call: F) -> Result<T, Status>
-where
-    F: Fn() -> R,
-    R: Future<Output = Result<tonic::Response<T>, Status>>,
-{
-    let end = std::time::Instant::now() + PATIENCE;
-    loop {
-        let outcome = call().await;
-        let passing = outcome.as_ref().err().is_some_and(|status| {
-            matches!(
-                Code::of_grpc(status.code()),
-                Code::Unavailable | Code::Internal | Code::Cancelled | Code::DeadlineExceeded
-            ) || reason(status) == "slow_down"
-        });
-        if !passing {
-            return outcome.map(tonic::Response::into_inner);
-        }
-        assert!(
-            std::time::Instant::now() < end,
-            "{what}: {outcome:?}",
-            outcome = outcome.err()
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-}
-
-async fn named(owner: &Channel, name: &str) -> Vec<Device> {
-    let list = || {
-        let mut client = DeviceServiceClient::new(owner.clone());
-        async move {
-            client
-                .list_devices(ListDevicesRequest {
-                    page_size: 500,
-                    ..Default::default()
-                })
-                .await
-        }
-    };
-    let all = until_answered("listing", list).await.unwrap();
-    all.devices
-        .into_iter()
-        .filter(|one| one.name.starts_with(name))
-        .collect()
-}
-
-fn owner(cluster: &Cluster) -> Channel {
-    let dir = cluster.home().parent().unwrap().join("owner-files");
-    let scopes = ["read", "write", "admin", "pairing"].map(|scope| format!("operator.{scope}"));
-    let mut arguments = vec![
-        "devices",
-        "cert",
-        "--name",
-        "owner-script",
-        "--out",
-        dir.to_str().unwrap(),
-    ];
-    for scope in &scopes {
-        arguments.extend(["--scope", scope]);
-    }
-    cluster.creel(&arguments).ok();
-    edge::channel(&cluster.edge().address, &dir)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_invite_lets_exactly_one_device_in_whenever_identity_is_killed() {
-    let cluster = Arc::new(Cluster::start());
-    let owner = owner(&cluster);
-    for round in 0..rounds() {
-        let name = format!("phone-{round}");
-        let make = || {
-            let mut client = DeviceServiceClient::new(owner.clone());
-            let name = name.clone();
-            async move {
-                client
-                    .create_invite(CreateInviteRequest {
-                        name,
-                        ..Default::default()
-                    })
-                    .await
-            }
-        };
-        let made = until_answered("inviting", make).await.unwrap();
-        let (first, second) = (new_key(), new_key());
-        let redeem = |key: &KeyPair| {
-            let request = RedeemInviteRequest {
-                secret: made.secret.clone(),
-                csr_der: request_for(key).unwrap(),
-                declared: None,
-            };
-            let mut client = DeviceServiceClient::new(stranger(&cluster));
-            async move { client.redeem_invite(request).await }
-        };
-        let before = cluster.pid_of("identity");
-        // Both race for it while identity is killed somewhere in between.
-        let killing = kill_after(&cluster, stranger(&cluster), round % 4);
-        let _ = tokio::join!(redeem(&first), redeem(&second), killing);
-        back(&cluster, before);
-        let one = until_answered("redeeming", || redeem(&first)).await;
-        let two = until_answered("redeeming", || redeem(&second)).await;
-        let let_in = [&one, &two].iter().filter(|outcome| outcome.is_ok()).count();
-        assert_eq!(let_in, 1, "round {round}: {one:?} {two:?}");
-        let refused = one.err().or(two.err()).unwrap();
-        assert_eq!(reason(&refused), "invite_invalid");
-        assert_eq!(named(&owner, &name).await.len(), 1, "round {round}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_approval_is_whole_or_not_at_all_whenever_identity_is_killed() {
-    let cluster = Arc::new(Cluster::start());
-    let owner = owner(&cluster);
-    for round in 0..rounds() {
-        let key = new_key();
-        let ask = || {
-            let mut client = DeviceServiceClient::new(stranger(&cluster));
-            let request = asks(&key);
-            async move { client.request_pairing(request).await }
-        };
-        let asked = until_answered("asking", ask).await.unwrap();
-        let Some(Outcome::Pending(pending)) = asked.outcome else {
-            panic!("{asked:?}")
-        };
-        let name = format!("tablet-{round}");
-        let approve = || {
-            let request = ApproveRequest {
-                request_id: format!("round-{round}"),
-                pairing: pending.pairing_id.clone(),
-                name: name.clone(),
-                ..Default::default()
-            };
-            let mut client = DeviceServiceClient::new(owner.clone());
-            async move { client.approve(request).await }
-        };
-        let before = cluster.pid_of("identity");
-        let killing = kill_after(&cluster, stranger(&cluster), round % 4);
-        let _ = tokio::join!(approve(), killing);
-        back(&cluster, before);
-        let list = || {
-            let mut client = DeviceServiceClient::new(owner.clone());
-            async move { client.list_requests(ListRequestsRequest {}).await }
-        };
-        let waiting = until_answered("listing", list).await.unwrap().requests;
-        let waits = waiting.iter().any(|one| one.pairing_id == pending.pairing_id);
-        let device = named(&owner, &name).await;
-        assert_eq!(waits, device.is_empty(), "round {round}: it waits, or it is in");
-        // The same request again ends the same way, whatever became of the first.
-        let approved = until_answered("approving", approve).await.unwrap();
-        assert_eq!(approved.scopes, ["operator.read", "operator.pairing"]);
-        let again = until_answered("asking", ask).await.unwrap();
-        assert!(matches!(again.outcome, Some(Outcome::Approved(_))), "{again:?}");
-        assert_eq!(named(&owner, &name).await.len(), 1);
-    }
 }

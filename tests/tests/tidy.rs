@@ -193,3 +193,22 @@ fn the_lock_holds_one_tls_provider_and_one_copy_of_the_stack() {
         );
     }
 }
+
+#[test]
+fn each_defect_of_the_original_names_a_test_that_is_there() {
+    let table = read(Path::new("tests/corpora/original-defects.md"));
+    let mut rows = 0;
+    for row in table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| #"))
+    {
+        let quoted: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        let [.., file, test] = quoted[..] else {
+            panic!("no test: {row}")
+        };
+        let text = read(Path::new(file));
+        assert!(text.contains(&format!("fn {test}(")), "{file} has no {test}");
+        rows += 1;
+    }
+    assert!(rows >= 9, "only {rows} rows");
+}

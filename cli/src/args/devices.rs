@@ -59,6 +59,17 @@ here, of that what you have yourself.")]
 
 On the other machine: creel join CODE. The code works once.")]
     Invite(Invite),
+    /// Invites that can still be used
+    Invites,
+    /// End an invite before it is used
+    Uninvite {
+        /// Its id, the first 8 or more characters of it, or the name it was made for
+        invite: String,
+        #[command(flatten)]
+        checked: Checked,
+        #[command(flatten)]
+        repeatable: Repeatable,
+    },
     /// A key and certificate for a script, as files
     Cert(Cert),
     /// End a device: its connections close, its key is never let in again

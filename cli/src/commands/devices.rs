@@ -7,13 +7,13 @@ use creel_proto::{
     gateway::v1::WhoAmIRequest,
     identity::v1::{
         Device, GetDeviceRequest, IssueCertificateResponse, ListDevicesRequest, RecoverRequest,
-        RejectRequest, RenameDeviceRequest, RevokeDeviceRequest, RotateTokenRequest,
+        RejectRequest, RenameDeviceRequest, RevokeDeviceRequest, RotateTokenRequest, WithdrawInviteRequest,
         local_service_client::LocalServiceClient,
     },
 };
 use serde::Serialize;
 
-use super::{MAX_ROWS, PAGE, device_cert, device_invite, device_requests, status};
+use super::{MAX_ROWS, PAGE, device_cert, device_invite, device_invites, device_requests, status};
 use crate::{
     args::devices::Devices,
     client::{self, Client},
@@ -63,6 +63,19 @@ pub(super) async fn run(context: &mut Context, command: Devices) -> Result<(), F
             device_requests::rotate(context, request).await
         }
         Devices::Invite(args) => device_invite::run(context, args).await,
+        Devices::Invites => device_invites::list(context).await,
+        Devices::Uninvite {
+            invite,
+            checked,
+            repeatable,
+        } => {
+            let request = WithdrawInviteRequest {
+                request_id: request_id(&repeatable),
+                validate_only: checked.dry_run,
+                invite,
+            };
+            device_invites::withdraw(context, request).await
+        }
         Devices::Revoke {
             name,
             reason,

@@ -26,7 +26,6 @@ use crate::{
     callers::{Callers, Memory},
     connections::{Connections, Live},
     edge_cert::EdgeCertificate,
-    epochs::Watch,
     forward::Upstreams,
     http_edge,
     ws::{self, Door},
@@ -37,7 +36,6 @@ pub(crate) struct Parts {
     pub(crate) deps: Deps,
     pub(crate) certificate: Arc<ArcSwap<EdgeCertificate>>,
     pub(crate) connections: Connections,
-    pub(crate) watch: Watch,
     pub(crate) callers: Callers,
     pub(crate) upstreams: Upstreams,
     /// The gateway's own services.
@@ -54,7 +52,7 @@ pub(crate) struct Edge {
 }
 
 struct Shared {
-    watch: Watch,
+    connections: Connections,
     callers: Callers,
     upstreams: Upstreams,
     outbox: Outbox,
@@ -96,7 +94,7 @@ impl Edge {
             .add_service(reflection_v1)
             .add_service(reflection_v1alpha);
         let shared = Shared {
-            watch: parts.watch,
+            connections: parts.connections.clone(),
             callers: parts.callers,
             upstreams: parts.upstreams,
             outbox: parts.deps.outbox.clone(),
@@ -203,9 +201,11 @@ impl Shared {
         let path = request.uri().path();
         let known = creel_proto::method(path);
         let proven = match &session.connection.peer {
-            Peer::Certified(Subject::Operator(_) | Subject::Node(_)) => {
-                self.watch.admit()?;
-                Some(self.callers.of(&session.connection, &session.memory).await?)
+            Peer::Certified(Subject::Operator(device) | Subject::Node(device)) => {
+                self.connections.sees()?;
+                let proven = self.callers.of(&session.connection, &session.memory).await?;
+                self.connections.admit(device, session.connection.id)?;
+                Some(proven)
             }
             // The edge trusts no issuer of services, and has no local socket.
             Peer::Certified(Subject::Service(_)) | Peer::Local(_) | Peer::Anonymous => None,

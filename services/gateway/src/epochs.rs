@@ -1,133 +1,205 @@
-//! News of revocations from identity, and what happens without them (REV-1, REV-2): a live watch closes
-//! a revoked device's connections at once; silent for 5 s, no new calls; for 15 s, all are closed.
+//! News of devices' standings from identity (REV-1, REV-2): followed over every loss of the watch. What they mean is
+//! for [`crate::connections::Book`] to say.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use creel_kit::Deps;
-use creel_proto::identity::v1::{WatchEpochsRequest, device_service_client::DeviceServiceClient};
-use creel_wire::{Code, Error, ServiceName};
-use tokio::time::Instant;
+use creel_proto::{identity::v1::EpochEvent, time};
+use futures_util::{Stream, StreamExt as _};
+use tonic::Status;
 
-use crate::connections::Connections;
+use crate::connections::{Connections, REFUSE_AFTER_MS};
 
-/// Silent for so long: no new calls.
-pub(crate) const REFUSE_AFTER: Duration = Duration::from_secs(5);
-/// Silent for so long: nothing stays open.
-pub(crate) const CLOSE_AFTER: Duration = Duration::from_secs(15);
+/// A watch that says nothing for so long is left, and another one asked for.
+const PATIENCE: Duration = Duration::from_millis(REFUSE_AFTER_MS.unsigned_abs());
+/// Between two looks at what may not stay open, and two attempts to watch.
+const TICK: Duration = Duration::from_secs(1);
 
-/// When identity was last heard of. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct Watch {
-    start: Instant,
-    heard_ms: Arc<AtomicU64>,
-    changes: Arc<AtomicU64>,
+/// Follows identity's watch, opened by `watch`, and closes what may not stay open; never ends.
+pub(crate) async fn follow<F, R, S>(connections: Connections, watch: F)
+where
+    F: Fn() -> R,
+    R: Future<Output = Result<S, Status>>,
+    S: Stream<Item = Result<EpochEvent, Status>> + Unpin,
+{
+    // Apart, so that no identity that hangs, however it does, keeps connections open.
+    tokio::join!(listen(&connections, watch), expire(&connections));
 }
 
-impl Watch {
-    pub(crate) fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            heard_ms: Arc::default(),
-            changes: Arc::default(),
-        }
-    }
-
-    /// How many changes of standings came so far. Who let somebody in by what identity said before the last
-    /// one has to ask again: the news may have passed before there was a connection to close.
-    pub(crate) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
-    }
-
-    fn heard(&self) {
-        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard_ms.store(now, Ordering::Relaxed);
-    }
-
-    fn silent_for(&self) -> Duration {
-        self.start
-            .elapsed()
-            .saturating_sub(Duration::from_millis(self.heard_ms.load(Ordering::Relaxed)))
-    }
-
-    /// Whether new calls may pass.
-    pub(crate) fn admit(&self) -> Result<(), Error> {
-        let silent = self.silent_for();
-        if silent < REFUSE_AFTER {
-            return Ok(());
-        }
-        let message = format!(
-            "identity has not been heard of for {} s, so nobody's standing is known",
-            silent.as_secs()
-        );
-        Err(Error::new(Code::Unavailable, "identity_silent", message).hint("creel status"))
-    }
-}
-
-/// Follows identity's watch until the drain, over every loss of it.
-pub(crate) async fn follow(deps: Deps, watch: Watch, connections: Connections) {
-    let channel = match deps.peers.channel(ServiceName::Identity) {
-        Ok(channel) => channel,
-        Err(error) => return tracing::error!(%error, "identity can't be dialled"),
-    };
-    let mut client = DeviceServiceClient::new(channel);
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+async fn expire(connections: &Connections) {
+    let mut tick = ticks();
     loop {
-        let opened = tokio::select! {
-            () = deps.drain.cancelled() => return,
-            opened = client.watch_epochs(WatchEpochsRequest {}) => opened,
-        };
-        if let Ok(stream) = opened {
-            let mut stream = stream.into_inner();
-            loop {
-                let message = tokio::select! {
-                    () = deps.drain.cancelled() => return,
-                    message = tokio::time::timeout(REFUSE_AFTER, stream.message()) => message,
-                };
-                let Ok(Ok(Some(event))) = message else { break };
-                let news = u64::try_from(event.changes.len()).unwrap_or(u64::MAX);
-                watch.changes.fetch_add(news, Ordering::AcqRel);
-                for change in &event.changes {
-                    // Whatever changed: the next connection is judged afresh.
-                    if let Ok(device) = change.device_id.parse() {
-                        let closed = connections.close(&device);
-                        if closed > 0 {
-                            tracing::info!(%device, closed, "connections closed: the device's standing changed");
-                        }
-                    }
-                }
-                watch.heard();
-            }
-        }
-        tokio::select! {
-            () = deps.drain.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        if watch.silent_for() >= CLOSE_AFTER && connections.count() > 0 {
-            let closed = connections.close_all();
+        tick.tick().await;
+        let closed = connections.expire();
+        if closed > 0 {
             tracing::warn!(closed, "connections closed: no news from identity");
         }
     }
 }
 
+async fn listen<F, R, S>(connections: &Connections, watch: F)
+where
+    F: Fn() -> R,
+    R: Future<Output = Result<S, Status>>,
+    S: Stream<Item = Result<EpochEvent, Status>> + Unpin,
+{
+    let mut tick = ticks();
+    loop {
+        tick.tick().await;
+        // Before it is asked: the snapshot can't be older than this.
+        let asked_ms = connections.now_ms();
+        let Ok(Ok(mut news)) = tokio::time::timeout(PATIENCE, watch()).await else {
+            continue;
+        };
+        while let Ok(Some(Ok(event))) = tokio::time::timeout(PATIENCE, news.next()).await {
+            take(connections, &event, asked_ms);
+            // So late that it no longer lets anybody in: a new watch starts with how things are now.
+            if connections.sees().is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// One event of a watch that was asked for at `asked_ms`.
+fn take(connections: &Connections, event: &EpochEvent, asked_ms: i64) {
+    let changed: Vec<_> = event
+        .changes
+        .iter()
+        .filter_map(|change| change.device_id.parse().ok())
+        .collect();
+    let since_ms = event.since_snapshot.as_ref().map_or(0, time::duration_ms);
+    let closed = connections.heard(&changed, asked_ms.saturating_add(since_ms));
+    if closed > 0 {
+        tracing::info!(
+            closed,
+            devices = changed.len(),
+            "connections closed: their device's standing changed"
+        );
+    }
+}
+
+fn ticks() -> tokio::time::Interval {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tick
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use creel_proto::identity::v1::DeviceEpoch;
+    use creel_wire::DeviceId;
+    use futures_util::stream::{self, BoxStream};
+    use tokio::time::advance;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
+    type News = BoxStream<'static, Result<EpochEvent, Status>>;
+
+    fn event(since_ms: i64, changed: &[&DeviceId]) -> EpochEvent {
+        let changes = changed
+            .iter()
+            .map(|device| DeviceEpoch {
+                device_id: device.to_string(),
+                ..DeviceEpoch::default()
+            })
+            .collect();
+        EpochEvent {
+            changes,
+            since_snapshot: Some(time::duration(since_ms)),
+            ..EpochEvent::default()
+        }
+    }
+
+    fn device() -> DeviceId {
+        DeviceId::of_public_key(&[1; 32])
+    }
+
+    /// A connection, the token that closes it, and whether it was closed after so many seconds.
+    async fn closed_after(seconds: u64, connections: &Connections) -> bool {
+        let close = CancellationToken::new();
+        let _live = connections.open(&device(), 1, close.clone()).unwrap();
+        for _ in 0..seconds * 10 {
+            advance(Duration::from_millis(100)).await;
+            tokio::task::yield_now().await;
+        }
+        close.is_cancelled()
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn silence_refuses_after_five_seconds_to_the_millisecond() {
-        let watch = Watch::new();
-        tokio::time::advance(REFUSE_AFTER - Duration::from_millis(1)).await;
-        assert!(watch.admit().is_ok());
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(watch.admit().unwrap_err().reason, "identity_silent");
-        watch.heard();
-        assert!(watch.admit().is_ok());
+    async fn an_identity_that_takes_the_call_and_never_answers_keeps_nothing_open() {
+        for seconds in [14, 16] {
+            let connections = Connections::new(1);
+            let hanging = || std::future::pending::<Result<News, Status>>();
+            let following = tokio::spawn(follow(connections.clone(), hanging));
+            assert_eq!(closed_after(seconds, &connections).await, seconds > 15);
+            assert_eq!(connections.sees().unwrap_err().reason, "identity_silent");
+            following.abort();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn news_that_come_later_and_later_do_not_pass_for_fresh_ones() {
+        let connections = Connections::new(1);
+        // A heartbeat each second, that arrives only every fourth: it tells less and less of now.
+        let late = || async {
+            let beats = stream::unfold(0, |beat| async move {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                Some((Ok(event(beat * 1_000, &[])), beat + 1))
+            });
+            Ok::<News, Status>(beats.boxed())
+        };
+        let mut news = late().await.unwrap();
+        for _ in 0..2 {
+            take(&connections, &news.next().await.unwrap().unwrap(), 0);
+        }
+        assert_eq!(connections.sees().unwrap_err().reason, "identity_silent");
+        // Followed, such a watch is left for a new one each time, so connections do not pile up behind it.
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counting = {
+            let asked = Arc::clone(&asked);
+            move || {
+                asked.fetch_add(1, Ordering::Relaxed);
+                late()
+            }
+        };
+        let following = tokio::spawn(follow(connections.clone(), counting));
+        closed_after(30, &connections).await;
+        assert!(asked.load(Ordering::Relaxed) >= 3);
+        following.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_closes_at_once_and_heartbeats_keep_the_others() {
+        let connections = Connections::new(1);
+        let other = DeviceId::of_public_key(&[2; 32]);
+        let kept = CancellationToken::new();
+        let _kept = connections.open(&other, 2, kept.clone()).unwrap();
+        let watch = || async {
+            let start = tokio::time::Instant::now();
+            let beats = stream::unfold(true, move |first| async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let since = i64::try_from(start.elapsed().as_millis()).unwrap();
+                let changed = device();
+                let changed = if first { vec![&changed] } else { vec![] };
+                Some((Ok(event(since, &changed)), false))
+            });
+            Ok::<News, Status>(beats.boxed())
+        };
+        let following = tokio::spawn(follow(connections.clone(), watch));
+        assert!(closed_after(2, &connections).await);
+        let close = CancellationToken::new();
+        let _again = connections.open(&device(), 3, close.clone()).unwrap();
+        for _ in 0..400 {
+            advance(Duration::from_millis(100)).await;
+            tokio::task::yield_now().await;
+        }
+        assert!(!close.is_cancelled() && !kept.is_cancelled() && connections.sees().is_ok());
+        following.abort();
     }
 }

@@ -18,8 +18,11 @@ mod edge_cert;
 mod epochs;
 mod forward;
 mod grpc;
+mod guard;
 mod http_edge;
 mod metrics_merge;
+#[cfg(test)]
+mod model;
 mod nodes;
 mod ws;
 
@@ -32,7 +35,7 @@ use creel_kit::{
     profile::{EdgeFile, write_private},
     service::{CertificateSource, Lock, Spec},
 };
-use creel_proto::identity::v1::device_service_client::DeviceServiceClient;
+use creel_proto::identity::v1::{WatchEpochsRequest, device_service_client::DeviceServiceClient};
 use creel_wire::ServiceName;
 use futures_util::FutureExt as _;
 use tonic::service::Routes;
@@ -83,7 +86,6 @@ async fn build(deps: Deps, bound: Option<Bound>) -> anyhow::Result<Built> {
 
     let certificate = Arc::new(ArcSwap::from_pointee(certificate));
     let connections = connections::Connections::new(deps.config.gateway.max_connections_per_device);
-    let watch = epochs::Watch::new();
     let callers = callers::Callers::new(&deps)?;
     let upstreams = forward::Upstreams::new(&deps)?;
     let nodes = nodes::Nodes::new(deps.config.gateway.nodes.clone());
@@ -99,7 +101,6 @@ async fn build(deps: Deps, bound: Option<Bound>) -> anyhow::Result<Built> {
         )),
         backend: backend::Backend::new(&deps, own.clone().prepare().into_axum_router())?,
         connections: connections.clone(),
-        watch: watch.clone(),
         nodes,
         hub: ws::hub::Hub::default(),
         figures: ws::figures::Figures::new(&deps.metrics),
@@ -109,14 +110,23 @@ async fn build(deps: Deps, bound: Option<Bound>) -> anyhow::Result<Built> {
         deps: deps.clone(),
         certificate: Arc::clone(&certificate),
         connections: connections.clone(),
-        watch: watch.clone(),
         callers,
         upstreams,
         own,
         door: door.clone(),
     })
     .await?;
-    let following = epochs::follow(deps.clone(), watch, connections);
+    let (watched, drained) = (identity.clone(), deps.drain.clone());
+    let following = async move {
+        let watch = || {
+            let mut identity = watched.clone();
+            async move { Ok(identity.watch_epochs(WatchEpochsRequest {}).await?.into_inner()) }
+        };
+        tokio::select! {
+            () = drained.cancelled() => {}
+            () = epochs::follow(connections, watch) => {}
+        }
+    };
     let renewing = edge_cert::keep_fresh(deps.clone(), certificate);
     let admin = admin::serve(deps.clone(), bound.admin);
     // It ends well only with the drain, and must not cut the edge's own short.

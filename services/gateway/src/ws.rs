@@ -40,7 +40,7 @@ use tonic::{body::Body, transport::Channel};
 
 pub(crate) use upgrade::is_asked;
 
-use crate::{backend::Backend, connections::Connections, epochs::Watch, nodes::Nodes};
+use crate::{backend::Backend, connections::Connections, nodes::Nodes};
 
 use self::{
     figures::{Figures, Limit},
@@ -62,7 +62,6 @@ pub(crate) struct Parts {
     pub(crate) prover: Arc<dyn Prover>,
     pub(crate) backend: Backend,
     pub(crate) connections: Connections,
-    pub(crate) watch: Watch,
     pub(crate) nodes: Nodes,
     pub(crate) hub: Hub,
     pub(crate) figures: Figures,

@@ -11,7 +11,7 @@ use creel_wire::{
     names::{Subject, parse_scopes},
 };
 
-use crate::grants::Grant;
+use crate::{epochs::Standing, grants::Grant};
 
 /// Devices that are not revoked, at most.
 pub(crate) const MAX_DEVICES: usize = 1_000;
@@ -185,17 +185,21 @@ pub(crate) fn revoke(record: &DeviceRecord, reason: &str, now_ms: i64) -> Device
         return record.clone();
     }
     let mut after = record.clone();
+    after.epoch = Standing::of(record).revoked().epoch;
     after.state = DeviceState::Revoked.into();
-    after.epoch += 1;
     after.revoked_at_unix_ms = now_ms;
     reason.clone_into(&mut after.revoke_reason);
     after
 }
 
+/// What it holds changed: its connections close, and what was said of it is not said again.
+pub(crate) fn move_epoch(record: &mut DeviceRecord) {
+    record.epoch = Standing::of(record).changed().epoch;
+}
+
 /// Whether the device is out.
 pub(crate) fn is_revoked(record: &DeviceRecord) -> bool {
-    // Anything but a clear yes is a no.
-    record.state != i32::from(DeviceState::Approved)
+    Standing::of(record).revoked
 }
 
 /// What the device holds now. A scope that can't be read is not held.

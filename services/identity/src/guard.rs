@@ -3,7 +3,7 @@
 
 /// A named guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Guard {
+pub enum Guard {
     /// No more wait than the limit says (PAI-1).
     Cap,
     /// Nothing is approved at or after its end (PAI-2).
@@ -28,40 +28,13 @@ pub(crate) enum Guard {
     NonceTtl,
     /// A nonce is for the connection it was given to.
     BindConnection,
+    /// Nothing is said of a device that is unknown or revoked (REV-1).
+    Standing,
+    /// No assertion lives longer than it may (REV-3).
+    AssertionTtl,
+    /// What was said of a device is said again only while its epoch is the same (REV-3).
+    NoReissue,
 }
 
 /// The guards in force: all of them, but in a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub(crate) struct Guards {
-    #[cfg(test)]
-    out: Option<Guard>,
-}
-
-impl Guards {
-    /// All guards.
-    pub(crate) const fn all() -> Self {
-        Self {
-            #[cfg(test)]
-            out: None,
-        }
-    }
-
-    /// All guards but one.
-    #[cfg(test)]
-    pub(crate) const fn without(guard: Guard) -> Self {
-        Self { out: Some(guard) }
-    }
-
-    /// Whether a guard is in force.
-    #[cfg(test)]
-    pub(crate) fn on(self, guard: Guard) -> bool {
-        self.out != Some(guard)
-    }
-
-    /// Whether a guard is in force: here, always.
-    #[cfg(not(test))]
-    #[expect(clippy::unused_self, reason = "the signature of the model")]
-    pub(crate) const fn on(self, _: Guard) -> bool {
-        true
-    }
-}
+pub type Guards = creel_wire::Guards<Guard>;

@@ -9,23 +9,24 @@ use creel_wire::{
     names::{SpiffeId, Subject},
 };
 
-use crate::ca::Authority;
+use crate::{ca::Authority, epochs, guard::Guards};
 
 impl Authority {
-    /// Signs claims for `presenter`, if it may present such a caller at all.
+    /// Signs claims for `presenter`, if it may present such a caller at all. They end when what they are made of
+    /// does, at `until_ms`, and after five minutes anyway.
     pub(crate) fn seal(
         &self,
         presenter: ServiceName,
         mut claims: AssertionClaims,
         now_ms: i64,
-        until_ms: i64,
+        until_ms: Option<i64>,
     ) -> Result<MintResponse, Error> {
         if !assertion::may_present(presenter, claims.kind()) {
             return Err(refusal(assertion::Refused::PresenterNotAllowed));
         }
         claims.presenter = self.uri_of(presenter);
         claims.issued_at_unix_ms = now_ms;
-        claims.expires_at_unix_ms = until_ms.min(now_ms + assertion::MAX_LIFE_MS);
+        claims.expires_at_unix_ms = epochs::end_ms(now_ms, until_ms, Guards::all());
         let assertion = assertion::sign(&self.assertion_key, &self.assertion_key_id(), &claims);
         Ok(MintResponse {
             assertion,

@@ -52,39 +52,4 @@ impl Guard {
 }
 
 /// The guards in force: all of them, but in a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Guards {
-    #[cfg(any(test, feature = "model"))]
-    out: Option<Guard>,
-}
-
-impl Guards {
-    /// All guards.
-    #[must_use]
-    pub const fn all() -> Self {
-        Self {
-            #[cfg(any(test, feature = "model"))]
-            out: None,
-        }
-    }
-
-    /// All guards but one.
-    #[cfg(any(test, feature = "model"))]
-    #[must_use]
-    pub const fn without(guard: Guard) -> Self {
-        Self { out: Some(guard) }
-    }
-
-    /// Whether a guard is in force.
-    #[cfg(any(test, feature = "model"))]
-    pub(crate) fn on(self, guard: Guard) -> bool {
-        self.out != Some(guard)
-    }
-
-    /// Whether a guard is in force: here, always.
-    #[cfg(not(any(test, feature = "model")))]
-    #[expect(clippy::unused_self, reason = "the signature of the model")]
-    pub(crate) const fn on(self, _: Guard) -> bool {
-        true
-    }
-}
+pub type Guards = creel_wire::Guards<Guard>;

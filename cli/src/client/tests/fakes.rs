@@ -17,12 +17,13 @@ use creel_proto::{
     },
     identity::v1::{
         ApproveRequest, BootstrapRequest, ChallengeRequest, ChallengeResponse, CreateInviteRequest,
-        CreateInviteResponse, Device, DeviceEvent, EpochEvent, GetDeviceRequest, IssueCertificateRequest,
-        IssueCertificateResponse, IssuedCertificate, ListDevicesRequest, ListDevicesResponse,
-        ListRequestsRequest, ListRequestsResponse, PairingRequest, ProveRequest, ProveResponse,
-        RecoverRequest, RedeemInviteRequest, RejectRequest, RenameDeviceRequest, RenewCertificateRequest,
+        CreateInviteResponse, Device, DeviceEvent, EpochEvent, GetDeviceRequest, Invite,
+        IssueCertificateRequest, IssueCertificateResponse, IssuedCertificate, ListDevicesRequest,
+        ListDevicesResponse, ListInvitesRequest, ListInvitesResponse, ListRequestsRequest,
+        ListRequestsResponse, PairingRequest, ProveRequest, ProveResponse, RecoverRequest,
+        RedeemInviteRequest, RejectRequest, RenameDeviceRequest, RenewCertificateRequest,
         RequestPairingRequest, RequestPairingResponse, RevokeDeviceRequest, RotateTokenRequest,
-        RotateTokenResponse, TrustBundle, WatchDevicesRequest, WatchEpochsRequest,
+        RotateTokenResponse, TrustBundle, WatchDevicesRequest, WatchEpochsRequest, WithdrawInviteRequest,
         device_service_server::{DeviceService, DeviceServiceServer},
         local_service_server::{LocalService, LocalServiceServer},
     },
@@ -439,6 +440,17 @@ impl DeviceService for Fake {
         &self,
         _: Request<CreateInviteRequest>,
     ) -> Result<Response<CreateInviteResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn list_invites(
+        &self,
+        _: Request<ListInvitesRequest>,
+    ) -> Result<Response<ListInvitesResponse>, Status> {
+        Err(Status::unimplemented("not faked"))
+    }
+
+    async fn withdraw_invite(&self, _: Request<WithdrawInviteRequest>) -> Result<Response<Invite>, Status> {
         Err(Status::unimplemented("not faked"))
     }
 

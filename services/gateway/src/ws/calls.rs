@@ -76,13 +76,13 @@ impl Session {
     /// When identity has not been heard of, or no longer vouches for the device.
     pub(crate) async fn services(&self) -> Result<AsCaller, Failure> {
         let parts = &self.door.0.parts;
-        parts.watch.admit()?;
         match parts.prover.renew(&self.knocking, &self.memory, false).await {
             Ok(()) => {}
             // What is held may still be good for a moment; the owner knows.
             Err(error) if error.code == Code::Unavailable => {}
             Err(error) => return Err(error.into()),
         }
+        parts.connections.admit(&self.device, self.connection)?;
         let proven = self
             .memory
             .current()

@@ -288,8 +288,8 @@ impl Run {
 
     fn prove(&mut self, connect: Connect) {
         let parts = &self.door.0.parts;
-        self.changes = parts.watch.changes();
-        let standing = parts.watch.admit();
+        self.changes = parts.connections.changes();
+        let standing = parts.connections.sees();
         let (prover, knocking) = (Arc::clone(&parts.prover), self.knocking.clone());
         let nonce = std::mem::take(&mut self.nonce);
         self.judging = Some(
@@ -334,7 +334,7 @@ impl Run {
             return Err((1013, "too many connections of this device"));
         };
         let memory = Memory::holding(admission.proven);
-        if parts.watch.changes() != self.changes
+        if parts.connections.is_outdated(self.changes)
             && let Err(error) = parts.prover.renew(&self.knocking, &memory, true).await
         {
             tracing::info!(device = %welcome.device, %error, "connection closed: its device's standing changed");

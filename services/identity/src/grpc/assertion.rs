@@ -23,8 +23,11 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     ca::Authority,
-    device, grants,
-    registry::Registry,
+    device,
+    epochs::{self, Standing},
+    grants,
+    guard::Guards,
+    registry::{Entry, Registry},
     seal::{kind_of, of_device, refusal, texts},
     senders::Senders,
 };
@@ -74,8 +77,7 @@ impl Assertions {
             },
             None => return Err(Error::invalid("subject", "whom to speak of")),
         };
-        self.authority
-            .seal(presenter, claims, now, now + assertion::MAX_LIFE_MS)
+        self.authority.seal(presenter, claims, now, None)
     }
 
     /// A device as the edge saw it: its certificate is judged here again, and so is its standing.
@@ -102,13 +104,7 @@ impl Assertions {
             .registry
             .get(&id)
             .ok_or_else(|| refused("names an unknown device"))?;
-        if device::is_revoked(&entry.record) {
-            return Err(Error::new(
-                Code::Unauthenticated,
-                "device_revoked",
-                "this device was revoked",
-            ));
-        }
+        epochs::vouch(Some(Standing::of(&entry.record)), Guards::all())?;
         if kind != kind_of(&entry.record) {
             return Err(refused("names another kind of device"));
         }
@@ -136,29 +132,34 @@ impl Assertions {
             let message = "the assertion is another connection's";
             return Err(Error::new(Code::PermissionDenied, "foreign_connection", message));
         }
-        let changed =
-            |reason: &'static str, message: &'static str| Error::new(Code::Unauthenticated, reason, message);
-        let id: DeviceId = before
-            .subject
-            .parse()
-            .map_err(|_| refusal(assertion::Refused::Malformed))?;
-        let entry = self
-            .registry
-            .get(&id)
-            .ok_or_else(|| changed("device_unknown", "there is no such device"))?;
-        if device::is_revoked(&entry.record) {
-            return Err(changed("device_revoked", "this device was revoked"));
-        }
-        if entry.record.epoch != before.epoch {
-            return Err(changed(
-                "grant_changed",
-                "the device's grant changed: it has to prove itself again",
-            ));
-        }
+        let entry = self.still(&before.subject, before.epoch)?;
         let scopes = parse_scopes(&before.scopes).map_err(|_| refusal(assertion::Refused::Malformed))?;
         let held = device::scopes(&entry.record);
         let kept = grants::attenuate(&scopes, &scopes, &held);
         Ok(of_device(&entry.record, &kept, before.binding))
+    }
+
+    /// The device that something was said of at `epoch`, if it may be said again.
+    fn still(&self, device: &str, epoch: u64) -> Result<Entry, Error> {
+        let id: DeviceId = device
+            .parse()
+            .map_err(|_| refusal(assertion::Refused::Malformed))?;
+        let entry = self.registry.get(&id);
+        let standing = entry.as_ref().map(|entry| Standing::of(&entry.record));
+        epochs::vouch_again(standing, epoch, Guards::all())?;
+        entry.ok_or_else(|| epochs::Refused::Unknown.into())
+    }
+
+    /// The device that claims rest on, if any, still as it was when they were made.
+    fn still_rests_on(&self, claims: &AssertionClaims) -> Result<String, Error> {
+        let device = match claims.kind() {
+            SubjectKind::Operator | SubjectKind::Node => &claims.subject,
+            _ => &claims.device,
+        };
+        if !device.is_empty() {
+            self.still(device, claims.epoch)?;
+        }
+        Ok(device.clone())
     }
 
     /// A chat sender that is let in now. It holds no scope.
@@ -178,7 +179,7 @@ impl Assertions {
         })
     }
 
-    /// A turn holds no more than its cause, and never what is for people.
+    /// A turn holds no more than its cause, no more than its person has now, and never what is for people.
     fn turn(&self, presenter: ServiceName, asked: &TurnSubject, now: i64) -> Result<AssertionClaims, Error> {
         let cause = assertion::open(&self.keys, &asked.cause, now).map_err(refusal)?;
         let own = self.authority.uri_of(presenter);
@@ -187,6 +188,8 @@ impl Assertions {
             return Err(refusal(assertion::Refused::ForeignPresenter));
         }
         let scopes = parse_scopes(&cause.scopes).map_err(|_| refusal(assertion::Refused::Malformed))?;
+        let device = self.still_rests_on(&cause)?;
+        let now_held = self.registry.grant_of(&cause.person).unwrap_or_default();
         let mut chain = cause.chain;
         if !refresh {
             chain.push(cause.presenter);
@@ -195,11 +198,12 @@ impl Assertions {
             kind: SubjectKind::AgentTurn.into(),
             subject: bounded("turn_id", &asked.turn_id)?,
             person: cause.person,
-            scopes: texts(&grants::of_turn(&scopes)),
+            scopes: texts(&grants::attenuate(&grants::of_turn(&scopes), &scopes, &now_held)),
             label: bounded("session", &asked.session)?,
             epoch: cause.epoch,
             binding: asked.turn_id.clone(),
             chain,
+            device,
             ..AssertionClaims::default()
         })
     }
@@ -218,7 +222,7 @@ impl Assertions {
         let minting = tokio::task::spawn_blocking(move || {
             let mint = |subject: &JobSubject| {
                 let claims = job(&registry, subject)?;
-                authority.seal(presenter, claims, now, now + assertion::MAX_LIFE_MS)
+                authority.seal(presenter, claims, now, None)
             };
             asked
                 .subjects
@@ -237,6 +241,7 @@ impl Assertions {
     fn do_attenuate(&self, presenter: ServiceName, asked: &AttenuateRequest) -> Result<MintResponse, Error> {
         let now = self.clock.now_ms();
         let mut claims = assertion::open(&self.keys, &asked.assertion, now).map_err(refusal)?;
+        self.still_rests_on(&claims)?;
         let held = parse_scopes(&claims.scopes).map_err(|_| refusal(assertion::Refused::Malformed))?;
         let kept =
             parse_scopes(&asked.scopes).map_err(|error| Error::invalid("scopes", error.to_string()))?;
@@ -250,7 +255,7 @@ impl Assertions {
         }
         claims.chain.push(std::mem::take(&mut claims.presenter));
         let until = claims.expires_at_unix_ms;
-        self.authority.seal(presenter, claims, now, until)
+        self.authority.seal(presenter, claims, now, Some(until))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod change;
 mod invite;
+mod invites;
 mod pairing;
 mod prove;
 mod token;
@@ -12,11 +13,12 @@ use std::sync::Arc;
 use creel_kit::{Clock, Deps, idempotency::Idempotency, outbox::Outbox};
 use creel_proto::identity::v1::{
     ApproveRequest, ChallengeRequest, ChallengeResponse, CreateInviteRequest, CreateInviteResponse, Device,
-    GetDeviceRequest, IssueCertificateRequest, IssueCertificateResponse, ListDevicesRequest,
-    ListDevicesResponse, ListRequestsRequest, ListRequestsResponse, PairingRequest, ProveRequest,
-    ProveResponse, RedeemInviteRequest, RejectRequest, RenameDeviceRequest, RenewCertificateRequest,
-    RequestPairingRequest, RequestPairingResponse, RevokeDeviceRequest, RotateTokenRequest,
-    RotateTokenResponse, WatchDevicesRequest, WatchEpochsRequest, device_service_server::DeviceService,
+    GetDeviceRequest, Invite, IssueCertificateRequest, IssueCertificateResponse, ListDevicesRequest,
+    ListDevicesResponse, ListInvitesRequest, ListInvitesResponse, ListRequestsRequest, ListRequestsResponse,
+    PairingRequest, ProveRequest, ProveResponse, RedeemInviteRequest, RejectRequest, RenameDeviceRequest,
+    RenewCertificateRequest, RequestPairingRequest, RequestPairingResponse, RevokeDeviceRequest,
+    RotateTokenRequest, RotateTokenResponse, WatchDevicesRequest, WatchEpochsRequest, WithdrawInviteRequest,
+    device_service_server::DeviceService,
 };
 use creel_store::Store;
 use creel_wire::{Caller, Error, Principal, ServiceName, Source, authz, source};
@@ -210,6 +212,22 @@ impl DeviceService for Devices {
     ) -> Result<Response<CreateInviteResponse>, Status> {
         let (caller, request) = authz::split(request)?;
         Ok(Response::new(self.do_create_invite(&caller, request).await?))
+    }
+
+    async fn list_invites(
+        &self,
+        request: Request<ListInvitesRequest>,
+    ) -> Result<Response<ListInvitesResponse>, Status> {
+        let _ = authz::split(request)?;
+        Ok(Response::new(self.do_list_invites().await?))
+    }
+
+    async fn withdraw_invite(
+        &self,
+        request: Request<WithdrawInviteRequest>,
+    ) -> Result<Response<Invite>, Status> {
+        let (caller, request) = authz::split(request)?;
+        Ok(Response::new(self.do_withdraw_invite(&caller, request).await?))
     }
 
     async fn redeem_invite(

@@ -189,7 +189,9 @@ impl Local {
                 let mut after = entry.record;
                 let before = std::mem::take(&mut after.scopes);
                 after.scopes = seat.scopes.iter().map(ToString::to_string).collect();
-                after.epoch += u64::from(after.scopes != before);
+                if after.scopes != before {
+                    device::move_epoch(&mut after);
+                }
                 device::certified(&mut after, DEFAULT_CERT_LIFE_MS, now);
                 after.own_protocol = true;
                 after.legacy = false;

@@ -186,3 +186,99 @@ async fn one_question_has_a_bound() {
         assert_eq!(ask(count).await.unwrap_err(), "invalid_argument");
     }
 }
+
+/// REV-3: by no path is anything made of what was said of a device before it was revoked.
+#[tokio::test]
+async fn nothing_is_made_of_an_assertion_whose_device_was_revoked() {
+    let identity = Identity::new().await;
+    let owner = identity.owner().await;
+    let key = device_key();
+    let issued = identity
+        .issue(owner, &key, "ci", &["operator.read", "operator.write"])
+        .await
+        .unwrap();
+    let subject = Subject::Device(DeviceSubject {
+        certificate_der: leaf(&issued),
+        connection_id: "c".into(),
+    });
+    let cause = identity.mint_bytes(ServiceName::Gateway, subject).await.unwrap();
+    let turn = |cause: &[u8]| {
+        let cause = cause.to_vec();
+        let subject = TurnSubject {
+            session: "s".into(),
+            turn_id: "t1".into(),
+            cause,
+        };
+        identity.mint_bytes(ServiceName::AgentRunner, Subject::Turn(subject))
+    };
+    let attenuate = |assertion: &[u8], who: ServiceName| {
+        let service = Assertions::new(&identity.deps, &identity.authority, &identity.registry).unwrap();
+        let request = AttenuateRequest {
+            assertion: assertion.to_vec(),
+            scopes: vec!["operator.read".into()],
+        };
+        async move { reason(service.attenuate(as_caller(service_caller(who), request)).await) }
+    };
+    let running = turn(&cause).await.unwrap();
+    let refreshed = turn(&running).await.unwrap();
+    let hop = attenuate(&refreshed, ServiceName::Gateway).await.unwrap();
+    assert!(attenuate(&cause, ServiceName::Gateway).await.is_ok());
+
+    identity.revoke("ci").await.unwrap();
+    for held in [&cause, &running, &refreshed] {
+        assert_eq!(turn(held).await.unwrap_err(), "device_revoked");
+    }
+    for held in [&cause, &running, &refreshed, &hop.assertion] {
+        assert_eq!(
+            attenuate(held, ServiceName::Gateway).await.unwrap_err(),
+            "device_revoked"
+        );
+    }
+}
+
+/// ATT-2, for as long as a turn of a job runs: never more than its owner has now.
+#[tokio::test]
+async fn a_jobs_turn_loses_what_its_owner_loses() {
+    let identity = Identity::new().await;
+    identity.owner().await;
+    let job = Subject::Job(JobSubject {
+        job_id: "j".into(),
+        run_id: "r".into(),
+        owner: "owner".into(),
+        scopes: vec!["operator.read".into(), "operator.write".into()],
+    });
+    let cause = identity.mint_bytes(ServiceName::Scheduler, job).await.unwrap();
+    let turn = |cause: Vec<u8>| {
+        let subject = TurnSubject {
+            session: "s".into(),
+            turn_id: "t1".into(),
+            cause,
+        };
+        identity.mint_bytes(ServiceName::AgentRunner, Subject::Turn(subject))
+    };
+    let running = turn(cause).await.unwrap();
+    let scopes = |bytes: &[u8]| {
+        let signed = SignedAssertion::decode(bytes).unwrap();
+        AssertionClaims::decode(signed.payload.as_slice()).unwrap().scopes
+    };
+    assert_eq!(scopes(&running), ["operator.read", "operator.write"]);
+    // Its owner's last device goes another way than by a revocation through the API, which keeps one administrator.
+    let writer = identity.registry.write().await;
+    for entry in identity.registry.list() {
+        let after = crate::device::revoke(&entry.record, "lost", NOW);
+        let event = creel_kit::outbox::Event::new("device.revoked", "test", "device");
+        writer
+            .commit(
+                after,
+                event,
+                &creel_kit::idempotency::Slot::none(),
+                &IssueCertificateResponse::default(),
+                |_| {},
+            )
+            .await
+            .unwrap();
+    }
+    drop(writer);
+    let refreshed = turn(running).await.unwrap();
+    assert!(scopes(&refreshed).is_empty(), "{:?}", scopes(&refreshed));
+}

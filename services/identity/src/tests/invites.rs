@@ -1,7 +1,8 @@
 //! Invites: one secret, one device, minutes.
 
 use creel_proto::identity::v1::{
-    CreateInviteRequest, CreateInviteResponse, Declaration, RedeemInviteRequest, RefusedReason, Surface,
+    CreateInviteRequest, CreateInviteResponse, Declaration, Invite, ListInvitesRequest, RedeemInviteRequest,
+    RefusedReason, Surface, WithdrawInviteRequest,
 };
 
 use super::{
@@ -228,4 +229,122 @@ async fn a_client_of_the_original_redeems_an_invite_by_its_proof() {
     let mut second = node_client(5, &["camera.snap"]);
     second.invite = made.secret;
     assert_eq!(why(identity.prove(&second).await), RefusedReason::InviteInvalid);
+}
+
+async fn open_invites(identity: &Identity, caller: &Caller) -> Vec<Invite> {
+    let request = as_caller(caller.clone(), ListInvitesRequest {});
+    reason(identity.devices().list_invites(request).await)
+        .unwrap()
+        .invites
+}
+
+async fn withdraw(
+    identity: &Identity,
+    caller: &Caller,
+    change: impl FnOnce(&mut WithdrawInviteRequest),
+) -> Result<Invite, String> {
+    let mut request = WithdrawInviteRequest {
+        invite: "phone".into(),
+        ..Default::default()
+    };
+    change(&mut request);
+    let request = as_caller(caller.clone(), request);
+    reason(identity.devices().withdraw_invite(request).await)
+}
+
+#[tokio::test]
+async fn a_withdrawn_invite_lets_nobody_in_and_that_is_on_record() {
+    let mut identity = Identity::new().await;
+    let owner = identity.owner().await;
+    let made = invite(&identity, &owner, |_| {}).await.unwrap();
+    let tried = withdraw(&identity, &owner, |request| request.validate_only = true).await;
+    assert_eq!(tried.unwrap().invite_id, made.invite_id);
+    assert_eq!(open_invites(&identity, &owner).await.len(), 1, "a dry run");
+
+    let once = |request: &mut WithdrawInviteRequest| request.request_id = "once".into();
+    let withdrawn = withdraw(&identity, &owner, once).await.unwrap();
+    assert_eq!(
+        (withdrawn.name.as_str(), withdrawn.role()),
+        ("phone", Role::Operator)
+    );
+    assert_eq!(open_invites(&identity, &owner).await, []);
+    identity.restart().await;
+    assert_eq!(
+        redeem(&identity, &made.secret, &device_key()).await.unwrap_err(),
+        "invite_invalid"
+    );
+    assert_eq!(
+        withdraw(&identity, &owner, once).await.unwrap(),
+        withdrawn,
+        "repeated"
+    );
+    assert_eq!(
+        withdraw(&identity, &owner, |_| {}).await.unwrap_err(),
+        "not_found"
+    );
+    let everything = identity
+        .deps
+        .store
+        .scan_all(creel_store::KeyRange::prefix(b""), 1_000)
+        .await
+        .unwrap();
+    let said = |text: &str| {
+        let records = everything.entries.iter();
+        records
+            .filter(|entry| {
+                entry
+                    .value
+                    .windows(text.len())
+                    .any(|part| part == text.as_bytes())
+            })
+            .count()
+    };
+    assert_eq!(said("invite.withdrawn"), 1, "once, with its change");
+}
+
+#[tokio::test]
+async fn only_open_invites_are_listed_and_only_one_at_a_time_is_withdrawn() {
+    let identity = Identity::new().await;
+    let owner = identity.owner().await;
+    let used = invite(&identity, &owner, |_| {}).await.unwrap();
+    redeem(&identity, &used.secret, &device_key()).await.unwrap();
+    assert_eq!(
+        withdraw(&identity, &owner, |_| {}).await.unwrap_err(),
+        "not_found",
+        "it was used"
+    );
+    let named = |name: &'static str| move |request: &mut CreateInviteRequest| request.name = name.into();
+    let first = invite(&identity, &owner, named("tablet")).await.unwrap();
+    identity.deps.clock.advance(1);
+    let second = invite(&identity, &owner, named("tablet")).await.unwrap();
+    let listed = open_invites(&identity, &owner).await;
+    assert_eq!(
+        listed.iter().map(|one| &one.invite_id).collect::<Vec<_>>(),
+        [&first.invite_id, &second.invite_id],
+        "the first to end first"
+    );
+    let tablet = |request: &mut WithdrawInviteRequest| request.invite = "tablet".into();
+    assert_eq!(
+        withdraw(&identity, &owner, tablet).await.unwrap_err(),
+        "invalid_argument",
+        "which one?"
+    );
+    let by_id = second.invite_id.clone();
+    withdraw(&identity, &owner, |request| request.invite = by_id)
+        .await
+        .unwrap();
+    redeem(&identity, &first.secret, &device_key()).await.unwrap();
+    let late = invite(&identity, &owner, named("late")).await.unwrap();
+    identity.deps.clock.advance(600_000 - 1);
+    assert_eq!(open_invites(&identity, &owner).await.len(), 1);
+    identity.deps.clock.advance(1);
+    assert_eq!(open_invites(&identity, &owner).await, []);
+    let by_id = late.invite_id;
+    assert_eq!(
+        withdraw(&identity, &owner, |request| request.invite = by_id)
+            .await
+            .unwrap_err(),
+        "not_found",
+        "over by itself"
+    );
 }

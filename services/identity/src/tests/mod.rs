@@ -2,12 +2,14 @@
 
 mod assertions;
 mod certificates;
+mod crashes;
 mod devices;
 mod invites;
 mod nonsense;
 mod pairing;
 mod people;
 mod proofs;
+mod relay;
 
 use std::{fs, sync::Arc};
 
@@ -58,6 +60,10 @@ struct Identity {
 
 impl Identity {
     async fn new() -> Self {
+        Self::on(Store::memory()).await
+    }
+
+    async fn on(store: Store) -> Self {
         creel_wire::install_crypto();
         let dir = tempfile::tempdir().unwrap();
         let profile = Profile::at("default", dir.path()).unwrap();
@@ -65,7 +71,7 @@ impl Identity {
         let clock = Clock::manual(NOW);
         let authority = Arc::new(load_or_create(&profile, NOW).unwrap());
         let tls = Tls::new(Trust::try_from(&authority.bundle()).unwrap(), None).unwrap();
-        let (store, config) = (Store::memory(), Arc::new(Config::default()));
+        let config = Arc::new(Config::default());
         let metrics = Metrics::new(ServiceName::Identity);
         let outbox = Outbox::open(
             store.clone(),
@@ -103,6 +109,17 @@ impl Identity {
 
     /// As after a crash: what was in memory is gone, what was committed is read again.
     async fn restart(&mut self) {
+        let deps = &mut self.deps;
+        let (store, clock) = (deps.store.clone(), deps.clock.clone());
+        deps.outbox = Outbox::open(
+            store.clone(),
+            ServiceName::Identity,
+            clock.clone(),
+            deps.metrics.clone(),
+        )
+        .await
+        .unwrap();
+        deps.idempotency = Idempotency::new(store, clock);
         self.registry = Registry::open(&self.deps).await.unwrap();
         self.pairings = Pairings::open(&self.deps, &self.registry, self.authority.root_fingerprint())
             .await

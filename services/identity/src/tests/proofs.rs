@@ -58,6 +58,17 @@ impl Client {
 
     /// What it sends for a nonce, signed as its protocol does.
     pub(super) fn proof(&self, connection: &str, nonce: &str, now: i64) -> ProveRequest {
+        self.proof_over(&EXPORTER, connection, nonce, now)
+    }
+
+    /// The same, over a connection with this TLS exporter.
+    pub(super) fn proof_over(
+        &self,
+        exporter: &[u8; 32],
+        connection: &str,
+        nonce: &str,
+        now: i64,
+    ) -> ProveRequest {
         let id = self.id();
         let role = crate::declared::role_word(self.declared.role());
         let secret = if self.token.is_empty() {
@@ -87,9 +98,9 @@ impl Client {
                 Protocol::Legacy(LegacyProof { signed_at_unix_ms }),
             )
         } else {
-            let tls_exporter = EXPORTER.to_vec();
+            let tls_exporter = exporter.to_vec();
             (
-                own_payload(signed, &EXPORTER),
+                own_payload(signed, exporter),
                 Protocol::Own(OwnProof { tls_exporter }),
             )
         };

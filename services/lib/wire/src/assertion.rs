@@ -249,6 +249,7 @@ mod tests {
             issued_at_unix_ms: NOW,
             expires_at_unix_ms: NOW + MAX_LIFE_MS,
             chain: vec![],
+            device: String::new(),
         }
     }
 

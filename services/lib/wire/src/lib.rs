@@ -15,6 +15,7 @@ pub mod caller;
 pub mod channel;
 pub mod complete;
 pub mod error;
+mod guards;
 pub mod names;
 pub mod observe;
 mod opening;
@@ -27,6 +28,7 @@ mod verified;
 
 pub use caller::{Caller, Principal};
 pub use error::{Code, Error};
+pub use guards::Guards;
 pub use names::{DeviceId, Scope, Scopes, ServiceName, SpiffeId, TrustDomain};
 pub use secret::Secret;
 pub use session_key::SessionKey;

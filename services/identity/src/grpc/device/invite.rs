@@ -14,7 +14,7 @@ use creel_proto::{
     },
     time,
 };
-use creel_store::{Cmp, Key, Page, Txn};
+use creel_store::{Cmp, Key, Txn};
 use creel_wire::{Caller, Code, DeviceId, Error, Scope, Scopes, Source, phrase};
 use prost::Message as _;
 
@@ -35,10 +35,6 @@ use crate::{
 /// Life of an invite, in milliseconds.
 const LIFE_MS: RangeInclusive<i64> = 60_000..=3_600_000;
 const DEFAULT_LIFE_MS: i64 = 600_000;
-/// Invites that are open at once, of all operators: a quota of their own, strangers can't touch it.
-const MAX_OPEN: usize = 50;
-/// A used invite is remembered so long after its end, for an answer that was lost.
-const KEEP_MS: i64 = 3_600_000;
 
 impl Devices {
     pub(super) async fn do_create_invite(
@@ -122,39 +118,6 @@ impl Devices {
         self.outbox.committed();
         secret.expose().clone_into(&mut answer.secret);
         Ok(answer)
-    }
-
-    /// Forgets what is long over, and refuses when too many are open.
-    async fn room_for_one(&self, now: i64) -> Result<(), Error> {
-        let page = self
-            .store
-            .scan(Kind::Invite.range(), Page::default())
-            .await
-            .map_err(store_error)?;
-        let mut open = 0;
-        let mut first = i64::MAX;
-        let mut txn = Txn::new();
-        for entry in page.entries {
-            let Ok(record) = InviteRecord::decode(entry.value.clone()) else {
-                tracing::error!(key = ?entry.key, "an invite can't be read");
-                continue;
-            };
-            if record.expires_at_unix_ms + KEEP_MS <= now {
-                txn.push_delete(entry.key);
-            } else if now < record.expires_at_unix_ms && record.used_by.is_empty() {
-                open += 1;
-                first = first.min(record.expires_at_unix_ms);
-            }
-        }
-        if !txn.then.is_empty() {
-            self.store.commit(txn).await.map_err(store_error)?;
-        }
-        if open >= MAX_OPEN {
-            let minutes = (first - now) / 60_000 + 1;
-            let message = format!("{MAX_OPEN} invites are open already; the first ends in {minutes} min");
-            return Err(Error::new(Code::ResourceExhausted, "too_many_invites", message));
-        }
-        Ok(())
     }
 
     pub(super) async fn do_redeem_invite(
@@ -323,7 +286,7 @@ impl Devices {
     }
 }
 
-fn role_of(invite: &InviteRecord) -> Role {
+pub(super) fn role_of(invite: &InviteRecord) -> Role {
     // A role that can't be read is none: nothing declares it, so nothing redeems it.
     Role::try_from(invite.role).unwrap_or(Role::Unspecified)
 }

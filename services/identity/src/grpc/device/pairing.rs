@@ -342,7 +342,7 @@ fn upgraded(before: &DeviceRecord, asked: &PairingRecord, granted: &Grant) -> De
     let declared = asked.declared.clone().unwrap_or_default();
     let Surface { permissions, .. } = declared.surface.unwrap_or_default();
     after.permissions = permissions;
-    after.epoch += 1;
+    device::move_epoch(&mut after);
     after
 }
 

@@ -58,7 +58,7 @@ impl Devices {
         after.token_scopes = seal::texts(&granted);
         after.token_issued_at_unix_ms = now;
         // Connections by the old token end.
-        after.epoch += 1;
+        device::move_epoch(&mut after);
         let mut answer = RotateTokenResponse {
             device: Some(device::to_proto(&after, 0)),
             token: String::new(),

@@ -2,9 +2,15 @@
 
 use std::{pin::Pin, time::Duration};
 
-use creel_proto::identity::v1::{DeviceEpoch, DeviceEvent, DeviceEventKind, EpochEvent, PairingState};
+use creel_proto::{
+    identity::v1::{DeviceEpoch, DeviceEvent, DeviceEventKind, EpochEvent, PairingState},
+    time,
+};
 use futures_util::{Stream, StreamExt as _};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{
+    sync::broadcast::error::{RecvError, TryRecvError},
+    time::Instant,
+};
 use tonic::Status;
 
 use super::Devices;
@@ -20,6 +26,7 @@ impl Devices {
     pub(super) async fn epochs(&self) -> EpochStream {
         // Subscribed before the snapshot is taken, so that no change falls between.
         let mut changes = self.registry.watch();
+        let taken = Instant::now();
         let out = self
             .registry
             .list()
@@ -36,6 +43,7 @@ impl Devices {
             changes: out,
             snapshot: true,
             revision,
+            since_snapshot: Some(time::duration(0)),
         };
         let (store, drain) = (self.store.clone(), self.drain.clone());
         let live = async_stream(move |sender| async move {
@@ -44,16 +52,26 @@ impl Devices {
                     received = tokio::time::timeout(HEARTBEAT, changes.recv()) => received,
                     () = drain.cancelled() => return,
                 };
-                let changes = match received {
+                // What was committed until here waits to be received.
+                let since_ms = i64::try_from(taken.elapsed().as_millis()).unwrap_or(i64::MAX);
+                let mut news = match received {
                     Err(_) => vec![],
                     Ok(Ok(change)) => vec![change],
                     // Too far behind, or identity ends: the watcher starts again with a snapshot.
                     Ok(Err(RecvError::Lagged(_) | RecvError::Closed)) => return,
                 };
+                loop {
+                    match changes.try_recv() {
+                        Ok(change) => news.push(change),
+                        Err(TryRecvError::Empty) => break,
+                        Err(TryRecvError::Lagged(_) | TryRecvError::Closed) => return,
+                    }
+                }
                 let event = EpochEvent {
-                    changes,
+                    changes: news,
                     snapshot: false,
                     revision: store.latest_rev().await,
+                    since_snapshot: Some(time::duration(since_ms)),
                 };
                 if sender.send(Ok(event)).await.is_err() {
                     return;
