@@ -216,7 +216,12 @@ impl Run {
                     Some(Err(tungstenite::Error::Capacity(CapacityError::MessageTooLong { .. }))) => {
                         Input::End(Ending::TooLong)
                     }
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                    Some(Ok(Message::Close(_))) => {
+                        // The answer to it was made by the reading, and waits to be sent (RFC 6455 §5.5.1).
+                        let _ = tokio::time::timeout(CLOSE, socket.flush()).await;
+                        return None;
+                    }
+                    Some(Err(_)) | None => return None,
                 },
             };
             return Some(input);
