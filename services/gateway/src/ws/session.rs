@@ -154,6 +154,9 @@ pub(crate) async fn run(door: Door, connection: Arc<Connection>, upgraded: Upgra
     if !run.judged {
         run.door.0.parts.figures.handshake(UNFINISHED);
     }
+    if !run.nonce.is_empty() {
+        run.door.0.parts.prover.unused(run.knocking);
+    }
 }
 
 impl Run {
