@@ -1,7 +1,7 @@
 //! A client of the WebSocket door, as a stranger would write it from the original's protocol: TLS, a device key,
 //! frames. It panics where a test can't go on.
 
-use std::{path::Path, sync::Arc};
+use std::{net::Ipv4Addr, path::Path, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use creel_wire::tls::edge_client;
@@ -10,11 +10,15 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{self, Message, client::IntoClientRequest as _, protocol::WebSocketConfig},
+    tungstenite::{
+        self, Message,
+        client::IntoClientRequest as _,
+        protocol::{CloseFrame, WebSocketConfig},
+    },
 };
 
 /// A device of the original.
@@ -31,8 +35,20 @@ pub struct Device {
 impl Device {
     #[must_use]
     pub fn new(seed: u8, role: &'static str, scopes: &[&'static str]) -> Self {
+        Self::of_key([seed; 32], role, scopes)
+    }
+
+    /// One of many.
+    #[must_use]
+    pub fn numbered(n: u32, role: &'static str, scopes: &[&'static str]) -> Self {
+        let mut key = [0xee; 32];
+        key[..4].copy_from_slice(&n.to_be_bytes());
+        Self::of_key(key, role, scopes)
+    }
+
+    fn of_key(key: [u8; 32], role: &'static str, scopes: &[&'static str]) -> Self {
         Self {
-            key: SigningKey::from_bytes(&[seed; 32]),
+            key: SigningKey::from_bytes(&key),
             role,
             scopes: scopes.to_vec(),
             commands: Vec::new(),
@@ -112,10 +128,13 @@ pub struct Socket {
 /// # Errors
 /// When there is no connection to be had.
 pub async fn tls(address: &str, ca_pem: &Path) -> std::io::Result<TlsStream<TcpStream>> {
+    tls_over(TcpStream::connect(address).await?, ca_pem).await
+}
+
+async fn tls_over(tcp: TcpStream, ca_pem: &Path) -> std::io::Result<TlsStream<TcpStream>> {
     let root = CertificateDer::from_pem_file(ca_pem).expect("ca.pem");
     let mut config = (*edge_client(&root, None).expect("TLS")).clone();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     let name = ServerName::try_from("localhost").expect("a name");
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await
@@ -139,7 +158,30 @@ impl Socket {
         ca_pem: &Path,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, tungstenite::Error> {
-        let stream = tls(address, ca_pem).await?;
+        Self::over(tls(address, ca_pem).await?, address, headers).await
+    }
+
+    /// The same from one of this host's addresses.
+    ///
+    /// # Errors
+    /// What the edge answered instead.
+    pub async fn open_from(
+        source: Ipv4Addr,
+        address: &str,
+        ca_pem: &Path,
+    ) -> Result<Self, tungstenite::Error> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        let to = address.parse().expect("an address and a port");
+        let stream = tls_over(socket.connect(to).await?, ca_pem).await?;
+        Self::over(stream, address, &[]).await
+    }
+
+    async fn over(
+        stream: TlsStream<TcpStream>,
+        address: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, tungstenite::Error> {
         let mut request = format!("wss://{address}/").into_client_request()?;
         for (name, value) in headers {
             request
@@ -248,6 +290,15 @@ impl Socket {
                 self.events.push(frame);
             }
         }
+    }
+
+    /// Says goodbye.
+    pub async fn goodbye(&mut self) {
+        let frame = CloseFrame {
+            code: 1000.into(),
+            reason: "".into(),
+        };
+        let _ = self.stream.send(Message::Close(Some(frame))).await;
     }
 
     /// Reads to the end.

@@ -11,9 +11,11 @@
 #![expect(clippy::expect_used, reason = "a test that can't go on fails")]
 #![allow(missing_docs, reason = "test support; names say it")]
 
+pub mod bed;
 pub mod cluster;
 pub mod door;
 pub mod edge;
+pub mod netns;
 pub mod occurrences;
 pub mod openclaw;
 pub mod processes;

@@ -1,120 +1,20 @@
 //! The WebSocket door against real processes: who gets in, what they can do, what ends them, and what
 //! strangers can't do to it.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+use std::sync::Arc;
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
-
-use creel_proto::identity::v1::{
-    ApproveRequest, ListRequestsRequest, PairingRequest, device_service_client::DeviceServiceClient,
-};
 use creel_tests::{
-    Cluster,
+    bed::{Bed, runtime},
     cluster::PATIENCE,
     door::{Device, Socket, tls},
-    edge,
     processes::{signal, wait_until},
 };
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
-use tonic::transport::Channel;
-
-struct Bed {
-    cluster: Cluster,
-    address: String,
-    ca: PathBuf,
-    dir: PathBuf,
-}
-
-/// A running stack, and an operator's certificate that may pair.
-fn bed() -> Bed {
-    bed_with("")
-}
-
-fn bed_with(config: &str) -> Bed {
-    let mut cluster = Cluster::new().config(config);
-    cluster.up();
-    let dir = cluster.home().join("operator");
-    let scopes = ["read", "write", "admin", "pairing"].map(|scope| format!("operator.{scope}"));
-    let mut arguments = vec![
-        "devices",
-        "cert",
-        "--name",
-        "tester",
-        "--out",
-        dir.to_str().unwrap(),
-    ];
-    for scope in &scopes {
-        arguments.extend(["--scope", scope.as_str()]);
-    }
-    cluster.creel(&arguments).ok();
-    Bed {
-        address: cluster.edge().address,
-        ca: dir.join("ca.pem"),
-        dir,
-        cluster,
-    }
-}
-
-impl Bed {
-    async fn open(&self) -> Socket {
-        Socket::open(&self.address, &self.ca).await.unwrap()
-    }
-
-    fn devices(&self) -> DeviceServiceClient<Channel> {
-        DeviceServiceClient::new(edge::channel(&self.address, &self.dir))
-    }
-
-    async fn waiting(&self) -> Vec<PairingRequest> {
-        let answer = self
-            .devices()
-            .list_requests(ListRequestsRequest {})
-            .await
-            .unwrap();
-        answer.into_inner().requests
-    }
-
-    async fn approve(&self, pairing: &str) {
-        let request = ApproveRequest {
-            request_id: pairing.to_owned(),
-            pairing: pairing.to_owned(),
-            ..ApproveRequest::default()
-        };
-        self.devices().approve(request).await.unwrap();
-    }
-
-    /// Pairs a device and opens its connection.
-    async fn paired(&self, device: &mut Device) -> Socket {
-        let error = self.open().await.prove(device).await.unwrap_err();
-        assert_eq!(error["details"]["code"], "PAIRING_REQUIRED", "{error}");
-        self.approve(error["details"]["requestId"].as_str().unwrap())
-            .await;
-        let mut socket = self.open().await;
-        let hello = socket.prove(device).await.unwrap();
-        device.token = hello["auth"]["deviceToken"].as_str().map(str::to_owned);
-        assert!(device.token.is_some(), "{hello}");
-        socket
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
-}
 
 #[test]
 fn an_operator_pairs_calls_reconnects_and_is_cut_off() {
-    let bed = bed();
+    let bed = Bed::new();
     bed.cluster
         .creel(&["cron", "add", "briefing", "0 7 * * *", "hello"])
         .ok();
@@ -184,6 +84,10 @@ fn an_operator_pairs_calls_reconnects_and_is_cut_off() {
         // With its token it comes back; with another's it doesn't.
         let mut second = bed.open().await;
         second.prove(&device).await.unwrap();
+        let mut third = bed.open().await;
+        third.prove(&device).await.unwrap();
+        third.goodbye().await;
+        assert_eq!(third.closed().await.code, 1000, "a goodbye is answered");
         let mut thief = device.clone();
         thief.token = Some("x".repeat(43));
         let error = bed.open().await.prove(&thief).await.unwrap_err();
@@ -204,7 +108,7 @@ fn an_operator_pairs_calls_reconnects_and_is_cut_off() {
 
 #[test]
 fn devices_are_let_in_and_sent_away_through_the_door_where_the_config_says_so() {
-    let bed = bed_with("[identity]\nlegacy_devices_may_administer = true\n");
+    let bed = Bed::with("[identity]\nlegacy_devices_may_administer = true\n");
     runtime().block_on(async {
         let mut warden = Device::new(
             6,
@@ -279,7 +183,7 @@ fn devices_are_let_in_and_sent_away_through_the_door_where_the_config_says_so() 
 
 #[test]
 fn a_node_answers_what_was_approved_and_nothing_else() {
-    let bed = Arc::new(bed());
+    let bed = Arc::new(Bed::new());
     runtime().block_on(async {
         let mut node = Device::new(2, "node", &[]);
         node.commands = vec!["system.which", "camera.snap", "system.run"];
@@ -342,7 +246,7 @@ fn a_node_answers_what_was_approved_and_nothing_else() {
 
 #[test]
 fn pages_strangers_and_garbage_get_nowhere() {
-    let bed = bed();
+    let bed = Bed::new();
     runtime().block_on(async {
         for headers in [
             vec![("origin", "https://localhost")],
@@ -394,7 +298,7 @@ fn pages_strangers_and_garbage_get_nowhere() {
 
 #[test]
 fn a_service_that_stops_says_so() {
-    let bed = bed();
+    let bed = Bed::new();
     runtime().block_on(async {
         let mut device = Device::new(9, "operator", &["operator.read"]);
         let mut socket = bed.paired(&mut device).await;
@@ -407,118 +311,9 @@ fn a_service_that_stops_says_so() {
     });
 }
 
-/// Resident memory of a process, in KiB.
-fn rss_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-#[test]
-fn floods_move_nothing() {
-    let bed = Arc::new(bed());
-    runtime().block_on(async {
-        let mut friend = Device::new(5, "operator", &["operator.read"]);
-        let mut socket = bed.paired(&mut friend).await;
-        let gateway = bed.cluster.pid_of("gateway");
-        let identity = bed.cluster.pid_of("identity");
-        // Warm: what the first hundreds need, stays.
-        flood(&bed, 200, Flood::BadProof).await;
-        let before = (rss_kib(gateway), rss_kib(identity));
-        flood(&bed, 10_000, Flood::BadProof).await;
-        flood(&bed, 10_000, Flood::Drop).await;
-        flood(&bed, 1_000, Flood::Stranger).await;
-        let after = (rss_kib(gateway), rss_kib(identity));
-        let grown = |before: u64, after: u64| after.saturating_sub(before);
-        assert!(
-            grown(before.0, after.0) < 24 * 1_024,
-            "gateway grew from {} to {} KiB",
-            before.0,
-            after.0
-        );
-        assert!(
-            grown(before.1, after.1) < 24 * 1_024,
-            "identity grew from {} to {} KiB",
-            before.1,
-            after.1
-        );
-        assert!(
-            bed.waiting().await.len() <= 20,
-            "strangers fill no more than their quota"
-        );
-        // A friend's connection is what it was, and a friend's proof is good, if it has to wait its turn.
-        assert_eq!(socket.call("health", json!({})).await.unwrap()["ok"], true);
-        let end = std::time::Instant::now() + PATIENCE;
-        loop {
-            if let Ok(mut again) = Socket::open(&bed.address, &bed.ca).await {
-                again.prove(&friend).await.unwrap();
-                break;
-            }
-            assert!(std::time::Instant::now() < end, "a friend never gets in");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
-}
-
-/// Connections of a flood at once.
-const LANES: usize = 64;
-
-#[derive(Clone, Copy)]
-enum Flood {
-    /// A signature that is wrong.
-    BadProof,
-    /// A nonce is asked for, and the connection dropped.
-    Drop,
-    /// A valid proof of a key nobody knows.
-    Stranger,
-}
-
-/// More lanes than handshakes that one source may have: so the edge refuses most before it reads a word, and
-/// judges the others slowly.
-async fn flood(bed: &Arc<Bed>, count: usize, kind: Flood) {
-    let left = Arc::new(AtomicUsize::new(count));
-    let mut set = tokio::task::JoinSet::new();
-    for _ in 0..LANES {
-        let (bed, left) = (Arc::clone(bed), Arc::clone(&left));
-        set.spawn(async move {
-            while let Ok(n) =
-                left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-            {
-                // Refused before anything is parsed is refused, too.
-                let Ok(mut socket) = Socket::open(&bed.address, &bed.ca).await else {
-                    continue;
-                };
-                match kind {
-                    Flood::Drop => {}
-                    Flood::Stranger => {
-                        let seed = u8::try_from(100 + n % 150).unwrap();
-                        let device = Device::new(seed, "operator", &["operator.read"]);
-                        assert!(socket.prove(&device).await.is_err());
-                    }
-                    Flood::BadProof => {
-                        let Ok(challenge) = socket.next().await else {
-                            continue;
-                        };
-                        let device =
-                            Device::new(u8::try_from(n % 90).unwrap(), "operator", &["operator.read"]);
-                        let mut connect = device.connect(&challenge["payload"]);
-                        connect["params"]["device"]["signature"] = json!("A".repeat(86));
-                        socket.send(&connect).await;
-                        let answer = socket.next().await.unwrap();
-                        assert_eq!(answer["ok"], false, "{answer}");
-                    }
-                }
-            }
-        });
-    }
-    while let Some(done) = set.join_next().await {
-        done.unwrap();
-    }
-}
-
 #[test]
 fn a_handshake_that_says_nothing_is_ended() {
-    let bed = bed();
+    let bed = Bed::new();
     runtime().block_on(async {
         // Not even HTTP.
         let mut silent = tls(&bed.address, &bed.ca).await.unwrap();

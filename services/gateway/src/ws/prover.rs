@@ -49,6 +49,9 @@ pub(crate) trait Prover: Send + Sync + std::fmt::Debug {
     /// A name for a connection from there, and its nonce.
     async fn challenge(&self, remote: Option<IpAddr>) -> Result<(Knocking, String), Error>;
 
+    /// A connection ended before its nonce was used.
+    fn unused(&self, knocking: Knocking);
+
     /// Judges a `connect`; `nonce` is what the connection was given.
     async fn prove(
         &self,
@@ -119,6 +122,10 @@ impl Prover for GrpcProver {
             remote,
         };
         Ok((knocking, challenge.nonce))
+    }
+
+    fn unused(&self, knocking: Knocking) {
+        self.spares().free(knocking.connection_id);
     }
 
     async fn prove(

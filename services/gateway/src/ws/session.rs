@@ -154,6 +154,9 @@ pub(crate) async fn run(door: Door, connection: Arc<Connection>, upgraded: Upgra
     if !run.judged {
         run.door.0.parts.figures.handshake(UNFINISHED);
     }
+    if !run.nonce.is_empty() {
+        run.door.0.parts.prover.unused(run.knocking);
+    }
 }
 
 impl Run {
@@ -216,7 +219,12 @@ impl Run {
                     Some(Err(tungstenite::Error::Capacity(CapacityError::MessageTooLong { .. }))) => {
                         Input::End(Ending::TooLong)
                     }
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                    Some(Ok(Message::Close(_))) => {
+                        // The answer to it was made by the reading, and waits to be sent (RFC 6455 §5.5.1).
+                        let _ = tokio::time::timeout(CLOSE, socket.flush()).await;
+                        return None;
+                    }
+                    Some(Err(_)) | None => return None,
                 },
             };
             return Some(input);

@@ -2,7 +2,8 @@
 //! before its proof. Pure: time comes in.
 //!
 //! Invariants: a nonce is handed out once, with the name it was made for; none is handed out that would end
-//! before its connection's handshake must.
+//! before its connection's handshake must; a name whose nonce came to nothing is used again, and its next nonce
+//! replaces that one, so that identity holds no more of them than there are connections at a time.
 
 use std::collections::VecDeque;
 
@@ -10,8 +11,10 @@ use super::HANDSHAKE;
 
 /// Names asked for besides the one that is needed now.
 const FURTHER: usize = 7;
-/// Spares at once; more are forgotten, here and, when they end, at identity.
+/// Spares at once.
 const MAX_SPARES: usize = 64;
+/// Names kept to be used again; as many handshakes can be unfinished, and some more.
+const MAX_FREE: usize = 1_024;
 
 /// A connection's name toward identity, and its nonce.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,7 @@ pub(crate) struct Challenge {
 pub(crate) struct Spares {
     named: u64,
     spare: VecDeque<Challenge>,
+    free: Vec<String>,
 }
 
 impl Spares {
@@ -37,15 +41,18 @@ impl Spares {
             if challenge.expires_at_ms > until_ms {
                 return Some(challenge);
             }
+            self.free(challenge.connection_id);
         }
         None
     }
 
-    /// Names that no connection had: of the one that is needed, and of some to come.
+    /// Names that no connection has: for the one that is needed, and for some to come.
     pub(crate) fn names(&mut self) -> (String, Vec<String>) {
         let mut name = || {
-            self.named += 1;
-            format!("door-{}", self.named)
+            self.free.pop().unwrap_or_else(|| {
+                self.named += 1;
+                format!("door-{}", self.named)
+            })
         };
         (name(), std::iter::repeat_with(&mut name).take(FURTHER).collect())
     }
@@ -53,12 +60,25 @@ impl Spares {
     /// Keeps what identity gave.
     pub(crate) fn keep(&mut self, challenges: impl Iterator<Item = Challenge>) {
         self.spare.extend(challenges);
-        self.spare.truncate(MAX_SPARES);
+        while self.spare.len() > MAX_SPARES
+            && let Some(surplus) = self.spare.pop_back()
+        {
+            self.free(surplus.connection_id);
+        }
+    }
+
+    /// A connection of this name ended before its nonce was used.
+    pub(crate) fn free(&mut self, connection_id: String) {
+        if self.free.len() < MAX_FREE {
+            self.free.push(connection_id);
+        }
     }
 
     /// Identity knows none of them any more.
     pub(crate) fn clear(&mut self) {
-        self.spare.clear();
+        while let Some(spare) = self.spare.pop_front() {
+            self.free(spare.connection_id);
+        }
     }
 }
 
@@ -69,7 +89,8 @@ mod tests {
     use super::*;
 
     fn given(spares: &mut Spares, expires_at_ms: i64) {
-        let (_, further) = spares.names();
+        let (first, further) = spares.names();
+        spares.free(first);
         let challenges: Vec<_> = further
             .into_iter()
             .map(|connection_id| Challenge {
@@ -87,6 +108,7 @@ mod tests {
         let mut names = BTreeSet::new();
         for _ in 0..3 {
             given(&mut spares, 30_000);
+            spares.free.clear();
             while let Some(challenge) = spares.take(0) {
                 assert_eq!(challenge.nonce, format!("n-{}", challenge.connection_id));
                 assert!(names.insert(challenge.connection_id));
@@ -114,5 +136,22 @@ mod tests {
         assert_eq!(spares.spare.len(), MAX_SPARES);
         spares.clear();
         assert_eq!(spares.take(0), None);
+    }
+
+    #[test]
+    fn connections_that_come_to_nothing_need_no_more_names_than_are_open_at_once() {
+        let mut spares = Spares::default();
+        for _ in 0..10_000 {
+            let challenge = spares.take(0).unwrap_or_else(|| {
+                given(&mut spares, 30_000);
+                spares.take(0).unwrap()
+            });
+            spares.free(challenge.connection_id);
+        }
+        assert!(spares.named <= 2 * (FURTHER as u64 + 1), "{}", spares.named);
+        for n in 0..2 * MAX_FREE {
+            spares.free(n.to_string());
+        }
+        assert_eq!(spares.free.len(), MAX_FREE);
     }
 }
