@@ -149,3 +149,32 @@ fn its_node_host_pairs_answers_comes_back_and_is_cut_off() {
     });
     assert!(!connected(&cluster), "{}", node.said());
 }
+
+#[test]
+fn its_node_host_comes_in_by_a_setup_code_once() {
+    let cluster = Cluster::start();
+    let home = cluster.home().join("os");
+    let Some(openclaw) = Openclaw::find("openclaw: its_node_host_comes_in_by_a_setup_code", &home) else {
+        return;
+    };
+    let invite = ["devices", "invite", "--name", "attic", "--role", "node"];
+    let made = cluster.creel(&[&invite[..], &["--command", "system.which", "--json"]].concat());
+    let made = made.json();
+    let code = made["setupCode"].as_str().unwrap();
+    // Address, certificate and secret are in the code: nothing else is told, nobody has to approve.
+    let node = openclaw.node_host(&["--pair", code]);
+    wait_until("it is connected", START, || connected(&cluster));
+    which(&cluster).ok();
+    // What it declares beyond the invite waits for an operator.
+    let more = waiting(&cluster);
+    assert_eq!(more[0]["reason"], "surface_upgrade", "{more:?}");
+    // The code is used up.
+    let thief = openclaw.with_home(&cluster.home().join("thief"));
+    let thief = thief.node_host(&["--pair", code]);
+    wait_until("another is refused", START, || {
+        thief.said().contains("connect failed") || !thief.is_alive()
+    });
+    let nodes = cluster.creel(&["nodes", "list", "--json"]).json();
+    assert_eq!(nodes.as_array().unwrap().len(), 1, "{nodes}");
+    drop((node, thief));
+}

@@ -72,25 +72,25 @@ pub(crate) fn measure(stack: &Stack, wsload: Option<&Path>, rounds: usize) -> an
         (
             "WebSocket handshakes of a paired device, one at a time",
             &["-c", "1", "-n", "200"][..],
-            "perSecond",
+            "/perSecond",
             "/s",
         ),
         (
             "the same, 8 at a time",
             &["-c", "8", "-n", "400"][..],
-            "perSecond",
+            "/perSecond",
             "/s",
         ),
         (
             "server CPU of one",
             &["-c", "1", "-n", "200"][..],
-            "serverCpuMsEach",
+            "/serverCpuMsEach",
             " ms",
         ),
         (
             "`health` calls, 8 connections",
             &["--mode", "call", "-c", "8", "-n", "2000"][..],
-            "perSecond",
+            "/perSecond",
             "/s",
         ),
     ] {
@@ -106,7 +106,56 @@ pub(crate) fn measure(stack: &Stack, wsload: Option<&Path>, rounds: usize) -> an
             format!("OpenClaw 2026.9.6 (ws): {other:.1}{unit}"),
         ));
     }
+    rows.push(written_each(&package, &ours, &theirs)?);
+    rows.push(idle(&package, &ours, &theirs)?);
     Ok(rows)
+}
+
+/// What one handshake of a paired device puts on the disk, by the kernel's account.
+fn written_each(package: &Package, ours: &Target, theirs: &Target) -> anyhow::Result<Row> {
+    const HANDSHAKES: u32 = 1_000;
+    let each = |target: &Target| -> anyhow::Result<f64> {
+        let before = written_bytes(&target.pids)?;
+        let count = HANDSHAKES.to_string();
+        load(
+            package,
+            target,
+            &["-c", "4", "-n", &count, "--warmup", "0"],
+            "/perSecond",
+        )?;
+        let bytes = u32::try_from(written_bytes(&target.pids)? - before)?;
+        Ok(f64::from(bytes) / f64::from(HANDSHAKES))
+    };
+    let (own, other) = (each(ours)?, each(theirs)?);
+    Ok(Row::new(
+        "written to disk by one handshake",
+        format!("{own:.0} bytes"),
+        format!("OpenClaw 2026.9.6 (ws): {other:.0} bytes"),
+    ))
+}
+
+fn written_bytes(pids: &str) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for pid in pids.split(',') {
+        let text = fs::read_to_string(format!("/proc/{pid}/io"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        sum += line.context("write_bytes")?.trim().parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+/// Once: memory that was had for connections stays had.
+fn idle(package: &Package, ours: &Target, theirs: &Target) -> anyhow::Result<Row> {
+    let arguments = [
+        "--mode", "idle", "-n", "1000", "-c", "8", "--hold", "5", "--settle", "5",
+    ];
+    let each = |target: &Target| load(package, target, &arguments, "/kbPerConnection/open");
+    let (own, other) = (each(ours)?, each(theirs)?);
+    Ok(Row::new(
+        "memory of an idle connection, 1,000 at once",
+        format!("{own:.1} KB"),
+        format!("OpenClaw 2026.9.6 (ws): {other:.1} KB"),
+    ))
 }
 
 fn package(wsload: Option<&Path>) -> Option<Package> {
@@ -162,7 +211,7 @@ fn start_peer(package: &Package, dir: &Path) -> anyhow::Result<Peer> {
 fn settle(package: &Package, target: &Target) -> anyhow::Result<()> {
     let end = Instant::now() + Duration::from_secs(90);
     loop {
-        match load(package, target, &["-c", "1", "-n", "10"], "perSecond") {
+        match load(package, target, &["-c", "1", "-n", "10"], "/perSecond") {
             Ok(_) => return Ok(()),
             Err(error) if Instant::now() > end => {
                 return Err(error.context("OpenClaw's gateway is not ready"));
@@ -200,6 +249,7 @@ fn pair(package: &Package, stack: &Stack, target: &Target) -> anyhow::Result<()>
     Ok(())
 }
 
+/// One run of the load client, and the figure at that place of what it says.
 fn load(package: &Package, target: &Target, arguments: &[&str], figure: &str) -> anyhow::Result<f64> {
     let output = client(package, target, arguments).output().context("wsload")?;
     let said: Value = serde_json::from_slice(&output.stdout)
@@ -207,7 +257,7 @@ fn load(package: &Package, target: &Target, arguments: &[&str], figure: &str) ->
     if said["failed"] != 0 {
         bail!("{}: {} failed: {}", target.url, said["failed"], said["failures"]);
     }
-    said[figure]
-        .as_f64()
+    said.pointer(figure)
+        .and_then(Value::as_f64)
         .with_context(|| format!("wsload says nothing of {figure}"))
 }

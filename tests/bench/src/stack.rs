@@ -23,7 +23,7 @@ impl Stack {
             .prefix("creel-bench-")
             .tempdir_in("/tmp")?;
         let config = "[gateway]\nlisten = \"127.0.0.1:19789\"\nadmin_listen = \"127.0.0.1:19790\"\n\
-                      [agent]\nmax_running_turns = 100\n";
+                      max_connections_per_device = 2000\n[agent]\nmax_running_turns = 100\n";
         fs::write(dir.path().join("creel.toml"), config)?;
         Ok(Self {
             bin: bin.to_owned(),
