@@ -335,6 +335,8 @@ devices approve --name --scope --command --cap --person --dry-run --request-id -
 devices reject --reason --dry-run --request-id
 devices rotate --scope --dry-run --request-id
 devices invite --name --role --scope --command --minutes --address --person --no-qr --dry-run --request-id
+devices invites
+devices uninvite --dry-run --request-id
 devices cert --name --scope --days --out --dry-run --request-id
 devices cert renew --force
 devices revoke --reason --dry-run --request-id --if-match
