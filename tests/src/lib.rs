@@ -15,7 +15,6 @@ pub mod bed;
 pub mod cluster;
 pub mod door;
 pub mod edge;
-pub mod netns;
 pub mod occurrences;
 pub mod openclaw;
 pub mod processes;

@@ -125,7 +125,7 @@ fn an_invite_is_listed_and_withdrawn_and_its_code_is_worth_nothing_then() {
     );
     assert_eq!(cluster.creel(&["devices", "uninvite", "phone"]).status, 3);
     let phone = Machine::new(&cluster, "phone");
-    let refused = phone.creel(&["join", &code]);
+    let refused = phone.creel(&["join", &code, "--json"]);
     assert_eq!(refused.status, 4, "{refused:?}");
     assert!(refused.stderr.contains("invite_invalid"), "{refused:?}");
 }

@@ -280,21 +280,19 @@ async fn recover(context: &mut Context, code_file: Option<&Path>) -> Result<(), 
             .await
             .map_err(alone)
     };
-    let (key, is_new) = match files.load_key()? {
-        Some(key) => (key, false),
-        None => (Key::generate()?, true),
+    // A key is kept before it is told of: if the answer is lost, the next try is for the same device.
+    let new_key = || -> Result<Key, Failure> {
+        let key = Key::generate()?;
+        files.keep_key(&key)?;
+        Ok(key)
     };
-    let (answer, key) = match ask(&key).await {
-        Ok(answer) => (answer, is_new.then_some(key)),
+    let key = files.load_key()?.map_or_else(new_key, Ok)?;
+    let answer = match ask(&key).await {
         Err(failure) if failure.error().is_some_and(|error| error.reason == REVOKED) => {
-            let fresh = Key::generate()?;
-            (ask(&fresh).await?, Some(fresh))
+            ask(&new_key()?).await?
         }
-        Err(failure) => return Err(failure),
+        answer => answer?,
     };
-    if let Some(key) = &key {
-        files.keep_key(key)?;
-    }
     client::keep(&files, &answer)?;
     let device = answer.device.unwrap_or_default();
     if context.out.is_json() {
