@@ -52,7 +52,7 @@ impl Failure {
         Error::new(
             Code::Internal,
             "internal",
-            format!("{what}: {}", creel_kit::idempotency::chain(error)),
+            format!("{what}: {}", creel_kit::failure::chain(error)),
         )
         .into()
     }
@@ -118,7 +118,7 @@ impl From<ConfigError> for Failure {
             ConfigError::Syntax { .. } => ("config_invalid", "mend the line, then: creel config check"),
             ConfigError::Environment { .. } => ("config_environment", "mend or unset the variable"),
         };
-        let message = creel_kit::idempotency::chain(&error);
+        let message = creel_kit::failure::chain(&error);
         let error = Error::new(Code::FailedPrecondition, reason, message).hint(hint);
         Self::Told(Box::new(Told {
             error,
@@ -136,7 +136,7 @@ impl From<ProfileError> for Failure {
             ProfileError::PathTooLong { .. } => (Code::FailedPrecondition, "path_too_long"),
             ProfileError::Io { .. } => (Code::FailedPrecondition, "profile_unusable"),
         };
-        Error::new(code, reason, creel_kit::idempotency::chain(&error)).into()
+        Error::new(code, reason, creel_kit::failure::chain(&error)).into()
     }
 }
 

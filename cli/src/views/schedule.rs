@@ -137,7 +137,7 @@ pub(crate) fn invalid(field: &str, error: &dyn std::error::Error, hint: Option<S
     let mut told = Error::new(
         Code::InvalidArgument,
         "schedule_invalid",
-        creel_kit::idempotency::chain(error),
+        creel_kit::failure::chain(error),
     )
     .field(field);
     told.hint = hint;

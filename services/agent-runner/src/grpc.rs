@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use creel_kit::{idempotency::Begin, outbox::Event};
+use creel_kit::{idempotency::Begin, outbox::Event, page};
 use creel_proto::{
     agent::v1::{
         AbortTurnRequest, Context, DeleteContextRequest, DeleteContextResponse, GetContextRequest,
@@ -36,8 +36,6 @@ pub(crate) const MAX_TEXT: usize = 1 << 20;
 const MAX_TIMEOUT_MS: i64 = 24 * 3_600 * 1_000;
 const MAX_WAIT: Duration = Duration::from_secs(600);
 const DEFAULT_WAIT: Duration = Duration::from_secs(60);
-const MAX_PAGE: usize = 500;
-const DEFAULT_PAGE: usize = 100;
 /// A page of a transcript holds no more once it has this many bytes: it fits a message.
 const PAGE_BYTES: usize = 2 << 20;
 const MAX_REASON: usize = 1_024;
@@ -49,14 +47,6 @@ pub struct Contexts(pub Runner);
 /// Turns, as others see them.
 #[derive(Debug, Clone)]
 pub struct Turns(pub Runner);
-
-fn page_size(asked: i32) -> Result<usize, Error> {
-    match usize::try_from(asked) {
-        Ok(0) => Ok(DEFAULT_PAGE),
-        Ok(size) if size <= MAX_PAGE => Ok(size),
-        _ => Err(Error::invalid("page_size", format!("from 0 to {MAX_PAGE}"))),
-    }
-}
 
 #[tonic::async_trait]
 impl ContextService for Contexts {
@@ -88,7 +78,7 @@ impl ContextService for Contexts {
         request: Request<GetTranscriptRequest>,
     ) -> Result<Response<GetTranscriptResponse>, Status> {
         let (_, message) = authz::split(request)?;
-        let size = page_size(message.page_size)?;
+        let size = page::size("page_size", message.page_size, page::DEFAULT)?;
         let key = session::parse("session", &message.session)?;
         let locked = self.0.contexts.find(&key).await?;
         let context = locked
@@ -120,7 +110,7 @@ impl ContextService for Contexts {
 
 impl Contexts {
     async fn list_of(&self, message: ListContextsRequest) -> Result<ListContextsResponse, Error> {
-        let size = page_size(message.page_size)?;
+        let size = page::size("page_size", message.page_size, page::DEFAULT)?;
         for (field, text) in [("prefix", &message.prefix), ("page_token", &message.page_token)] {
             if text.len() > creel_wire::session_key::MAX_BYTES {
                 return Err(Error::invalid(field, "longer than a session key"));

@@ -68,7 +68,7 @@ impl Runner {
 
     async fn open_turns(&self) -> Result<Vec<String>, Error> {
         let page = self.store.scan_all(Kind::Open.range(), MAX_OPEN).await;
-        let page = page.map_err(creel_kit::idempotency::store_error)?;
+        let page = page.map_err(creel_kit::failure::store_error)?;
         Ok(page
             .entries
             .iter()

@@ -152,7 +152,7 @@ impl Runner {
             .store
             .get(&place)
             .await
-            .map_err(creel_kit::idempotency::store_error)?;
+            .map_err(creel_kit::failure::store_error)?;
         let Some(entry) = found else { return Ok(()) };
         let turn = String::from_utf8_lossy(&entry.value).into_owned();
         let mut txn = Txn::new();

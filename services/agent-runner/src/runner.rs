@@ -9,7 +9,8 @@ use std::{
 
 use creel_kit::{
     Clock, Config, Deps, Profile,
-    idempotency::{Idempotency, Slot, store_error},
+    failure::store_error,
+    idempotency::{Idempotency, Slot},
     metrics::Metrics,
     outbox::Outbox,
 };

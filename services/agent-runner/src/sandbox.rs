@@ -215,14 +215,14 @@ fn failure(error: RunError) -> Failure {
             Failure::new(reason::SANDBOX_UNAVAILABLE, refusal.to_string()).hint(hint)
         }
         RunError::Profile(error) => {
-            let message = creel_kit::idempotency::chain(&error);
+            let message = creel_kit::failure::chain(&error);
             Failure::new(
                 reason::SANDBOX_PROFILE,
                 format!("the sandbox profile is refused: {message}"),
             )
             .hint("change `read` of the backend in creel.toml")
         }
-        error => setup(&creel_kit::idempotency::chain(&error)),
+        error => setup(&creel_kit::failure::chain(&error)),
     }
 }
 

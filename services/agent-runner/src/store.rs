@@ -6,7 +6,7 @@ use creel_store::{Key, KeyRange, Page, Store, Txn, be, kinds::parts};
 use creel_wire::{Error, SessionKey};
 use prost::Message;
 
-use creel_kit::idempotency::store_error;
+use creel_kit::failure::store_error;
 
 creel_store::kinds! {
     /// The kinds of records.

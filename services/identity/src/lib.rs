@@ -24,7 +24,7 @@ mod own;
 mod pairings;
 mod people;
 mod proof;
-mod recovery;
+pub mod recovery;
 mod registry;
 mod seal;
 mod sender_pairing;

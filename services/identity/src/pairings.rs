@@ -10,7 +10,7 @@ use std::{
 
 use creel_kit::{
     Deps,
-    idempotency::store_error,
+    failure::store_error,
     outbox::{Event, Outbox},
 };
 use creel_proto::identity::v1::{

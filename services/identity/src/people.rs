@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use creel_kit::{
     Deps,
-    idempotency::{Slot, store_error},
+    failure::store_error,
+    idempotency::Slot,
     outbox::{Event, Outbox},
 };
 use creel_proto::{

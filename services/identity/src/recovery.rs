@@ -1,7 +1,7 @@
 //! The recovery code of the first start: compared by hash in constant time, guesses bounded.
 
 use creel_proto::identity::v1::RecoveryRecord;
-use sha2::{Digest as _, Sha256};
+use creel_wire::names::sha256_hex;
 use subtle::ConstantTimeEq as _;
 
 use crate::{guard::Guards, guesses};
@@ -22,19 +22,22 @@ pub(crate) fn judge(stored_hash: &str, code: &str, record: &RecoveryRecord, now_
     if let Err(wait_ms) = guesses::admit(record, now_ms, Guards::all()) {
         return Guess::Paused(wait_ms);
     }
-    let hash = creel_wire::names::hex(&Sha256::digest(normalise(code)));
-    if bool::from(hash.as_bytes().ct_eq(stored_hash.trim().as_bytes())) {
+    if bool::from(hash(code).as_bytes().ct_eq(stored_hash.trim().as_bytes())) {
         return Guess::Right;
     }
     Guess::Wrong(guesses::failed(record, now_ms))
 }
 
-/// Upper case without blanks and dashes, as the code was hashed when it was made.
-fn normalise(code: &str) -> String {
-    code.chars()
+/// What is kept of a code: SHA-256 (hex) of its letters and digits in upper case, so that it passes in any
+/// spelling.
+#[must_use]
+pub fn hash(code: &str) -> String {
+    let plain: String = code
+        .chars()
         .filter(char::is_ascii_alphanumeric)
         .map(|c| c.to_ascii_uppercase())
-        .collect()
+        .collect();
+    sha256_hex(plain.as_bytes())
 }
 
 #[cfg(test)]
@@ -44,7 +47,7 @@ mod tests {
 
     #[test]
     fn guesses_are_bounded_to_the_millisecond_and_the_right_code_passes_in_any_spelling() {
-        let hash = creel_wire::names::hex(&Sha256::digest("ABCDE12345"));
+        let hash = sha256_hex(b"ABCDE12345");
         let mut record = RecoveryRecord::default();
         let mut now = 1_000_000_000;
         for n in 1..=MAX_FAILURES {

@@ -11,7 +11,8 @@ use std::{
 
 use creel_kit::{
     Deps,
-    idempotency::{Slot, store_error},
+    failure::store_error,
+    idempotency::Slot,
     outbox::{Event, Outbox},
 };
 use creel_proto::identity::v1::{DeviceEpoch, DeviceEvent, DeviceEventKind, DeviceRecord, PairingRequest};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use creel_kit::{
     Clock, Deps,
-    idempotency::{Slot, store_error},
+    failure::store_error,
+    idempotency::Slot,
     outbox::{Event, Outbox},
 };
 use creel_proto::{

@@ -162,7 +162,7 @@ impl Engine {
         };
         match loaded {
             Ok((ledger, from_ms)) => self.drive(ledger, from_ms, drain).await,
-            Err(error) => Stop::Store(creel_kit::idempotency::chain(&error)),
+            Err(error) => Stop::Store(creel_kit::failure::chain(&error)),
         }
     }
 
@@ -331,7 +331,7 @@ impl Engine {
                     "another writer changed what only this service writes".to_owned(),
                 ));
             }
-            Err(error) => return Some(Stop::Store(creel_kit::idempotency::chain(&error))),
+            Err(error) => return Some(Stop::Store(creel_kit::failure::chain(&error))),
         }
         if done.audited {
             self.parts.outbox.committed();

@@ -85,7 +85,7 @@ impl Api {
     async fn store_record(&self, view: &View) -> Result<Option<JobRecord>, Error> {
         store::job(&self.store, view.id)
             .await
-            .map_err(creel_kit::idempotency::store_error)
+            .map_err(creel_kit::failure::store_error)
     }
 }
 
@@ -158,17 +158,6 @@ fn shown(record: Option<&JobRecord>, view: &View) -> Job {
             .state
             .quarantine
             .map(|quarantine| timestamp(quarantine.until_ms)),
-    }
-}
-
-fn page_size(asked: i32, default: usize) -> Result<usize, Error> {
-    match usize::try_from(asked) {
-        Ok(0) => Ok(default),
-        Ok(size) if size <= 500 => Ok(size),
-        _ => Err(Error::invalid(
-            "page_size",
-            format!("{asked} is not between 0 and 500"),
-        )),
     }
 }
 

@@ -50,7 +50,7 @@ impl Pruner {
                 () = sleep(SWEEP) => self.sweep().await,
             };
             if let Err(error) = outcome {
-                tracing::warn!(error = %creel_kit::idempotency::chain(&error), "old runs are not removed; later");
+                tracing::warn!(error = %creel_kit::failure::chain(&error), "old runs are not removed; later");
             }
         }
     }

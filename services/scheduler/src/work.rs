@@ -167,7 +167,7 @@ impl WorkApi {
         let (run, attempt) = unknown.named;
         let record = store::run(&self.store, run)
             .await
-            .map_err(creel_kit::idempotency::store_error)?;
+            .map_err(creel_kit::failure::store_error)?;
         let accepted = record.is_some_and(|record| match &unknown.unpark {
             Some(answer) => was_taken(&record, answer),
             None => record.accepted_attempts.contains(&attempt),

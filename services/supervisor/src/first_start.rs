@@ -3,7 +3,6 @@
 use std::io;
 
 use creel_kit::{Profile, profile::write_private};
-use creel_wire::names::sha256_hex;
 use rand::Rng as _;
 
 /// RFC 4648: no 0, 1, 8 or 9, which look like letters.
@@ -25,7 +24,7 @@ pub(crate) fn recovery_code(profile: &Profile) -> io::Result<Option<String>> {
     let code = spell(random);
     write_private(
         &path,
-        format!("{}\n", sha256_hex(normalise(&code).as_bytes())).as_bytes(),
+        format!("{}\n", creel_identity::recovery::hash(&code)).as_bytes(),
     )?;
     Ok(Some(code))
 }
@@ -41,14 +40,6 @@ fn spell(random: [u8; 16]) -> String {
         text.push(char::from(ALPHABET[((bits >> (123 - 5 * n)) & 31) as usize]));
     }
     text
-}
-
-/// As identity reads what a person types: letters and digits only, upper case.
-fn normalise(code: &str) -> String {
-    code.chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_uppercase())
-        .collect()
 }
 
 #[cfg(test)]
@@ -76,7 +67,10 @@ mod tests {
         profile.create(&[]).unwrap();
         let code = recovery_code(&profile).unwrap().unwrap();
         let kept = std::fs::read_to_string(profile.recovery_file()).unwrap();
-        assert_eq!(kept.trim(), sha256_hex(code.replace('-', "").as_bytes()));
+        assert_eq!(
+            kept.trim(),
+            creel_wire::names::sha256_hex(code.replace('-', "").as_bytes())
+        );
         assert_eq!(recovery_code(&profile).unwrap(), None);
     }
 }

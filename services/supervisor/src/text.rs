@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use jiff::Timestamp;
 
-pub(crate) use creel_kit::idempotency::chain;
+pub(crate) use creel_kit::failure::chain;
 
 /// Says a line on stdout.
 #[expect(clippy::print_stdout, reason = "what was asked for")]

@@ -110,12 +110,7 @@ fn config(profile: &Profile) -> Check {
     match Config::load(&path) {
         Ok(_) if path.exists() => Check::ok(NAME, WHY, format!("`{}` is valid", path.display())),
         Ok(_) => Check::ok(NAME, WHY, "no creel.toml: the defaults"),
-        Err(error) => Check::failed(
-            NAME,
-            WHY,
-            creel_kit::idempotency::chain(&error),
-            "creel config check",
-        ),
+        Err(error) => Check::failed(NAME, WHY, creel_kit::failure::chain(&error), "creel config check"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fs, io, path::PathBuf, sync::Arc};
 
 use creel_kit::{
     Clock, Deps,
-    idempotency::store_error,
+    failure::store_error,
     outbox::{Event, Outbox},
 };
 use creel_proto::identity::v1::{

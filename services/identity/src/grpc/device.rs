@@ -10,7 +10,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use creel_kit::{Clock, Deps, idempotency::Idempotency, outbox::Outbox};
+use creel_kit::{Clock, Deps, idempotency::Idempotency, outbox::Outbox, page};
 use creel_proto::identity::v1::{
     ApproveRequest, ChallengeRequest, ChallengeResponse, CreateInviteRequest, CreateInviteResponse, Device,
     GetDeviceRequest, Invite, IssueCertificateRequest, IssueCertificateResponse, ListDevicesRequest,
@@ -21,7 +21,7 @@ use creel_proto::identity::v1::{
     device_service_server::DeviceService,
 };
 use creel_store::Store;
-use creel_wire::{Caller, Error, Principal, ServiceName, Source, authz, source};
+use creel_wire::{Caller, Principal, ServiceName, Source, authz, source};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use watch::{EpochStream, EventStream};
@@ -110,7 +110,7 @@ impl DeviceService for Devices {
         request: Request<ListDevicesRequest>,
     ) -> Result<Response<ListDevicesResponse>, Status> {
         let (_, request) = authz::split(request)?;
-        let size = page_size(request.page_size)?;
+        let size = page::size("page_size", request.page_size, page::DEFAULT)?;
         let mut shown: Vec<_> = self
             .registry
             .list()
@@ -254,13 +254,5 @@ impl DeviceService for Devices {
     ) -> Result<Response<EpochStream>, Status> {
         let _ = authz::split(request)?;
         Ok(Response::new(self.epochs().await))
-    }
-}
-
-pub(crate) fn page_size(asked: i32) -> Result<usize, Error> {
-    match asked {
-        0 => Ok(100),
-        1..=500 => Ok(usize::try_from(asked).unwrap_or(100)),
-        _ => Err(Error::invalid("page_size", "from 1 to 500")),
     }
 }

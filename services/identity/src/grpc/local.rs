@@ -4,7 +4,8 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use creel_kit::{
     Clock, Deps,
-    idempotency::{Begin, Idempotency, Slot, store_error},
+    failure::store_error,
+    idempotency::{Begin, Idempotency, Slot},
     outbox::{Event, Outbox},
 };
 use creel_proto::identity::v1::{

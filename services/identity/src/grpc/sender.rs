@@ -3,6 +3,7 @@
 use creel_kit::{
     Deps,
     idempotency::{Begin, Idempotency},
+    page,
 };
 use creel_proto::identity::v1::{
     AllowSenderRequest, AllowedSender, ApproveSenderRequest, ListAllowedSendersRequest,
@@ -12,7 +13,6 @@ use creel_proto::identity::v1::{
 use creel_wire::{Caller, Error, authz};
 use tonic::{Request, Response, Status};
 
-use super::device::page_size;
 use crate::{sender_pairing::is_word, senders::Senders};
 
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl SenderService for SenderRpc {
         if !request.channel.is_empty() {
             check_channel(&request.channel)?;
         }
-        let size = page_size(request.page_size)?;
+        let size = page::size("page_size", request.page_size, page::DEFAULT)?;
         let (senders, next_page_token) = self
             .senders
             .list_allowed(&request.channel, size, &request.page_token)

@@ -114,7 +114,7 @@ impl Enrolment {
             match renewed {
                 Ok(()) => tracing::info!("certificate renewed"),
                 Err(error) => {
-                    tracing::warn!(error = %crate::idempotency::chain(&error), "certificate not renewed; trying again");
+                    tracing::warn!(error = %crate::failure::chain(&error), "certificate not renewed; trying again");
                     tokio::select! {
                         () = drain.cancelled() => return,
                         () = tokio::time::sleep(Duration::from_secs(5)) => {}

@@ -201,7 +201,7 @@ impl Outbox {
 
     async fn flush_and_ship(&self, file: &AuditFile) {
         if let Err(error) = self.flush().await {
-            tracing::error!(error = %crate::idempotency::chain(&error), "audit decisions not committed");
+            tracing::error!(error = %crate::failure::chain(&error), "audit decisions not committed");
         }
         loop {
             match self.ship(file).await {

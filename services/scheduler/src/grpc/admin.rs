@@ -1,6 +1,6 @@
 //! `AdminService`: the service itself.
 
-use creel_kit::idempotency::{Begin, store_error};
+use creel_kit::{failure::store_error, idempotency::Begin};
 use creel_proto::{
     scheduler::v1::{
         AcceptClockRequest, AcceptClockResponse, GrantAgentRequest, GrantAgentResponse, JobRecord,

@@ -1,6 +1,6 @@
 //! Why a job ran, why it did not, and what is next.
 
-use creel_kit::idempotency::store_error;
+use creel_kit::failure::store_error;
 use creel_proto::{
     scheduler::v1::{ExplainJobRequest, ExplainJobResponse, Explained, RunKind, RunRecord, RunState},
     time::{timestamp, unix_ms},

@@ -1,6 +1,6 @@
 //! `JobService`.
 
-use creel_kit::idempotency::Begin;
+use creel_kit::{idempotency::Begin, page};
 use creel_proto::scheduler::v1::{
     BackfillJobRequest, BackfillJobResponse, CreateJobRequest, CreateJobResponse, DeleteJobRequest,
     DeleteJobResponse, ExplainJobRequest, ExplainJobResponse, GetJobRequest, Job, JobChange, ListJobsRequest,
@@ -12,7 +12,7 @@ use creel_wire::{Caller, Error, authz};
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::{Api, page_size, person, shown, target};
+use super::{Api, person, shown, target};
 use crate::{
     job::DISABLED,
     ledger::{Ledger, Query, Target},
@@ -40,13 +40,16 @@ impl JobService for Api {
         let view = self.find(&caller, &message.job).await?;
         let record = store::job(&self.store, view.id)
             .await
-            .map_err(creel_kit::idempotency::store_error)?;
+            .map_err(creel_kit::failure::store_error)?;
         Ok(Response::new(shown(record.as_ref(), &view)))
     }
 
     async fn list(&self, request: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
         let (caller, message) = authz::split(request)?;
-        let (owner, size) = (person(&caller)?.to_owned(), page_size(message.page_size, 100)?);
+        let (owner, size) = (
+            person(&caller)?.to_owned(),
+            page::size("page_size", message.page_size, page::DEFAULT)?,
+        );
         let query = Query::new(message)?;
         let page = move |ledger: &mut Ledger, now| ledger.page(&owner, &query, size, now);
         let page = self.engine.ask(page).await?;
@@ -54,7 +57,7 @@ impl JobService for Api {
         for view in &page.jobs {
             let record = store::job(&self.store, view.id)
                 .await
-                .map_err(creel_kit::idempotency::store_error)?;
+                .map_err(creel_kit::failure::store_error)?;
             jobs.push(shown(record.as_ref(), view));
         }
         let next_page_token = page.next.unwrap_or_default();

@@ -1,6 +1,6 @@
 //! `RunService`.
 
-use creel_kit::idempotency::{Begin, store_error};
+use creel_kit::{failure::store_error, idempotency::Begin, page};
 use creel_proto::scheduler::v1::{
     CancelRunRequest, GetRunRequest, ListRunsRequest, ListRunsResponse, ResetRunRequest, Run, RunRecord,
     RunState, TailRunsRequest, WatchRunsRequest, run_service_server::RunService,
@@ -12,7 +12,7 @@ use prost::Message as _;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tonic::{Request, Response, Status};
 
-use super::{Api, page_size, person};
+use super::{Api, person};
 use crate::{
     id::{JobId, RunId},
     ledger::run_finished,
@@ -86,7 +86,7 @@ impl Api {
         message: ListRunsRequest,
     ) -> Result<ListRunsResponse, Error> {
         let owner = person(caller)?;
-        let size = page_size(message.page_size, 50)?;
+        let size = page::size("page_size", message.page_size, 50)?;
         let state = match message.state() {
             RunState::Unspecified if message.state == 0 => None,
             RunState::Unspecified => {

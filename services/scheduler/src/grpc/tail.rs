@@ -1,5 +1,6 @@
 //! The last runs, then those that come.
 
+use creel_kit::page;
 use creel_proto::scheduler::v1::{ListRunsRequest, Run, RunState, TailRunsRequest};
 use creel_wire::{Caller, Error};
 use futures_util::{
@@ -10,7 +11,7 @@ use futures_util::{
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tonic::Status;
 
-use super::{Api, page_size, person, runs::lagged};
+use super::{Api, person, runs::lagged};
 use crate::run::shown;
 
 const DEFAULT_LAST: usize = 10;
@@ -21,7 +22,7 @@ impl Api {
         caller: &Caller,
         message: TailRunsRequest,
     ) -> Result<BoxStream<'static, Result<Run, Status>>, Error> {
-        let last = page_size(message.last, DEFAULT_LAST)?;
+        let last = page::size("last", message.last, DEFAULT_LAST)?;
         // Before the list is read: what changes meanwhile is told twice and never left out.
         let changes = BroadcastStream::new(self.engine.watch());
         let (mut before, mut page_token) = (Vec::new(), String::new());

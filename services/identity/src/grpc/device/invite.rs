@@ -4,7 +4,8 @@
 use std::ops::RangeInclusive;
 
 use creel_kit::{
-    idempotency::{Begin, Slot, store_error},
+    failure::store_error,
+    idempotency::{Begin, Slot},
     outbox::Event,
 };
 use creel_proto::{

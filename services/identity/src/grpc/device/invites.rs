@@ -1,9 +1,6 @@
 //! Invites that are open: how many there may be, which there are, and their end before they are used.
 
-use creel_kit::{
-    idempotency::{Begin, store_error},
-    outbox::Event,
-};
+use creel_kit::{failure::store_error, idempotency::Begin, outbox::Event};
 use creel_proto::{
     identity::v1::{Invite, InviteRecord, ListInvitesResponse, WithdrawInviteRequest},
     time,
