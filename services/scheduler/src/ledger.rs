@@ -19,6 +19,7 @@ use crate::{
     guard::Guards,
     id::{JobId, RunId},
     job::Job,
+    lane::Lane,
     lease::Times,
     run::{Now, Place, Run, has_ended, state_name},
     store::RunRef,
@@ -36,6 +37,7 @@ mod jobs;
 mod packs;
 mod park;
 mod queue;
+mod room;
 mod said;
 mod time;
 mod view;
@@ -53,7 +55,8 @@ use flush::Changes;
 use jobs::Jobs;
 use packs::Pack;
 use queue::Queue;
-use work::{MintGate, Worker};
+use room::Worker;
+use work::MintGate;
 
 /// Where randomness comes from: uniform numbers.
 pub(crate) type Random = Box<dyn FnMut() -> u64 + Send>;
@@ -279,9 +282,9 @@ impl Ledger {
             Place::Delayed => {
                 self.delayed.remove(&(run.not_before_ms, run_id));
             }
-            Place::Ready => {
+            Place::Ready(lane) => {
                 if let Some(queue) = self.ready.get_mut(&(run.work as i32)) {
-                    queue.remove(&run.owner, run.nominal_ms, run_id);
+                    queue.remove(&run.owner, lane, run.nominal_ms, run_id);
                 }
             }
         }
@@ -297,7 +300,7 @@ impl Ledger {
         // A parked run holds no slot, and what the overlap does not count needs none.
         let taken = runs()
             .filter(|run| run.overlaps() && !run.lease.is_parked())
-            .filter(|run| !run.lease.is_free() || run.place == Place::Ready)
+            .filter(|run| !run.lease.is_free() || matches!(run.place, Place::Ready(_)))
             .count();
         let mut free: Vec<_> = runs()
             .filter(|run| run.lease.is_free() && run.place == Place::None)
@@ -305,6 +308,7 @@ impl Ledger {
             .collect();
         free.sort_unstable();
         let mut room = at_once.saturating_sub(taken);
+        let lane = Lane::of(job);
         for (_, run_id) in free {
             let Some(run) = self.runs.get_mut(&run_id) else {
                 continue;
@@ -314,17 +318,18 @@ impl Ledger {
                 self.delayed.insert((run.not_before_ms, run_id));
             } else if room > 0 || !run.overlaps() {
                 room = room.saturating_sub(usize::from(run.overlaps()));
-                self.line_up(run_id);
+                self.line_up(run_id, lane);
             }
         }
     }
 
     /// Lets a free run wait for a worker.
-    fn line_up(&mut self, run_id: RunId) {
+    fn line_up(&mut self, run_id: RunId, lane: Lane) {
         if let Some(run) = self.runs.get_mut(&run_id) {
-            run.place = Place::Ready;
+            let lane = lane.for_run(run);
+            run.place = Place::Ready(lane);
             let queue = self.ready.entry(run.work as i32).or_default();
-            queue.insert(&run.owner, run.nominal_ms, run_id);
+            queue.insert(&run.owner, lane, run.nominal_ms, run_id);
         }
     }
 

@@ -22,6 +22,7 @@ pub mod guard;
 mod health;
 mod id;
 mod job;
+mod lane;
 pub mod lease;
 mod ledger;
 mod mint;

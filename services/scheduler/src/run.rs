@@ -12,6 +12,7 @@ use creel_proto::{
 
 use crate::{
     id::{JobId, RunId},
+    lane::Lane,
     lease::{Lease, Start, Times},
     name::Name,
     store::RunRef,
@@ -90,7 +91,7 @@ pub(crate) enum Place {
     /// For its time.
     Delayed,
     /// For a worker.
-    Ready,
+    Ready(Lane),
 }
 
 /// How a run ended.

@@ -11,6 +11,7 @@ use crate::{
     clock::Trust,
     id::{JobId, RunId},
     job::{APPROVAL, DISABLED, Job, OWNER_REVOKED, Plan},
+    lane::Lane,
     policy::Overlap,
     run::Now,
     spec::Sample,
@@ -218,8 +219,9 @@ impl Ledger {
         if workers.peek().is_none() {
             let text = "No worker that runs such jobs is attached: what is due waits.";
             found.push(finding("no_worker", text, "creel status"));
-        } else if waits && workers.all(|worker| worker.holding.len() >= worker.capacity) {
-            let text = "All workers are busy: what is due waits for its turn.";
+        } else if waits && workers.all(|worker| worker.room().last < Some(Lane::of(job))) {
+            let text = "All workers are busy, or keep their last places for jobs whose runs end well and soon: \
+                        what is due waits for its turn.";
             found.push(finding("workers_full", text, "creel cron status"));
         }
         if waits && self.mint.is_shut() {

@@ -1,8 +1,11 @@
-//! Runs that wait for a worker. Owners take turns; of one owner, the run for the oldest instant comes first.
+//! Runs that wait for a worker. Owners take turns; of an owner the better lane comes first ([`Lane`]), within bounds;
+//! of one lane the run for the oldest instant and the run for the newest one take turns.
 //!
-//! Invariant: between two runs of an owner at most one of every other owner that waits is given away, so nobody's
-//! wait depends on how much somebody else has waiting. Bounded by the runs that have not ended; an owner without a
-//! waiting run costs nothing.
+//! Invariants: of the turns for which there is the same room, an owner that waits gets one between two of any other, so
+//! nobody's wait depends on how much somebody else has waiting. A lane that may be served has one in eight of its owner's
+//! turns at least, and every other turn of a lane is its oldest run's: a run with k older ones in its lane is given
+//! away within 16 (k + 1) turns, and one that comes alone into a backlog has its lane's second next turn at most.
+//! Bounded by the runs that have not ended; an owner without a waiting run costs nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,13 +13,54 @@ use std::{
     sync::Arc,
 };
 
-use crate::id::RunId;
+use crate::{id::RunId, lane::Lane};
+
+const LANES: usize = Lane::ALL.len();
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    owners: BTreeMap<Arc<str>, BTreeSet<(i64, RunId)>>,
-    /// Whose run was given away last: the next owner by name has the turn.
-    served: Option<Arc<str>>,
+    owners: BTreeMap<Arc<str>, Line>,
+    /// Owners with a run in a lane.
+    waiting: [BTreeSet<Arc<str>>; LANES],
+    /// Whose run was given away last, by the last lane it could be of: the next owner by name has the turn.
+    served: [Option<Arc<str>>; LANES],
+}
+
+/// The runs of an owner.
+#[derive(Debug, Default)]
+struct Line {
+    lanes: [BTreeSet<(i64, RunId)>; LANES],
+    /// How often each lane was passed over.
+    passed: [u8; LANES],
+    /// Lanes whose next run is the newest.
+    newest: [bool; LANES],
+}
+
+impl Line {
+    /// The run whose turn it is, and its lane; none of a lane behind `last`.
+    fn take(&mut self, last: Lane) -> Option<(Lane, RunId)> {
+        let waits = |lane: &Lane| *lane <= last && !self.lanes[*lane as usize].is_empty();
+        let waiting = || Lane::ALL.into_iter().filter(waits);
+        let impatient = waiting().rfind(|lane| self.passed[*lane as usize] >= lane.patience());
+        let lane = impatient.or_else(|| waiting().next())?;
+        for other in Lane::ALL.into_iter().filter(waits) {
+            let passed = &mut self.passed[other as usize];
+            *passed = if other == lane {
+                0
+            } else {
+                passed.saturating_add(1)
+            };
+        }
+        let newest = &mut self.newest[lane as usize];
+        let runs = &mut self.lanes[lane as usize];
+        let (_, run) = if *newest {
+            runs.pop_last()
+        } else {
+            runs.pop_first()
+        }?;
+        *newest = !*newest;
+        Some((lane, run))
+    }
 }
 
 impl Queue {
@@ -24,44 +68,62 @@ impl Queue {
         self.owners.is_empty()
     }
 
-    pub(super) fn insert(&mut self, owner: &Arc<str>, nominal_ms: i64, run: RunId) {
-        let runs = match self.owners.get_mut(owner) {
-            Some(runs) => runs,
+    pub(super) fn insert(&mut self, owner: &Arc<str>, lane: Lane, nominal_ms: i64, run: RunId) {
+        let line = match self.owners.get_mut(owner) {
+            Some(line) => line,
             None => self.owners.entry(Arc::clone(owner)).or_default(),
         };
+        let runs = &mut line.lanes[lane as usize];
+        if runs.is_empty() {
+            self.waiting[lane as usize].insert(Arc::clone(owner));
+        }
         runs.insert((nominal_ms, run));
     }
 
-    pub(super) fn remove(&mut self, owner: &Arc<str>, nominal_ms: i64, run: RunId) {
-        if let Some(runs) = self.owners.get_mut(owner) {
-            runs.remove(&(nominal_ms, run));
-            if runs.is_empty() {
-                self.owners.remove(owner);
-            }
+    pub(super) fn remove(&mut self, owner: &Arc<str>, lane: Lane, nominal_ms: i64, run: RunId) {
+        if let Some(line) = self.owners.get_mut(owner) {
+            line.lanes[lane as usize].remove(&(nominal_ms, run));
+            self.tidy(owner, lane);
         }
     }
 
-    /// The run whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<RunId> {
-        let after = self.served.as_ref().and_then(|served| {
-            let later = (Bound::Excluded(Arc::clone(served)), Bound::Unbounded);
-            self.owners.range::<Arc<str>, _>(later).next()
+    /// The run whose turn it is, of those in no lane behind `last`.
+    pub(super) fn pop(&mut self, last: Lane) -> Option<RunId> {
+        let lanes = || {
+            Lane::ALL
+                .into_iter()
+                .filter(|lane| *lane <= last)
+                .map(|lane| &self.waiting[lane as usize])
+        };
+        let later = self.served[last as usize].as_ref().and_then(|served| {
+            let later = (Bound::Excluded(served), Bound::Unbounded);
+            lanes()
+                .filter_map(|owners| owners.range::<Arc<str>, _>(later).next())
+                .min()
         });
-        let owner = Arc::clone(after.or_else(|| self.owners.first_key_value())?.0);
-        let runs = self.owners.get_mut(&owner)?;
-        let (_, run) = runs.pop_first()?;
-        if runs.is_empty() {
-            self.owners.remove(&owner);
-        }
-        self.served = Some(owner);
+        let owner = Arc::clone(later.or_else(|| lanes().filter_map(BTreeSet::first).min())?);
+        let (lane, run) = self.owners.get_mut(&owner)?.take(last)?;
+        self.tidy(&owner, lane);
+        self.served[last as usize] = Some(owner);
         Some(run)
+    }
+
+    /// Forgets what an owner has none of any more.
+    fn tidy(&mut self, owner: &Arc<str>, lane: Lane) {
+        let Some(line) = self.owners.get(owner) else {
+            return;
+        };
+        if line.lanes[lane as usize].is_empty() {
+            self.waiting[lane as usize].remove(owner);
+            if line.lanes.iter().all(BTreeSet::is_empty) {
+                self.owners.remove(owner);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -80,60 +142,102 @@ mod tests {
     #[test]
     fn a_flood_of_one_owner_costs_another_one_place() {
         let (mut queue, flood, other) = (Queue::default(), "a".into(), "b".into());
+        let pop = |queue: &mut Queue| queue.pop(Lane::Unruly);
         for n in 0..1_000 {
-            queue.insert(&flood, n, run(n));
+            queue.insert(&flood, Lane::Prompt, n, run(n));
         }
-        assert_eq!([queue.pop(), queue.pop()], [Some(run(0)), Some(run(1))]);
-        queue.insert(&other, 5_001, run(5_001));
-        queue.insert(&other, 5_000, run(5_000));
-        let next: Vec<_> = std::iter::from_fn(|| queue.pop()).take(5).collect();
-        assert_eq!(next, [5_000, 2, 5_001, 3, 4].map(run));
+        assert_eq!([pop(&mut queue), pop(&mut queue)], [Some(run(0)), Some(run(999))]);
+        queue.insert(&other, Lane::Unruly, 5_001, run(5_001));
+        queue.insert(&other, Lane::Unruly, 5_000, run(5_000));
+        let next: Vec<_> = std::iter::from_fn(|| pop(&mut queue)).take(5).collect();
+        assert_eq!(next, [5_000, 1, 5_001, 998, 2].map(run));
         for n in 0..1_000 {
-            queue.remove(&flood, n, run(n));
+            queue.remove(&flood, Lane::Prompt, n, run(n));
         }
-        assert!(queue.is_empty() && queue.pop().is_none());
+        assert!(
+            queue.is_empty() && queue.waiting.iter().all(BTreeSet::is_empty) && pop(&mut queue).is_none()
+        );
+    }
+
+    #[test]
+    fn a_backlog_of_its_own_owner_costs_a_run_a_turn_or_two() {
+        let (mut queue, owner) = (Queue::default(), "a".into());
+        for n in 0..1_000 {
+            queue.insert(&owner, Lane::Unknown, n, run(n));
+            queue.insert(&owner, Lane::Unruly, n, run(-1 - n));
+        }
+        assert_eq!(queue.pop(Lane::Prompt), None, "what is held back is not for them");
+        queue.insert(&owner, Lane::Prompt, 2_000, run(2_000));
+        assert_eq!(queue.pop(Lane::Prompt), Some(run(2_000)));
+        queue.insert(&owner, Lane::Prompt, 2_001, run(2_001));
+        queue.insert(&owner, Lane::Unknown, 2_002, run(2_002));
+        let next: Vec<_> = std::iter::from_fn(|| queue.pop(Lane::Unknown)).take(3).collect();
+        assert_eq!(next, [2_001, 0, 2_002].map(run));
+        let next: Vec<_> = std::iter::from_fn(|| queue.pop(Lane::Unruly)).take(8).collect();
+        assert_eq!(next, [1, 999, 2, 998, 3, 997, 4, -1].map(run));
     }
 
     proptest! {
-        /// Whatever comes and goes: each owner's runs leave oldest first, none is lost, and no owner that waits
-        /// all the time is passed over while another is served twice.
+        /// Whatever comes and goes: none is lost; no owner that waits all the time is passed over while another is
+        /// served twice; the oldest run of each lane of an owner has its turn among sixteen it could have had.
         #[test]
-        fn owners_take_turns(acts in prop::collection::vec((0..4_usize, 0..3_u8), 1..300)) {
+        fn owners_and_lanes_take_turns(
+            acts in prop::collection::vec((0..4_usize, 0..LANES, 0..5_u8), 1..400),
+        ) {
             let names: [Arc<str>; 4] = ["a", "b", "c", "d"].map(Into::into);
             let mut queue = Queue::default();
-            let mut waiting: [VecDeque<i64>; 4] = Default::default();
-            // How many of others were served since, while it waited.
-            let mut passed = [0_usize; 4];
-            for (n, (who, act)) in (0_i64..).zip(acts) {
+            let mut waiting: [[BTreeSet<i64>; LANES]; 4] = Default::default();
+            // How many of others were served since, while it waited and could have been; of owners by the room.
+            let mut passed = [[0_usize; 4]; LANES];
+            let mut missed = [[0_usize; LANES]; 4];
+            let rest = (0..400).map(|_| (0, LANES - 1, 3));
+            for (n, (who, lane, act)) in (0_i64..).zip(acts.into_iter().chain(rest)) {
                 match act {
-                    0 => {
-                        queue.insert(&names[who], n, run(n));
-                        waiting[who].push_back(n);
+                    0 | 1 => {
+                        queue.insert(&names[who], Lane::ALL[lane], n, run(n));
+                        waiting[who][lane].insert(n);
                     }
-                    1 => {
-                        if let Some(gone) = waiting[who].pop_back() {
-                            queue.remove(&names[who], gone, run(gone));
+                    2 => {
+                        if let Some(gone) = waiting[who][lane].pop_last() {
+                            queue.remove(&names[who], Lane::ALL[lane], gone, run(gone));
                         }
                     }
-                    _ => match queue.pop() {
-                        None => prop_assert!(waiting.iter().all(VecDeque::is_empty)),
-                        Some(given) => {
-                            let whose = waiting.iter().position(|runs| runs.front().is_some_and(|n| run(*n) == given));
-                            let whose = whose.expect("the oldest of somebody");
-                            waiting[whose].pop_front();
-                            for (other, runs) in waiting.iter().enumerate() {
-                                passed[other] = if other == whose || runs.is_empty() { 0 } else { passed[other] + 1 };
-                                prop_assert!(passed[other] < names.len(), "passed over");
-                            }
+                    _ => {
+                        let last = lane;
+                        let could = |runs: &[BTreeSet<i64>; LANES]| runs[..=last].iter().any(|runs| !runs.is_empty());
+                        let Some(given) = queue.pop(Lane::ALL[last]) else {
+                            prop_assert!(!waiting.iter().any(could), "one that waits is given away");
+                            continue;
+                        };
+                        let places = (0..4).flat_map(|who| (0..LANES).map(move |lane| (who, lane)));
+                        let found = places.into_iter().find_map(|(who, lane)| {
+                            let n = waiting[who][lane].iter().find(|n| run(**n) == given)?;
+                            Some((who, lane, *n))
+                        });
+                        let (whose, of, n) = found.expect("it waited");
+                        prop_assert!(of <= last);
+                        for (other, passed) in passed[last].iter_mut().enumerate() {
+                            let waits = other != whose && could(&waiting[other]);
+                            *passed = if waits { *passed + 1 } else { 0 };
+                            prop_assert!(*passed < names.len(), "passed over");
                         }
-                    },
+                        for lane in 0..=last {
+                            let oldest = lane == of && waiting[whose][of].first() == Some(&n);
+                            missed[whose][lane] = if oldest { 0 } else { missed[whose][lane] + 1 };
+                            prop_assert!(missed[whose][lane] <= 16, "starved");
+                        }
+                        waiting[whose][of].remove(&n);
+                    }
                 }
-                for (other, runs) in waiting.iter().enumerate() {
-                    if runs.is_empty() {
-                        passed[other] = 0;
+                for (who, runs) in waiting.iter().enumerate() {
+                    for (lane, runs) in runs.iter().enumerate() {
+                        if runs.is_empty() {
+                            missed[who][lane] = 0;
+                        }
                     }
                 }
             }
+            prop_assert!(queue.is_empty(), "all have had their turn");
         }
     }
 }

@@ -10,25 +10,21 @@ use creel_proto::scheduler::v1::{
     scheduler_message::Message,
 };
 
-use super::{Ledger, flush::Effect, queue::Queue, said::Named};
+use super::{
+    Ledger,
+    flush::Effect,
+    room::{Room, Worker},
+    said::Named,
+};
 use crate::{
     dispatch::Made,
     id::RunId,
     job::OWNER_REVOKED,
+    lane::Lane,
     lease::{Start, Verdict},
     mint::MintError,
     run::{End, Now, Run, cut},
 };
-
-/// A worker on a stream.
-#[derive(Debug)]
-pub(super) struct Worker {
-    pub(super) kinds: BTreeSet<i32>,
-    pub(super) capacity: usize,
-    pub(super) instance: Arc<str>,
-    /// Runs it has or will have.
-    pub(super) holding: BTreeSet<RunId>,
-}
 
 /// What a worker says first, checked.
 #[derive(Debug, Clone)]
@@ -214,7 +210,8 @@ impl Ledger {
         let job = run.job;
         self.watch(run_id);
         self.changes.run(job, run_id);
-        self.line_up(run_id);
+        let lane = self.jobs.get(&job).map_or(Lane::Unknown, Lane::of);
+        self.line_up(run_id, lane);
     }
 
     /// Gives waiting runs to workers with room: the record says so before the work goes out.
@@ -230,20 +227,20 @@ impl Ledger {
             .collect();
         for kind in kinds {
             // Whoever has most room comes first; a handful of workers at most.
-            let mut rooms: BTreeMap<u64, usize> = self
+            let mut rooms: BTreeMap<u64, Room> = self
                 .workers
                 .iter()
                 .filter(|(_, worker)| worker.kinds.contains(&kind))
-                .map(|(stream, worker)| (*stream, worker.capacity.saturating_sub(worker.holding.len())))
+                .map(|(stream, worker)| (*stream, worker.room()))
                 .collect();
-            while let Some((stream, room)) = rooms
-                .iter_mut()
-                .max_by_key(|(_, room)| **room)
-                .filter(|(_, r)| **r > 0)
-                && let Some(run_id) = self.ready.get_mut(&kind).and_then(Queue::pop)
+            while let Some((stream, room)) = rooms.iter_mut().max_by_key(|(_, room)| **room)
+                && let Some(last) = room.last
+                && let Some(run_id) = self.ready.get_mut(&kind).and_then(|queue| queue.pop(last))
             {
-                if self.give(run_id, *stream, now) {
-                    *room -= 1;
+                if self.give(run_id, *stream, now)
+                    && let Some(worker) = self.workers.get(stream)
+                {
+                    *room = worker.room();
                 }
             }
         }

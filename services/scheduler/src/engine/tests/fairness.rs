@@ -41,3 +41,45 @@ async fn a_flood_of_one_owner_holds_up_no_other_owner() {
     }
     stack.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_hang_leave_room_for_those_that_end_well() {
+    let world = World::new();
+    let stack = world.start().await;
+    let quiet = |spec| with(spec, Policy::default());
+    stack.create(quiet(every("prompt", 10))).await;
+    stack.create(quiet(once("fails", 5_000))).await;
+    let mut worker = stack.worker("one", &[]).await;
+    assert_eq!(worker.fail().await.job_name, "fails");
+    assert_eq!(worker.succeed().await.job_name, "prompt");
+    for n in 0..40 {
+        stack.create(quiet(once(&format!("hangs {n}"), 12_000))).await;
+    }
+    // Of its 16 places two are for better ones.
+    let mut hanging = Vec::new();
+    for _ in 0..14 {
+        let work = worker.work().await;
+        assert!(work.job_name.starts_with("hangs"), "{}", work.job_name);
+        hanging.push(of(&work));
+    }
+    for _ in 0..3 {
+        assert_eq!(worker.succeed().await.job_name, "prompt");
+        worker.beat(&hanging).await;
+    }
+    // Nor do they get more after a restart.
+    stack.crash().await;
+    let stack = world.start().await;
+    let mut worker = stack.worker("one", &hanging).await;
+    assert_eq!(worker.succeed().await.job_name, "prompt");
+    worker.beat(&hanging).await;
+    let job = stack.job("hangs 39").await;
+    assert_eq!(job.phase(), Phase::Running);
+    // What ends badly once waits behind them.
+    assert_eq!(worker.fail().await.job_name, "prompt");
+    worker.beat(&hanging).await;
+    worker.no_work_for(25 * SECOND).await;
+    worker.finish(&hanging[0], RunState::Succeeded).await;
+    assert!(worker.acked().await.accepted);
+    assert!(worker.work().await.job_name.starts_with("hangs"));
+    stack.stop().await;
+}
