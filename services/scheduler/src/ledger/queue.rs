@@ -221,10 +221,10 @@ mod tests {
                             *passed = if waits { *passed + 1 } else { 0 };
                             prop_assert!(*passed < names.len(), "passed over");
                         }
-                        for lane in 0..=last {
+                        for (lane, missed) in missed[whose][..=last].iter_mut().enumerate() {
                             let oldest = lane == of && waiting[whose][of].first() == Some(&n);
-                            missed[whose][lane] = if oldest { 0 } else { missed[whose][lane] + 1 };
-                            prop_assert!(missed[whose][lane] <= 16, "starved");
+                            *missed = if oldest { 0 } else { *missed + 1 };
+                            prop_assert!(*missed <= 16, "starved");
                         }
                         waiting[whose][of].remove(&n);
                     }
