@@ -58,7 +58,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                     self.blank += line.len() + 1;
                     continue;
                 }
-                return (Next::Line(line), std::mem::take(&mut self.blank) + at);
+                let bytes = std::mem::take(&mut self.blank) + line.len();
+                return (Next::Line(line), bytes);
             }
             self.searched = self.buffer.len();
             if self.buffer.len() > MAX_LINE {
@@ -118,6 +119,17 @@ mod tests {
             bytes.extend_from_slice(end.as_bytes());
             let first = all(&bytes).await.remove(0);
             assert_eq!(matches!(first, Next::Line(_)), passes, "{n} {end:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_counts_in_whole_however_often_it_was_read() {
+        for size in [1, READ - 1, READ, READ + 1, 5 * READ + 7] {
+            let mut bytes = vec![b'a'; size];
+            bytes.extend_from_slice(b"\nb\n");
+            let mut lines = Lines::new(bytes.as_slice());
+            assert_eq!(lines.next().await.1, size);
+            assert_eq!(lines.next().await, (Next::Line(b"b".to_vec()), 1));
         }
     }
 
