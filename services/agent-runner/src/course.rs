@@ -162,7 +162,7 @@ impl Course {
             runner: runner.clone(),
             key,
             record,
-            machine,
+            machine: machine.within(runner.kept.of_a_turn()),
             log,
         })
     }

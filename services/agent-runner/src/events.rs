@@ -65,6 +65,11 @@ impl EventLog {
         self.log.entries()
     }
 
+    /// What it takes, in bytes.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.log.bytes()
+    }
+
     /// The newest event.
     pub(crate) const fn last(&self) -> Option<&Event> {
         self.last.as_ref()

@@ -62,6 +62,7 @@ impl Course {
         self.record.events.clear();
         context.record.last_active_at_unix_ms = now_ms;
         let work = runner.works.ended(&self.record, &outcome);
+        let reply = outcome.reply.len();
         let told = convert::turn(&self.record, self.record.last_sequence, outcome.reply.clone());
         loop {
             let mut txn = order.as_ref().map_or_else(Txn::new, |order| order.txn.clone());
@@ -101,12 +102,12 @@ impl Course {
             runner.outbox.committed();
             let _ = order.answer.send(Ok(told));
         }
-        self.after(text_in_file, work).await;
+        self.after(text_in_file, reply, work).await;
         Ok(())
     }
 
     /// What is not part of the outcome: the job's summary, and making room.
-    async fn after(&self, text_in_file: bool, work: Option<WorkRecord>) {
+    async fn after(&self, text_in_file: bool, reply: usize, work: Option<WorkRecord>) {
         if text_in_file {
             let path = self.runner.dirs.input(&self.record.turn_id);
             if let Err(error) = std::fs::remove_file(&path) {
@@ -121,6 +122,7 @@ impl Course {
                 runner.prune_runs(&session).await;
             });
         }
+        self.runner.keep(self.log.bytes() + reply as u64).await;
         if let Some(old) = self
             .record
             .number

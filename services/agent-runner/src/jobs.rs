@@ -237,18 +237,19 @@ impl Runner {
         Ok(found)
     }
 
-    /// Removes a context unless it has open turns or is being deleted.
-    async fn remove_idle(&self, key: &SessionKey) -> Result<(), Error> {
+    /// Removes a context unless it has open turns or is being deleted; whether it did.
+    pub(crate) async fn remove_idle(&self, key: &SessionKey) -> Result<bool, Error> {
         if !self.closing().insert(key.clone()) {
-            return Ok(());
+            return Ok(false);
         }
         let removed = async {
             // Whoever held the lock has its turn in the queue by now; nobody gets in later.
             drop(self.contexts.find(key).await?);
-            if self.turns_of(key) == (None, Vec::new()) {
-                self.remove_context(key, Txn::new(), |_, _| ()).await?;
+            if self.turns_of(key) != (None, Vec::new()) {
+                return Ok(false);
             }
-            Ok(())
+            let removed = self.remove_context(key, Txn::new(), |_, _| ()).await?;
+            Ok(removed.is_some())
         };
         let removed = removed.await;
         self.closing().remove(key);

@@ -14,7 +14,8 @@
 //! - A crash, hang or flood of a worker is an outcome of its turn, never of the service.
 //! - What Creel tells the agent travels in typed fields; no text can imitate it.
 //! - A run of a job becomes at most one turn per attempt, and its summary is delivered at most once.
-//! - Everything is bounded: lines, output, events, tool calls, queues, inboxes, transcripts, history.
+//! - Everything is bounded: lines, output, events, tool calls, queues, inboxes, transcripts, history, and what is kept
+//!   of all turns together.
 
 mod accept;
 mod contexts;
@@ -28,6 +29,7 @@ mod finish;
 mod grpc;
 mod inbox;
 mod jobs;
+mod kept;
 mod launch;
 mod lines;
 mod protocol;

@@ -43,7 +43,7 @@ pub(crate) struct Ticket {
     pub(crate) turn: String,
     /// The session.
     pub(crate) context: String,
-    /// A person, or the owner of a job.
+    /// A person, or the jobs of one.
     pub(crate) owner: String,
 }
 

@@ -63,6 +63,8 @@ impl Runner {
             self.deliver(&record.run_id).await;
         }
         self.dispatch();
+        let counting = self.clone();
+        self.spawn(async move { counting.make_room().await });
         Ok(())
     }
 

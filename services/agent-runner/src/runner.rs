@@ -26,6 +26,7 @@ use crate::{
     events::{self, EventLog},
     figures::Figures,
     files::Dirs,
+    kept::Kept,
     launch::Launch,
     queue::{Limits, Queue, Ticket},
     sandbox::{Sandboxed, Starter},
@@ -101,6 +102,7 @@ pub struct Inner {
     pub(crate) launcher: Arc<dyn Launch>,
     pub(crate) contexts: Contexts,
     pub(crate) works: Works,
+    pub(crate) kept: Kept,
     pub(crate) drain: CancellationToken,
     /// Cancelled when what still runs has to end now.
     pub(crate) stop: CancellationToken,
@@ -192,6 +194,7 @@ impl Runner {
             dirs,
             launcher,
             works: Works::new(limits.running),
+            kept: Kept::new(u64::from(agent.kept_mib) << 20, limits.running),
             drain: parts.drain,
             stop: CancellationToken::new(),
             released: Notify::new(),
@@ -378,6 +381,11 @@ impl Runner {
         if progress.ended {
             live.remove(turn);
         }
+    }
+
+    /// Turns that have not ended.
+    pub(crate) fn open(&self) -> BTreeSet<String> {
+        self.live().keys().cloned().collect()
     }
 
     /// Follows an open turn.

@@ -15,7 +15,7 @@ use creel_proto::agent::v1::{
 
 use crate::protocol::{Malformed, Said, Told};
 
-/// What a worker may say in all, in bytes of its lines.
+/// What a worker may say in all at most, in bytes of its lines.
 pub(crate) const MAX_OUTPUT_BYTES: u64 = 16 << 20;
 /// Events of one turn.
 pub(crate) const MAX_EVENTS: u64 = 100_000;
@@ -218,6 +218,8 @@ pub(crate) struct Turn {
     sequence: u64,
     terminal: bool,
     output_bytes: u64,
+    /// What its worker may say in all.
+    most_bytes: u64,
     calls: BTreeSet<String>,
 }
 
@@ -237,8 +239,15 @@ impl Turn {
             sequence,
             terminal: false,
             output_bytes: 0,
+            most_bytes: MAX_OUTPUT_BYTES,
             calls: BTreeSet::new(),
         }
+    }
+
+    /// The turn, whose worker may say so much and no more.
+    pub(crate) const fn within(mut self, bytes: u64) -> Self {
+        self.most_bytes = bytes;
+        self
     }
 
     #[cfg(test)]
@@ -300,9 +309,11 @@ impl Turn {
     fn line(&mut self, out: &mut Vec<Effect>, said: Result<Said, Malformed>, bytes: usize) {
         self.output_bytes = self.output_bytes.saturating_add(bytes as u64).saturating_add(1);
         // Room is kept for the last event.
-        if self.output_bytes > MAX_OUTPUT_BYTES || self.sequence + 3 > MAX_EVENTS {
-            let message =
-                format!("the worker said more than {MAX_OUTPUT_BYTES} bytes or {MAX_EVENTS} events");
+        if self.output_bytes > self.most_bytes || self.sequence + 3 > MAX_EVENTS {
+            let message = format!(
+                "the worker said more than {} bytes or {MAX_EVENTS} events",
+                self.most_bytes
+            );
             return self.fail(out, End::Failed, Failure::new(reason::OUTPUT_LIMIT, message));
         }
         let bad = |why: String| {

@@ -148,10 +148,10 @@ fn checked(work: &Work, record: &mut WorkRecord, now_ms: i64) -> Result<Job, Err
         .as_ref()
         .map_or(0, creel_proto::time::duration_ms)
         .max(0);
-    let owner = if work.owner.is_empty() {
-        format!("job/{}", work.job_id)
-    } else {
-        work.owner.clone()
+    // Not the owner as a person: however many runs wait or hang, the owner's conversations go on.
+    let owner = match work.owner.as_str() {
+        "" => format!("job/{}", work.job_id),
+        owner => format!("jobs of {owner}"),
     };
     match work.payload.as_ref().and_then(|payload| payload.kind.as_ref()) {
         Some(Payload::SystemEvent(payload)) => {

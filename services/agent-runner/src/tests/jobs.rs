@@ -1,12 +1,15 @@
 use creel_proto::{
-    agent::v1::{Origin, Trust, WorkRecord},
+    agent::v1::{Origin, StartTurnRequest, Trust, WorkRecord, turn_service_server::TurnService as _},
     scheduler::v1::{
         AgentTurnPayload, Payload as PayloadMessage, RunState, SystemEventPayload, Work, WorkRef,
         payload::Kind as Payload,
     },
 };
+use creel_wire::authz::test_acting_for;
 
-use super::{Ground, House, MAIN, words};
+use super::{Ground, House, MAIN, by, operator, words};
+
+const PERSON: &str = "anna";
 
 fn work(run: &str, attempt: u32, payload: Payload) -> Work {
     Work {
@@ -314,4 +317,68 @@ async fn old_runs_of_a_job_are_forgotten_and_recent_ones_kept() {
             .any(|entry| crate::store::last_part(&entry.key) == Some(format!("cron:j1:run:r{n}")))
     };
     assert!(gone(0) && gone(2) && !gone(3) && !gone(202));
+}
+
+#[tokio::test]
+async fn what_jobs_said_is_bounded_in_all_and_what_floods_goes_first() {
+    let config = "[agent]\nkept_mib = 16\nmax_running_turns = 1\n";
+    let house = Ground::new(config).house().await;
+    let talk = house.run(MAIN, "say hello").await.turn_id;
+    house
+        .runner
+        .take_work(&work("quiet", 1, turn("say little")))
+        .await;
+    let quiet = house.over("quiet").await.turn_id;
+    let mut floods = Vec::new();
+    for n in 0..5 {
+        let run = format!("flood-{n}");
+        house.runner.take_work(&work(&run, 1, turn("flood 20"))).await;
+        let record = house.over(&run).await;
+        assert_eq!(
+            record.reason, "output_limit",
+            "a turn may say its part of half of it: {record:?}"
+        );
+        floods.push(record.turn_id);
+    }
+    // It runs when the last of them has left its place.
+    house.run(MAIN, "say more").await;
+    let state = house.ground.profile.state(creel_wire::ServiceName::AgentRunner);
+    let mut todo = vec![state.join("events"), state.join("transcripts")];
+    let mut bytes = 0;
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            match entry.file_type().unwrap().is_dir() {
+                true => todo.push(entry.path()),
+                false => bytes += entry.metadata().unwrap().len(),
+            }
+        }
+    }
+    assert!((4 << 20..=16 << 20).contains(&bytes), "{bytes}");
+    assert!(house.runner.turn_record(&floods[0]).await.is_err(), "gone");
+    for kept in [&talk, &quiet] {
+        assert!(!house.subscribe(kept, 1).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn runs_that_hang_leave_their_owner_a_place_to_talk() {
+    let mut house = Ground::new("[agent]\nmax_running_turns = 4\n").house().await;
+    for n in 0..4 {
+        let work = Work {
+            owner: PERSON.into(),
+            ..work(&n.to_string(), 1, turn("silent"))
+        };
+        house.runner.take_work(&work).await;
+    }
+    for _ in 0..3 {
+        house.reach("silent").await;
+    }
+    let request = StartTurnRequest {
+        session: MAIN.into(),
+        text: "say hello".into(),
+        ..Default::default()
+    };
+    let caller = test_acting_for(operator(), PERSON);
+    let started = house.turns.start(by(caller, request)).await.unwrap().into_inner();
+    assert_eq!(house.wait(&started.turn_id).await.reply, "hello");
 }

@@ -38,7 +38,8 @@ use crate::{
 pub(crate) const MAIN: &str = "agent:default:main";
 
 /// What a scripted worker does, by the first word of its text:
-/// `say TEXT` answers at once, `hold TEXT` answers when let go on, `silent` waits for ever, `die` exits.
+/// `say TEXT` answers at once, `flood N` after N lines of half a MiB, `hold TEXT` when let go on, `silent` waits for
+/// ever, `die` exits.
 pub(crate) struct Script {
     /// One permit lets one held worker go on.
     pub(crate) go_on: Arc<Semaphore>,
@@ -115,6 +116,15 @@ impl Launch for Script {
                     return;
                 }
                 "die" => return,
+                "flood" => {
+                    let text = "x".repeat(512 << 10);
+                    for _ in 0..rest.parse().unwrap() {
+                        let event = serde_json::json!({ "type": "delta", "text": text });
+                        if output.write_all(format!("{event}\n").as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
                 _ => {}
             }
             for event in [

@@ -109,6 +109,9 @@ pub struct Agent {
     pub max_waiting_turns: u32,
     /// Memory of one turn's processes, in MiB each.
     pub turn_memory_mib: u32,
+    /// What is kept of all that turns said, in MiB: their events, and the transcripts of jobs' runs. What jobs said
+    /// goes first, and a turn may say its part of half of it.
+    pub kept_mib: u32,
 }
 
 impl Default for Agent {
@@ -119,6 +122,7 @@ impl Default for Agent {
             max_running_turns: 64,
             max_waiting_turns: 1_024,
             turn_memory_mib: 1_024,
+            kept_mib: 2_048,
         }
     }
 }
@@ -314,6 +318,7 @@ impl Config {
             ("agent.max_running_turns", self.agent.max_running_turns, 1_024),
             ("agent.max_waiting_turns", self.agent.max_waiting_turns, 100_000),
             ("agent.turn_memory_mib", self.agent.turn_memory_mib, 1 << 20),
+            ("agent.kept_mib", self.agent.kept_mib, 1 << 24),
             ("gateway.max_connections", self.gateway.max_connections, 1 << 20),
             (
                 "gateway.max_connections_per_device",
