@@ -28,6 +28,11 @@ use crate::{
 /// Attempts of a call that is told "not now".
 const ATTEMPTS: u32 = 3;
 
+/// What was cut is taken up again for so long before it is given up, with pauses that double up to the longest.
+const PATIENCE: Duration = Duration::from_secs(15);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// A certificate that could not be renewed is mentioned when it ends within a week.
 const WARN_MS: i64 = 7 * 86_400_000;
 
@@ -171,6 +176,31 @@ impl Client {
                     .into())
             }
         }
+    }
+
+    /// Makes a call again while the stack, or a part of it, starts anew: what was begun there goes on without
+    /// us. A stack that was ended is not waited for.
+    pub(crate) async fn patiently<T, R>(&self, call: impl Fn() -> R) -> Result<T, Failure>
+    where
+        R: Future<Output = Result<T, Failure>>,
+    {
+        let mut left = PATIENCE;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match call().await {
+                Err(failure) if left >= pause && reach::may_come_back(&failure) => {
+                    tokio::time::sleep(pause).await;
+                    left -= pause;
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Before a stream that was cut is asked for again.
+    pub(crate) async fn pause(&self) {
+        tokio::time::sleep(FIRST_PAUSE).await;
     }
 
     /// What a failed call or a broken stream means.

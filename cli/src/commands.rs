@@ -9,6 +9,7 @@ mod cron_admin;
 mod cron_calendar;
 mod cron_edit;
 mod cron_explain;
+mod cron_follow;
 mod cron_grant;
 mod cron_import;
 mod cron_next;
@@ -46,6 +47,10 @@ const PAGE: i32 = 500;
 
 /// Runs a command to its end.
 pub(crate) fn run(context: &mut Context, command: Command) -> Result<(), Failure> {
+    // There --timeout is the limit of each run, and must not be that of the call as well.
+    if matches!(command, Command::Cron(Cron::Add(_) | Cron::Edit(_))) {
+        context.global.timeout = None;
+    }
     match command {
         // These need no stack, so no runtime either.
         Command::Version => version::version(context),

@@ -148,7 +148,10 @@ pub(crate) fn judge(status: &Status, endpoint: &Endpoint, profile: &Profile) -> 
         let denied = matches!(error.code, Code::PermissionDenied | Code::Unauthenticated);
         let hint = match (&error.hint, denied) {
             (None, true) if error.reason == "scope_missing" => "creel whoami shows what this machine may do",
-            (None, true) => "creel devices recover",
+            (None, true) if error.reason == "principal_not_admitted" => {
+                "creel whoami shows who this is; creel use NAME calls another stack, `local` that of this machine"
+            }
+            (None, true) => way_back(endpoint),
             _ => return error.into(),
         };
         return error.hint(hint).into();
@@ -166,7 +169,7 @@ pub(crate) fn judge(status: &Status, endpoint: &Endpoint, profile: &Profile) -> 
         .iter()
         .any(|cause| cause.to_string().contains("received fatal alert"))
     {
-        return certificate_refused().into();
+        return certificate_refused(endpoint).into();
     }
     match io.map(io::Error::kind) {
         Some(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) if dialled && endpoint.local => {
@@ -182,9 +185,8 @@ pub(crate) fn judge(status: &Status, endpoint: &Endpoint, profile: &Profile) -> 
             .hint("check the address (--endpoint, CREEL_ENDPOINT) and that the stack runs there")
             .into()
         }
-        _ if error.code == Code::Internal
-            && causes.iter().any(|cause| cause.is::<tonic::transport::Error>()) =>
-        {
+        // What has a cause was said by nobody: it is what became of the connection.
+        _ if !causes.is_empty() => {
             let message = format!("the connection to {endpoint} broke");
             Error::new(Code::Unavailable, "connection_lost", message)
                 .hint("creel status")
@@ -192,6 +194,29 @@ pub(crate) fn judge(status: &Status, endpoint: &Endpoint, profile: &Profile) -> 
         }
         _ => error.into(),
     }
+}
+
+/// The next step of a machine that is not let in: only on the machine of the stack is there a socket to
+/// recover by.
+fn way_back(endpoint: &Endpoint) -> &'static str {
+    if endpoint.local {
+        "creel devices recover"
+    } else {
+        "over there: creel devices invite --name NAME; then here: creel join CODE (creel use local: the stack of \
+         this machine)"
+    }
+}
+
+/// Whether a stream ended because something between here and its service did: it may be asked for again.
+pub(crate) fn is_cut(status: &Status) -> bool {
+    matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown) || !causes(status).is_empty()
+}
+
+/// Whether the failure may be over soon. A stack that was ended stays so until somebody starts it.
+pub(crate) fn may_come_back(failure: &Failure) -> bool {
+    failure
+        .error()
+        .is_some_and(|error| error.code == Code::Unavailable && error.reason != "not_running")
 }
 
 /// Whether calling again may help: the connection stood, and the answer was "not now".
@@ -215,7 +240,7 @@ fn causes(status: &Status) -> Vec<&(dyn StdError + 'static)> {
 
 fn tls_failed(error: &rustls::Error, endpoint: &Endpoint) -> Error {
     match error {
-        rustls::Error::AlertReceived(_) => certificate_refused(),
+        rustls::Error::AlertReceived(_) => certificate_refused(endpoint),
         rustls::Error::InvalidCertificate(why) => {
             let message = format!("{endpoint} does not prove to be the stack this machine knows: {why:?}");
             Error::new(Code::Unauthenticated, "server_not_trusted", message)
@@ -230,13 +255,13 @@ fn tls_failed(error: &rustls::Error, endpoint: &Endpoint) -> Error {
     }
 }
 
-fn certificate_refused() -> Error {
+fn certificate_refused(endpoint: &Endpoint) -> Error {
     Error::new(
         Code::Unauthenticated,
         "certificate_refused",
         "the edge refused this machine's certificate",
     )
-    .hint("creel devices recover")
+    .hint(way_back(endpoint))
 }
 
 #[cfg(test)]
@@ -312,7 +337,11 @@ mod tests {
     fn whoever_is_refused_learns_the_way_back() {
         let dir = tempfile::tempdir().unwrap();
         let profile = Profile::at("default", dir.path()).unwrap();
-        let endpoint = Endpoint::parse("127.0.0.1:1").unwrap();
+        let elsewhere = Endpoint::parse("127.0.0.1:1").unwrap();
+        let endpoint = Endpoint {
+            local: true,
+            ..elsewhere.clone()
+        };
         let refused: Status =
             Error::new(Code::Unauthenticated, "device_revoked", "this device was revoked").into();
         let failure = judge(&refused, &endpoint, &profile);
@@ -320,7 +349,39 @@ mod tests {
             failure.error().unwrap().hint.as_deref(),
             Some("creel devices recover")
         );
+        // To recover here would make this machine an operator of its own stack, which is not the one that said no.
+        let failure = judge(&refused, &elsewhere, &profile);
+        assert!(
+            failure
+                .error()
+                .unwrap()
+                .hint
+                .as_deref()
+                .unwrap()
+                .contains("creel join CODE")
+        );
         let busy: Status = Error::new(Code::Unavailable, "outbox_full", "x").into();
         assert!(is_worth_repeating(&busy) && !is_worth_repeating(&refused));
+        assert!(is_cut(&busy) && !is_cut(&refused));
+        assert!(may_come_back(&Failure::from(Error::of_status(&busy))));
+        assert!(
+            !may_come_back(&not_running(&profile)) && !may_come_back(&judge(&refused, &endpoint, &profile))
+        );
+    }
+
+    #[test]
+    fn a_broken_stream_is_said_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let profile = Profile::at("default", dir.path()).unwrap();
+        let endpoint = Endpoint::parse("127.0.0.1:1").unwrap();
+        let broken = io::Error::new(io::ErrorKind::BrokenPipe, "h2 protocol error");
+        let status = Status::from_error(Box::new(broken));
+        let failure = judge(&status, &endpoint, &profile);
+        let error = failure.error().unwrap();
+        assert_eq!(
+            (error.code, error.reason.as_ref()),
+            (Code::Unavailable, "connection_lost")
+        );
+        assert!(is_cut(&status) && error.hint.is_some());
     }
 }

@@ -243,6 +243,10 @@ fn grpcurl_sees_one_server() {
         denied.stderr.contains("PermissionDenied") && denied.stderr.contains("operator.write"),
         "{denied:?}"
     );
+    assert!(
+        denied.stderr.contains("scope_missing") && denied.stderr.contains("creel devices cert --name"),
+        "reason and next step are readable: {denied:?}"
+    );
     let nobody = run(false, &[], &["list"]);
     assert!(
         nobody.stderr.contains("no client certificate") && nobody.stderr.contains("creel devices cert"),

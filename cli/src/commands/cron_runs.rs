@@ -1,13 +1,14 @@
 //! `creel cron run`, `runs`, `tail`, `cancel`, `reset`: occurrences of jobs, asked for, looked at, ended.
 
 use creel_proto::scheduler::v1::{
-    CancelRunRequest, GetRunRequest, ListRunsRequest, ResetRunRequest, Run, RunState, TailRunsRequest,
-    TriggerJobRequest, WatchRunsRequest,
+    CancelRunRequest, ListRunsRequest, ResetRunRequest, Run, RunState, TriggerJobRequest,
 };
 use creel_wire::{Code, Error};
-use tonic::Streaming;
 
-use super::PAGE;
+use super::{
+    PAGE,
+    cron_follow::{self, Shown, end_of},
+};
 use crate::{
     args::cron::RunStatus,
     client::Client,
@@ -31,7 +32,7 @@ pub(super) async fn list(
     let client = context.client().await?;
     // Watching begins before listing, so that no change falls between.
     let watch = if follow {
-        Some(watch(&client, &job).await?)
+        Some(cron_follow::watch(&client, &job).await?)
     } else {
         None
     };
@@ -41,7 +42,8 @@ pub(super) async fn list(
     };
     runs.reverse();
     show_each(context, &runs)?;
-    follow_on(context, &client, watch, wanted).await
+    let shown = Shown::of(&runs);
+    cron_follow::follow(context, &client, &job, wanted, watch, shown).await
 }
 
 /// The newest runs, newest first.
@@ -67,33 +69,6 @@ async fn fetch(client: &Client, job: &str, limit: u32, state: RunState) -> Resul
         if page_token.is_empty() || runs.len() >= limit {
             runs.truncate(limit);
             return Ok(runs);
-        }
-    }
-}
-
-async fn watch(client: &Client, job: &str) -> Result<Streaming<Run>, Failure> {
-    let request = WatchRunsRequest { job: job.to_owned() };
-    client
-        .call(&request, |channel, request| async move {
-            stubs::runs(channel).watch(request).await
-        })
-        .await
-}
-
-async fn follow_on(
-    context: &mut Context,
-    client: &Client,
-    mut watch: Streaming<Run>,
-    wanted: RunState,
-) -> Result<(), Failure> {
-    loop {
-        match watch.message().await {
-            Ok(Some(run)) if wanted == RunState::Unspecified || run.state() == wanted => {
-                show_each(context, &[run])?
-            }
-            Ok(Some(_)) => {}
-            Ok(None) => return Ok(()),
-            Err(status) => return Err(client.judge(&status)),
         }
     }
 }
@@ -154,17 +129,8 @@ pub(super) async fn tail(
 ) -> Result<(), Failure> {
     let wanted = state.map_or(RunState::Unspecified, run_state);
     let client = context.client().await?;
-    let request = TailRunsRequest {
-        job,
-        state: wanted.into(),
-        last: last.into(),
-    };
-    let runs = client
-        .call(&request, |channel, request| async move {
-            stubs::runs(channel).tail(request).await
-        })
-        .await?;
-    follow_on(context, &client, runs, wanted).await
+    let runs = cron_follow::tail(&client, &job, wanted, last.into()).await?;
+    cron_follow::follow(context, &client, &job, wanted, runs, Shown::default()).await
 }
 
 pub(super) async fn cancel(
@@ -229,44 +195,6 @@ fn told(context: &mut Context, run: &Run, more: &str) -> Result<(), Failure> {
         status(run),
         run.run_id
     ))
-}
-
-/// Waits until a run has ended, or waits for a person.
-async fn end_of(context: &mut Context, client: &Client, run: Run) -> Result<Run, Failure> {
-    let mut seen = run;
-    loop {
-        let mut changes = watch(client, &seen.job_id).await?;
-        // What happened before the watch began.
-        let request = GetRunRequest {
-            run_id: seen.run_id.clone(),
-        };
-        seen = client
-            .call(&request, |channel, request| async move {
-                stubs::runs(channel).get(request).await
-            })
-            .await?;
-        while !is_over(&seen) {
-            match changes.message().await {
-                Ok(Some(run)) if run.run_id == seen.run_id => {
-                    if run.state() != seen.state() {
-                        context.out.note(&format!("{}: {}", run.job_name, status(&run)));
-                    }
-                    seen = run;
-                }
-                Ok(Some(_)) => {}
-                // The scheduler restarts, say: ask anew. A stack that is gone ends the loop above.
-                Ok(None) => break,
-                Err(status) if matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown) => {
-                    break;
-                }
-                Err(status) => return Err(client.judge(&status)),
-            }
-        }
-        if is_over(&seen) {
-            return Ok(seen);
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
 }
 
 /// A run that did not succeed, as a failure.
@@ -335,7 +263,7 @@ fn show(context: &mut Context, runs: &[Run]) -> Result<(), Failure> {
 }
 
 /// One line each, since more come later.
-fn show_each(context: &mut Context, runs: &[Run]) -> Result<(), Failure> {
+pub(super) fn show_each(context: &mut Context, runs: &[Run]) -> Result<(), Failure> {
     let local = context.local();
     for run in runs {
         if context.out.is_json() {

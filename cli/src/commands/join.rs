@@ -3,6 +3,7 @@
 
 use std::{io::Read as _, sync::Arc};
 
+use creel_kit::Profile;
 use creel_proto::identity::v1::{
     Declaration, GetTrustBundleRequest, IssueCertificateResponse, RedeemInviteRequest,
     ca_service_client::CaServiceClient, device_service_client::DeviceServiceClient,
@@ -16,7 +17,7 @@ use creel_wire::{
 };
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
 
 use crate::{
     args::Join,
@@ -144,7 +145,7 @@ async fn proven_root(context: &Context, invite: &Invite) -> Result<CertificateDe
     let answer = tokio::time::timeout(context.call_time(), asked)
         .await
         .map_err(|_| too_slow(&invite.endpoint))?
-        .map_err(|status| reach::judge(&status, &invite.endpoint, &profile))?;
+        .map_err(|status| judge(&status, &invite.endpoint, &profile))?;
     let root = answer.into_inner().root_der;
     if sha256_hex(&root) != creel_wire::names::hex(&invite.root_fingerprint) {
         let message = format!("{} is not the stack that made this code", invite.endpoint);
@@ -180,8 +181,18 @@ async fn redeem(
     let answer = tokio::time::timeout(context.call_time(), client.redeem_invite(request))
         .await
         .map_err(|_| too_slow(&invite.endpoint))?
-        .map_err(|status| reach::judge(&status, &invite.endpoint, &profile))?;
+        .map_err(|status| judge(&status, &invite.endpoint, &profile))?;
     Ok(answer.into_inner())
+}
+
+fn judge(status: &Status, endpoint: &Endpoint, profile: &Profile) -> Failure {
+    let failure = reach::judge(status, endpoint, profile);
+    match failure.error() {
+        // The address is the code's, not that of a flag or a profile.
+        Some(error) if error.reason == "unreachable" => failure
+            .with_hint("check that the stack runs there; if it has another address: --address HOST:PORT"),
+        _ => failure,
+    }
 }
 
 fn dial(endpoint: &Endpoint, tls: Arc<rustls::ClientConfig>) -> Result<Channel, Failure> {

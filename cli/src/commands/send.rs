@@ -17,7 +17,7 @@ use crate::{
     client::Client,
     context::{Context, request_id},
     failure::Failure,
-    stubs, times, views,
+    reach, stubs, times, views,
 };
 
 /// The longest message, in bytes.
@@ -133,11 +133,12 @@ async fn wait(
             message_id: accepted.message_id.clone(),
             from_sequence,
         };
-        let mut stream = client
-            .call(&request, |channel, request| async move {
+        let subscribe = || {
+            client.call(&request, |channel, request| async move {
                 stubs::messages(channel).subscribe(request).await
             })
-            .await?;
+        };
+        let mut stream = client.patiently(subscribe).await?;
         let ended = loop {
             match stream.message().await {
                 Ok(Some(event)) => {
@@ -155,9 +156,7 @@ async fn wait(
         };
         // The turn goes on without us; we go on where we were.
         broken += 1;
-        let lost = ended
-            .as_ref()
-            .is_none_or(|status| matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown));
+        let lost = ended.as_ref().is_none_or(reach::is_cut);
         if !lost || broken > RECONNECTS {
             return Err(ended.map_or_else(
                 || {

@@ -151,7 +151,9 @@ impl Edge {
 fn reflection() -> anyhow::Result<tonic_reflection::server::Builder<'static>> {
     Ok(tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(creel_proto::EDGE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET))
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // What errors carry: without it grpcurl shows their reason and hint as bytes.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET))
 }
 
 /// Takes a connection in; one too many of its device is closed at once.

@@ -1,6 +1,8 @@
 //! Forwarding by path: one generic way for every method of every service. Two HTTP/2 connections per
 //! service, one for calls and one for streams, so that a slow stream stalls no call.
 
+mod cut;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
@@ -54,7 +56,8 @@ impl Upstreams {
     }
 
     /// Passes a request on with the caller's assertion, or, to a method that is for everybody, without
-    /// one. Body, trailers, deadline and cancellation pass untouched.
+    /// one. Body, trailers, deadline and cancellation pass untouched; what the service leaves unfinished ends
+    /// with a status.
     pub(crate) async fn forward(
         &self,
         method: &creel_proto::Method,
@@ -81,7 +84,7 @@ impl Upstreams {
             sender.send_request(request).await
         };
         match answer.await {
-            Ok(response) => Ok(response.map(Body::new)),
+            Ok(response) => Ok(response.map(|body| Body::new(cut::Answer::new(body, upstream.name)))),
             Err(error) => {
                 tracing::warn!(service = %upstream.name, %error, "forwarding failed");
                 Err(unavailable(upstream.name))

@@ -85,7 +85,7 @@ fn admits(rule: Admits, caller: &Caller) -> bool {
 }
 
 fn unproven() -> Error {
-    let how = "creel devices cert --name NAME --out DIR, then -cert DIR/cert.pem -key DIR/key.pem";
+    let how = "creel devices cert --name NAME --scope operator.read --out DIR, then -cert DIR/cert.pem -key DIR/key.pem";
     Error::new(
         Code::Unauthenticated,
         "no_client_certificate",
@@ -98,7 +98,8 @@ fn refusal(method: &creel_proto::Method, caller: &Caller) -> Error {
     if matches!(caller.principal, Principal::Anonymous) {
         return unproven();
     }
-    let name = method.path.rsplit('/').next().unwrap_or(method.path);
+    // `JobService/List`: what only `List` is nobody knows.
+    let name = method.path.rsplit('.').next().unwrap_or(method.path);
     let scope = method.rules.iter().find_map(|rule| match rule {
         Admits::Operator(Some(scope)) => Some(*scope),
         _ => None,
