@@ -20,7 +20,7 @@ setup: ## install what the build needs, and compile RocksDB once per machine (12
 	@$(PREBUILD)
 
 tools: ## install what the tests drive Creel with: grpcurl, faketime, OpenClaw
-	@deploy/build/packages.sh faketime python3
+	@deploy/build/packages.sh faketime iproute2 python3
 	@deploy/build/grpcurl.sh $(TOOLS)/bin
 	@deploy/build/openclaw.sh $(TOOLS)/openclaw
 
