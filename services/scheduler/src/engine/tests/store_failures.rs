@@ -6,11 +6,9 @@ use std::sync::{
 };
 
 use creel_proto::scheduler::v1::{CreateJobRequest, job_service_server::JobService as _};
-use creel_store::{
-    Engine, Entry, Error, History, HistoryBounds, Identity, Key, KeyRange, Outcome, Page, ScanBounds,
-    ScanPage, Store,
-};
+use creel_store::{Error, Fate, Outcome, fated};
 use creel_wire::Code;
+use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::testing::asked;
@@ -21,74 +19,33 @@ const FULL: u8 = 1;
 /// Everything is written, and the answer is lost.
 const DEAF: u8 = 2;
 
-/// The memory engine with faults.
-struct Faulty {
-    inner: Store,
-    history: Arc<History>,
-    fault: Arc<AtomicU8>,
-}
+/// What happens to what is written.
+struct Fault(AtomicU8);
 
 #[tonic::async_trait]
-impl Engine for Faulty {
-    fn identity(&self) -> Identity {
-        Identity {
-            incarnation: self.inner.incarnation(),
-            schema_version: 1,
-        }
-    }
-
-    fn last_instant_ms(&self) -> i64 {
-        self.inner.last_instant_ms().unwrap_or(i64::MIN)
-    }
-
-    fn history(&self) -> &Arc<History> {
-        &self.history
-    }
-
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        self.inner.get(key).await
-    }
-
-    async fn scan(&self, range: KeyRange, bounds: ScanBounds) -> Result<ScanPage, Error> {
-        self.inner
-            .scan(
-                range,
-                Page {
-                    limit: bounds.entries.min(1_000),
-                    reverse: bounds.reverse,
-                },
-            )
-            .await
-    }
-
-    async fn commit(&self, txn: Txn, _: i64) -> Result<Outcome, Error> {
-        match self.fault.load(Ordering::SeqCst) {
+impl Fate for Fault {
+    async fn meet(&self, commit: BoxFuture<'_, Result<Outcome, Error>>) -> Result<Outcome, Error> {
+        match self.0.load(Ordering::SeqCst) {
             FULL => Err(Error::Unavailable {
                 what: "disk full".into(),
                 hint: "free some".into(),
                 cause: None,
             }),
             DEAF => {
-                self.inner.commit(txn).await?;
+                commit.await?;
                 Err(Error::Indeterminate {
                     what: "cut".into(),
                     cause: None,
                 })
             }
-            _ => self.inner.commit(txn).await,
+            _ => commit.await,
         }
     }
 }
 
-fn faulty() -> (World, Arc<AtomicU8>) {
-    let fault = Arc::new(AtomicU8::new(SOUND));
-    let history = History::new(0, HistoryBounds::default());
-    let engine = Faulty {
-        inner: Store::memory(),
-        history,
-        fault: Arc::clone(&fault),
-    };
-    (World::on(Store::new(Arc::new(engine)), 50), fault)
+fn faulty() -> (World, Arc<Fault>) {
+    let fault = Arc::new(Fault(AtomicU8::new(SOUND)));
+    (World::on(fated(&fault), 50), fault)
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +54,7 @@ async fn what_was_not_written_did_not_happen_and_comes_later() {
     let stack = world.start().await;
     stack.create(every("job", 60)).await;
     let mut worker = stack.worker("one", &[]).await;
-    fault.store(FULL, Ordering::SeqCst);
+    fault.0.store(FULL, Ordering::SeqCst);
     let request = CreateJobRequest {
         spec: Some(every("refused", 60)),
         ..Default::default()
@@ -113,7 +70,7 @@ async fn what_was_not_written_did_not_happen_and_comes_later() {
     );
     sleep(70 * SECOND).await;
     assert_eq!(world.records().await, []);
-    fault.store(SOUND, Ordering::SeqCst);
+    fault.0.store(SOUND, Ordering::SeqCst);
     let mut worker = stack.worker("one", &[]).await;
     assert_eq!(
         unix_ms(&worker.succeed().await.nominal_at.unwrap()),
@@ -131,13 +88,13 @@ async fn what_was_written_without_an_answer_is_found_and_not_done_again() {
     stack.create(every("job", 60)).await;
     let mut worker = stack.worker("one", &[]).await;
     let work = worker.work().await;
-    fault.store(DEAF, Ordering::SeqCst);
+    fault.0.store(DEAF, Ordering::SeqCst);
     worker.finish(&of(&work), RunState::Succeeded).await;
     assert!(
         worker.down.recv().await.is_none(),
         "no ack for what is not known to be durable"
     );
-    fault.store(SOUND, Ordering::SeqCst);
+    fault.0.store(SOUND, Ordering::SeqCst);
     let mut worker = stack.worker("one", &[of(&work)]).await;
     assert_eq!(worker.cancelled().await.reason, "fenced");
     worker.finish(&of(&work), RunState::Failed).await;
