@@ -5,7 +5,9 @@ use std::sync::{
     atomic::{AtomicU8, Ordering},
 };
 
-use creel_proto::scheduler::v1::{CreateJobRequest, job_service_server::JobService as _};
+use creel_proto::scheduler::v1::{
+    CreateJobRequest, GetJobRequest, UpdateJobRequest, job_service_server::JobService as _,
+};
 use creel_store::{Error, Fate, Outcome, fated};
 use creel_wire::Code;
 use futures_util::future::BoxFuture;
@@ -78,6 +80,43 @@ async fn what_was_not_written_did_not_happen_and_comes_later() {
     );
     let created = stack.api.create(asked(request)).await.unwrap().into_inner();
     assert!(!created.unchanged);
+    stack.stop().await;
+}
+
+/// The original changed the job in memory first, and kept that when it could not be written.
+#[tokio::test(start_paused = true)]
+async fn an_update_that_was_not_written_changes_nothing() {
+    let (world, fault) = faulty();
+    let stack = world.start().await;
+    stack.create(every("job", 60)).await;
+    let look = || {
+        let request = GetJobRequest { job: "job".into() };
+        stack.api.get(asked(request))
+    };
+    let before = look().await.unwrap().into_inner();
+    let update = UpdateJobRequest {
+        job: "job".into(),
+        spec: Some(every("job", 10)),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["schedule".into()],
+        }),
+        ..Default::default()
+    };
+    fault.0.store(FULL, Ordering::SeqCst);
+    let refused = creel_wire::Error::of_status(&stack.api.update(asked(update.clone())).await.unwrap_err());
+    assert_eq!(refused.code, Code::Unavailable);
+    fault.0.store(SOUND, Ordering::SeqCst);
+    sleep(SECOND).await;
+    let after = look().await.unwrap().into_inner();
+    assert_eq!((after.spec, after.etag), (before.spec, before.etag.clone()));
+    let mut worker = stack.worker("one", &[]).await;
+    assert_eq!(
+        unix_ms(&worker.succeed().await.nominal_at.unwrap()),
+        START_MS + 60_000,
+        "by its old schedule"
+    );
+    let changed = stack.api.update(asked(update)).await.unwrap().into_inner();
+    assert_ne!(changed.etag, before.etag);
     stack.stop().await;
 }
 
