@@ -7,7 +7,12 @@
     reason = "tests start processes and read the clock; a test that cannot go on fails"
 )]
 
-use std::{fs, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use creel_proto::{
     agent::v1::{ListContextsRequest, context_service_client::ContextServiceClient},
@@ -21,7 +26,7 @@ use creel_tests::{Cluster, Output, cluster::PATIENCE, edge, processes::wait_unti
 use creel_wire::{Code, Error, assertion};
 
 /// A script certificate with these scopes, in its own directory.
-fn certificate(cluster: &Cluster, name: &str, scopes: &[&str]) -> std::path::PathBuf {
+fn certificate(cluster: &Cluster, name: &str, scopes: &[&str]) -> PathBuf {
     let dir = cluster.home().parent().unwrap().join(name);
     let mut arguments = vec!["devices", "cert", "--name", name, "--out", dir.to_str().unwrap()];
     for scope in scopes {
@@ -79,6 +84,61 @@ fn a_fresh_profile_answers_a_message_and_fires_a_job_every_second() {
     assert!(jobs[0]["state"]["nextRunAtMs"].as_i64().unwrap() > 1_700_000_000_000);
     cluster.creel(&["cron", "rm", "tick", "--yes"]).ok();
     assert_eq!(cluster.creel(&["cron", "show", "tick"]).status, 3, "not found");
+}
+
+/// Every file and directory under one, but not those of a directory that is left out.
+fn tree(dir: &Path, left_out: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path == left_out {
+            continue;
+        }
+        if path.is_dir() && !path.is_symlink() {
+            tree(&path, left_out, found);
+        }
+        found.push(path);
+    }
+}
+
+/// The original took a job's id for a part of a path, and opened files outside its store by it.
+#[test]
+fn a_jobs_name_or_id_is_never_part_of_a_path() {
+    let cluster = Cluster::start();
+    let around = cluster.home().parent().unwrap();
+    let outside = || {
+        let mut found = Vec::new();
+        tree(around, cluster.home(), &mut found);
+        found.sort();
+        found
+    };
+    let before = outside();
+    for name in [
+        "../../escaped",
+        "/../../../escaped",
+        "..",
+        "escaped/../../x",
+        "%2e%2e%2fescaped",
+    ] {
+        cluster
+            .creel(&["cron", "add", name, "--every", "1h", "--message", "hello"])
+            .ok();
+        let ran = cluster.creel(&["cron", "run", name, "--wait"]);
+        assert_eq!(ran.status, 0, "{name}: {ran:?}");
+        let runs = cluster.creel(&["cron", "runs", "--job", name, "--json"]).json();
+        assert_eq!(runs.as_array().unwrap().len(), 1, "{name}: {runs}");
+        // An id that was never given names nothing.
+        let id = format!("{name}/{}", runs[0]["runId"].as_str().unwrap());
+        assert_eq!(cluster.creel(&["cron", "show", &id]).status, 3);
+        assert_eq!(cluster.creel(&["cron", "runs", "--job", &id]).status, 3);
+        cluster.creel(&["cron", "rm", name, "--yes"]).ok();
+    }
+    assert_eq!(outside(), before, "nothing was made outside the profile");
+    let mut inside = Vec::new();
+    tree(cluster.home(), Path::new(""), &mut inside);
+    let named = inside
+        .iter()
+        .find(|path| path.to_string_lossy().contains("escaped"));
+    assert_eq!(named, None, "no file is named by a job");
 }
 
 #[test]

@@ -194,21 +194,32 @@ fn the_lock_holds_one_tls_provider_and_one_copy_of_the_stack() {
     }
 }
 
-#[test]
-fn each_defect_of_the_original_names_a_test_that_is_there() {
-    let table = read(Path::new("tests/corpora/original-defects.md"));
+/// Each row of a table of `tests/corpora` ends with a file and a test that is in it; how many rows there are.
+fn rows_that_name_their_test(table: &str) -> usize {
+    let text = read(&Path::new("tests/corpora").join(table));
+    let is_row = |line: &&str| line.starts_with("| ") && !line.ends_with("| test |");
     let mut rows = 0;
-    for row in table
-        .lines()
-        .filter(|line| line.starts_with("| ") && !line.starts_with("| #"))
-    {
+    for row in text.lines().filter(is_row) {
         let quoted: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
         let [.., file, test] = quoted[..] else {
-            panic!("no test: {row}")
+            panic!("{table}: no test: {row}")
         };
-        let text = read(Path::new(file));
-        assert!(text.contains(&format!("fn {test}(")), "{file} has no {test}");
+        let tests = read(Path::new(file));
+        assert!(
+            tests.contains(&format!("fn {test}(")),
+            "{table}: {file} has no {test}"
+        );
         rows += 1;
     }
-    assert!(rows >= 9, "only {rows} rows");
+    rows
+}
+
+#[test]
+fn each_defect_of_the_original_names_a_test_that_is_there() {
+    assert!(rows_that_name_their_test("original-defects.md") >= 9);
+}
+
+#[test]
+fn each_limit_of_identity_names_a_test_that_is_there() {
+    assert!(rows_that_name_their_test("identity-limits.md") >= 30);
 }

@@ -12,7 +12,7 @@ use creel_proto::{
     },
     time,
 };
-use creel_wire::{Caller, Code, Error, ServiceName, accept::Connection, authz};
+use creel_wire::{Caller, Code, Error, ServiceName, accept::Connection, assertion, authz};
 use prost::Message as _;
 use tokio::sync::Mutex;
 use tonic::transport::Channel;
@@ -33,6 +33,7 @@ pub(crate) struct Proven {
     pub(crate) caller: Caller,
     /// For the header of forwarded requests.
     pub(crate) header: http::HeaderValue,
+    issued_at_unix_ms: i64,
     expires_at_unix_ms: i64,
 }
 
@@ -69,7 +70,7 @@ impl Callers {
 
     fn remembered(&self, memory: &Memory) -> Option<Arc<Proven>> {
         let proven = memory.proven.load_full()?;
-        (proven.expires_at_unix_ms - REFRESH_MS > self.clock.now_ms()).then_some(proven)
+        proven.is_fresh(self.clock.now_ms()).then_some(proven)
     }
 
     /// Asks identity for a fresh assertion of a connection that proved its device, whatever is remembered.
@@ -146,14 +147,23 @@ impl Proven {
             .and_then(|signed| AssertionClaims::decode(signed.payload.as_slice()))
             .map_err(|_| Error::internal("reading the assertion"))?;
         let header = authz::header_value(&bytes);
+        let issued_at_unix_ms = claims.issued_at_unix_ms;
         let caller =
             authz::own_caller(claims, bytes).map_err(|_| Error::internal("reading the assertion"))?;
         let expires_at_unix_ms = minted.expires_at.as_ref().map_or(0, time::unix_ms);
         Ok(Self {
             caller,
             header,
+            issued_at_unix_ms,
             expires_at_unix_ms,
         })
+    }
+
+    /// Whether it holds, and does for a while. One of the future was minted before the clock was set back: no
+    /// service would take it.
+    fn is_fresh(&self, now_unix_ms: i64) -> bool {
+        let from = self.issued_at_unix_ms - assertion::SKEW_MS;
+        (from..self.expires_at_unix_ms - REFRESH_MS).contains(&now_unix_ms)
     }
 }
 
@@ -168,5 +178,39 @@ impl Memory {
     /// What is remembered, however old; the services judge its end themselves.
     pub(crate) fn current(&self) -> Option<Arc<Proven>> {
         self.proven.load_full()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use creel_proto::identity::v1::SubjectKind;
+
+    use super::*;
+
+    #[test]
+    fn what_was_minted_before_the_clock_was_set_back_is_asked_for_again() {
+        let claims = AssertionClaims {
+            kind: SubjectKind::Operator.into(),
+            subject: "ab".repeat(32),
+            issued_at_unix_ms: 1_000_000,
+            ..AssertionClaims::default()
+        };
+        let signed = SignedAssertion {
+            payload: claims.encode_to_vec(),
+            ..SignedAssertion::default()
+        };
+        let proven = Proven::of(MintResponse {
+            assertion: signed.encode_to_vec(),
+            expires_at: Some(time::timestamp(1_300_000)),
+        })
+        .unwrap();
+        for (now_ms, fresh) in [
+            (994_999, false),
+            (995_000, true),
+            (1_239_999, true),
+            (1_240_000, false),
+        ] {
+            assert_eq!(proven.is_fresh(now_ms), fresh, "{now_ms}");
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! The certificate authority: a root that signs two intermediates and nothing else, one intermediate
 //! for services and one for devices (client authentication only), and the key that signs assertions.
 //! Of a request only the public key is used.
+//!
+//! `now_ms` is what the clock says, not the time that never goes back: whoever verifies a certificate asks the clock,
+//! and one that begins in a year because the clock once ran ahead would let nobody in.
 
 use std::net::IpAddr;
 
@@ -12,12 +15,14 @@ use creel_wire::{
     DeviceId, Error, ServiceName, TrustDomain,
     names::{SpiffeId, Subject},
 };
-use ed25519_dalek::{SigningKey, VerifyingKey};
+use ed25519_dalek::SigningKey;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateSigningRequestDer;
+
+use crate::proof;
 
 /// Certificates start so much before now, for clocks that differ, in milliseconds.
 const BACKDATE_MS: i64 = 5 * 60 * 1_000;
@@ -107,15 +112,9 @@ impl RequestedKey {
         if self.0.algorithm() != &rcgen::PKCS_ED25519 {
             return Err(wrong("is not Ed25519").hint("openssl genpkey -algorithm ed25519 makes one"));
         }
-        let raw: [u8; 32] = self
-            .0
-            .der_bytes()
-            .try_into()
-            .map_err(|_| wrong("is not 32 bytes"))?;
-        let key = VerifyingKey::from_bytes(&raw).map_err(|_| wrong("is no point of the curve"))?;
-        if key.is_weak() || key.to_bytes() != raw {
-            return Err(wrong("is a weak point"));
-        }
+        let key = proof::device_key(self.0.der_bytes())
+            .ok_or_else(|| wrong("is not a canonical point of 32 bytes, or a weak one"))?;
+        let raw = key.to_bytes();
         Ok((raw, DeviceId::of_public_key(&raw)))
     }
 }

@@ -261,6 +261,21 @@ mod tests {
     }
 
     #[test]
+    fn a_request_waits_from_a_minute_to_a_day() {
+        const DAY: i64 = 24 * 3_600_000;
+        for (said, waits) in [
+            (0, 60_000),
+            (59_999, 60_000),
+            (60_000, 60_000),
+            (LIFE, LIFE),
+            (DAY, DAY),
+            (DAY + 1, DAY),
+        ] {
+            assert_eq!(Limits::with_life(said).life_ms, waits, "{said}");
+        }
+    }
+
+    #[test]
     fn asking_again_changes_what_is_asked_and_no_end() {
         let mut book = Book::default();
         put(&mut book, &ask(1, "a"), 0).unwrap();

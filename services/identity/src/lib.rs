@@ -94,7 +94,7 @@ async fn build(deps: Deps, authority: Arc<OnceLock<Arc<ca::Authority>>>) -> anyh
         )))
         .add_service(SenderServiceServer::new(grpc::sender::SenderRpc::new(&deps)));
     let drain = deps.drain.clone();
-    let clock = deps.clock.clone();
+    let (store, clock) = (deps.store.clone(), deps.clock.clone());
     let run = Box::pin(async move {
         let mut tick = tokio::time::interval(SWEEP);
         loop {
@@ -103,7 +103,7 @@ async fn build(deps: Deps, authority: Arc<OnceLock<Arc<ca::Authority>>>) -> anyh
                 _ = tick.tick() => {}
             }
             let writer = registry.write().await;
-            if let Err(error) = pairings.sweep(&writer, clock.now_ms()).await {
+            if let Err(error) = pairings.sweep(&writer, store.note_time(clock.now_ms())).await {
                 tracing::warn!(%error, "requests that are over were not removed; trying again");
             }
         }

@@ -36,7 +36,14 @@ pub(crate) struct Legacy<'a> {
 pub(crate) fn device_key(raw: &[u8]) -> Option<VerifyingKey> {
     let raw: &[u8; 32] = raw.try_into().ok()?;
     let key = VerifyingKey::from_bytes(raw).ok()?;
-    (!key.is_weak() && key.to_bytes() == *raw).then_some(key)
+    (is_canonical(raw) && !key.is_weak()).then_some(key)
+}
+
+/// Whether y is less than p = 2^255 - 19 (RFC 8032 §5.1.3). The library takes more, and gives the bytes back as they
+/// came, so one point would be two devices. An x of 0 with a sign is not looked for: those points are weak.
+fn is_canonical(point: &[u8; 32]) -> bool {
+    let [low, middle @ .., high] = point;
+    high & 0x7f != 0x7f || *low < 0xed || middle.iter().any(|byte| *byte != 0xff)
 }
 
 /// What Creel's own protocol signs.
@@ -109,11 +116,53 @@ fn plain(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use ed25519_dalek::{Signer as _, SigningKey};
     use proptest::prelude::*;
 
     use super::*;
+
+    /// The points of order 1, 2, 4, 4, 8, 8, 8 and 8.
+    pub(crate) const SMALL_ORDER: [[u8; 32]; 8] = {
+        const EIGHT: [u8; 32] = [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+            0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ];
+        const MINUS_EIGHT: [u8; 32] = [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+            0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ];
+        let (mut one, mut minus_one) = ([0; 32], [0xff; 32]);
+        one[0] = 1;
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        [
+            one,
+            minus_one,
+            [0; 32],
+            flipped([0; 32]),
+            EIGHT,
+            flipped(EIGHT),
+            MINUS_EIGHT,
+            flipped(MINUS_EIGHT),
+        ]
+    };
+
+    /// With the other sign of x.
+    const fn flipped(mut point: [u8; 32]) -> [u8; 32] {
+        point[31] |= 0x80;
+        point
+    }
+
+    /// Each y from p to 2^255 - 1, with either sign; and the two points with x = 0, with the sign that 0 has not.
+    pub(crate) fn not_canonical() -> impl Iterator<Item = [u8; 32]> {
+        let high = (0xed..=0xff).map(|low: u8| {
+            let mut point = [0xff; 32];
+            (point[0], point[31]) = (low, 0x7f);
+            point
+        });
+        let either = high.flat_map(|point| [point, flipped(point)]);
+        either.chain([flipped(SMALL_ORDER[0]), flipped(SMALL_ORDER[1])])
+    }
 
     fn signed<'a>(device: &'a DeviceId, scopes: &'a [String], nonce: &'a str, secret: &'a str) -> Signed<'a> {
         Signed {
@@ -162,12 +211,19 @@ mod tests {
     fn weak_short_and_non_canonical_keys_are_none() {
         let good = SigningKey::from_bytes(&[3; 32]).verifying_key();
         assert_eq!(device_key(good.as_bytes()), Some(good));
-        let neutral = [&[1_u8][..], &[0; 31]].concat();
-        // y = p + 1, the neutral element written another way.
-        let mut alias = [0xff_u8; 32];
-        alias[0] = 0xee;
-        alias[31] = 0x7f;
-        for bad in [&neutral[..], &alias, &[0; 32], &good.as_bytes()[..31], &[]] {
+        for weak in SMALL_ORDER {
+            let point = VerifyingKey::from_bytes(&weak).expect("a point");
+            assert!(point.is_weak() && is_canonical(&weak), "{weak:02x?}");
+            assert_eq!(device_key(&weak), None, "{weak:02x?}");
+        }
+        // Some are points, written another way.
+        let alias = |point: &[u8; 32]| VerifyingKey::from_bytes(point).is_ok();
+        assert!(not_canonical().filter(alias).count() > 2);
+        for bad in not_canonical() {
+            assert_eq!(device_key(&bad), None, "{bad:02x?}");
+        }
+        let long = [good.as_bytes(), &[0][..]].concat();
+        for bad in [&good.as_bytes()[..31], &long, &[]] {
             assert_eq!(device_key(bad), None, "{bad:?}");
         }
     }

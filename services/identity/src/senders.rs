@@ -132,7 +132,7 @@ impl Senders {
 
     /// Those that wait on a channel, or on all.
     pub(crate) async fn list_pending(&self, channel: &str) -> Result<Vec<PendingSender>, Error> {
-        let now = self.clock.now_ms();
+        let now = self.store.note_time(self.clock.now_ms());
         let parts: Vec<&str> = if channel.is_empty() { vec![] } else { vec![channel] };
         let mut list: Vec<_> = self.pending(&parts).await?;
         list.retain(|one| now < one.requested_at_unix_ms + LIFE_MS);

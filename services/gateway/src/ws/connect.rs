@@ -361,6 +361,29 @@ pub(crate) mod tests {
         assert_eq!((connect.role, connect.scopes.len()), (Role::Operator, 0));
     }
 
+    /// The original let it in, and gave it `operator.admin` when it named no scope.
+    #[test]
+    fn a_token_without_a_device_opens_nothing() {
+        let secret = "t".repeat(43);
+        for key in ["token", "deviceToken", "bootstrapToken", "password"] {
+            for scopes in [Value::Null, json!([]), json!(["operator.admin"])] {
+                let refused = judged(|value| {
+                    let object = value.as_object_mut().unwrap();
+                    object.remove("device");
+                    object.remove("role");
+                    object.remove("scopes");
+                    if !scopes.is_null() {
+                        object.insert("scopes".into(), scopes.clone());
+                    }
+                    object.insert("auth".into(), json!({ key: secret }));
+                });
+                let refused = refused.unwrap_err();
+                assert_eq!(refused, Refusal::NoDevice, "{key} {scopes}");
+                assert_eq!(refused.failure().code, NOT_PAIRED);
+            }
+        }
+    }
+
     #[test]
     fn the_token_is_the_one_that_the_client_signs() {
         let auth = |auth: Value| {

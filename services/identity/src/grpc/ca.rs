@@ -100,7 +100,9 @@ impl Ca {
             revoked: false,
             join_secret_hash: hash.to_vec(),
         };
-        let issued = self.authority.issue_service_for(service, &key, now)?;
+        let issued = self
+            .authority
+            .issue_service_for(service, &key, self.clock.now_ms())?;
         let mut txn = Txn::new().put(
             Kind::Service.key([service.as_str().as_bytes()]),
             record.encode_to_vec(),

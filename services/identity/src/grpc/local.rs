@@ -182,9 +182,13 @@ impl Local {
     ) -> Result<IssueCertificateResponse, Error> {
         let now = self.store.note_time(self.clock.now_ms());
         let subject = Subject::Operator(id.clone());
-        let certificate = self
-            .authority
-            .issue_device(subject, seat.name, key, now, DEFAULT_CERT_LIFE_MS)?;
+        let certificate = self.authority.issue_device(
+            subject,
+            seat.name,
+            key,
+            self.clock.now_ms(),
+            DEFAULT_CERT_LIFE_MS,
+        )?;
         let record = match self.registry.get(id) {
             Some(entry) => {
                 let mut after = entry.record;

@@ -6,30 +6,20 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use creel_proto::identity::v1::{
-    ApproveRequest, CreateInviteRequest, RedeemInviteRequest, RefusedReason, RotateTokenRequest,
-    WithdrawInviteRequest,
-};
-use creel_store::{
-    Engine, Entry, Error as StoreError, History, HistoryBounds, Identity as StoreIdentity, Key, KeyRange,
-    Outcome as Committed, Page, ScanBounds, ScanPage, Txn,
-};
+use creel_proto::identity::v1::{ApproveRequest, RefusedReason, RotateTokenRequest, WithdrawInviteRequest};
+use creel_store::{Entry, Error as StoreError, Fate, KeyRange, Outcome, fated};
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::{
-    proofs::{Client, connected, operator_client, pending, why},
+    clients::{Client, connected, operator_client, pending, why},
+    invites::{self, redeem},
     *,
 };
 
-/// The memory engine, which ends the process at one commit, counted from when it was armed.
-struct Mortal {
-    inner: Store,
-    history: Arc<History>,
-    fate: Arc<Fate>,
-}
-
+/// Ends the process at one commit, counted from when it was armed.
 #[derive(Default)]
-struct Fate {
+struct End {
     /// The commit at which it ends, and whether that one is still made.
     at: Mutex<Option<(usize, bool)>>,
     commits: AtomicUsize,
@@ -37,47 +27,20 @@ struct Fate {
 }
 
 #[tonic::async_trait]
-impl Engine for Mortal {
-    fn identity(&self) -> StoreIdentity {
-        StoreIdentity {
-            incarnation: self.inner.incarnation(),
-            schema_version: 1,
-        }
-    }
-
-    fn last_instant_ms(&self) -> i64 {
-        self.inner.last_instant_ms().unwrap_or(i64::MIN)
-    }
-
-    fn history(&self) -> &Arc<History> {
-        &self.history
-    }
-
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.inner.get(key).await
-    }
-
-    async fn scan(&self, range: KeyRange, bounds: ScanBounds) -> Result<ScanPage, StoreError> {
-        let page = Page {
-            limit: bounds.entries.min(1_000),
-            reverse: bounds.reverse,
-        };
-        self.inner.scan(range, page).await
-    }
-
-    async fn commit(&self, txn: Txn, _: i64) -> Result<Committed, StoreError> {
-        let nth = self.fate.commits.fetch_add(1, Ordering::SeqCst);
-        let armed = *self.fate.at.lock().unwrap();
+impl Fate for End {
+    async fn meet(&self, commit: BoxFuture<'_, Result<Outcome, StoreError>>) -> Result<Outcome, StoreError> {
+        let nth = self.commits.fetch_add(1, Ordering::SeqCst);
+        let armed = *self.at.lock().unwrap();
         match armed {
             Some((at, made)) if at == nth => {
                 if made {
-                    self.inner.commit(txn).await?;
+                    commit.await?;
                 }
-                self.fate.ended.notify_one();
+                self.ended.notify_one();
                 // Nothing runs any more.
                 std::future::pending().await
             }
-            _ => self.inner.commit(txn).await,
+            _ => commit.await,
         }
     }
 }
@@ -92,38 +55,29 @@ struct Cut {
 /// What there is before an act, and identity as it stands.
 struct Stage {
     identity: Identity,
-    fate: Arc<Fate>,
+    end: Arc<End>,
     owner: Caller,
 }
 
 impl Stage {
     async fn new() -> Self {
-        let fate = Arc::new(Fate::default());
-        let engine = Mortal {
-            inner: Store::memory(),
-            history: History::new(0, HistoryBounds::default()),
-            fate: Arc::clone(&fate),
-        };
-        let identity = Identity::on(Store::new(Arc::new(engine))).await;
+        let end = Arc::new(End::default());
+        let identity = Identity::on(fated(&end)).await;
         let owner = identity.owner().await;
-        Self {
-            identity,
-            fate,
-            owner,
-        }
+        Self { identity, end, owner }
     }
 
     /// Acts, and ends at the cut; `None` if it did. Then identity starts again.
     async fn act<T>(&mut self, cut: Cut, act: impl AsyncFnOnce(&Identity) -> T) -> Option<T> {
-        self.fate.commits.store(0, Ordering::SeqCst);
-        *self.fate.at.lock().unwrap() = Some((cut.commit, cut.made));
-        let fate = Arc::clone(&self.fate);
+        self.end.commits.store(0, Ordering::SeqCst);
+        *self.end.at.lock().unwrap() = Some((cut.commit, cut.made));
+        let end = Arc::clone(&self.end);
         let answer = tokio::select! {
             biased;
             answer = act(&self.identity) => Some(answer),
-            () = fate.ended.notified() => None,
+            () = end.ended.notified() => None,
         };
-        *self.fate.at.lock().unwrap() = None;
+        *self.end.at.lock().unwrap() = None;
         self.identity.restart().await;
         answer
     }
@@ -228,32 +182,8 @@ async fn an_approval_lets_the_whole_device_in_or_leaves_it_waiting() {
 }
 
 async fn invite(stage: &Stage) -> String {
-    let request = CreateInviteRequest {
-        name: "phone".into(),
-        ..Default::default()
-    };
-    let request = as_caller(stage.owner.clone(), request);
-    reason(stage.identity.devices().create_invite(request).await)
-        .unwrap()
-        .secret
-}
-
-async fn redeem(
-    identity: &Identity,
-    secret: &str,
-    key: &KeyPair,
-) -> Result<IssueCertificateResponse, String> {
-    let request = RedeemInviteRequest {
-        secret: secret.into(),
-        csr_der: request_for(key).unwrap(),
-        declared: None,
-    };
-    reason(
-        identity
-            .devices()
-            .redeem_invite(as_caller(nobody(), request))
-            .await,
-    )
+    let made = invites::invite(&stage.identity, &stage.owner, |_| {}).await;
+    made.unwrap().secret
 }
 
 #[tokio::test]

@@ -186,26 +186,33 @@ async fn revoked_means_revoked_on_every_path() {
     assert_eq!(identity.revoke("laptop").await.unwrap_err(), "last_administrator");
 }
 
+/// As the first start leaves it: `ABCDE-12345`.
+pub(super) fn keep_recovery_code(identity: &Identity) {
+    let hash = creel_wire::names::hex(&Sha256::digest("ABCDE12345"));
+    fs::write(identity.deps.profile.recovery_file(), hash).unwrap();
+}
+
+pub(super) async fn recover(
+    identity: &Identity,
+    key: &KeyPair,
+    code: &str,
+) -> Result<IssueCertificateResponse, String> {
+    let request = RecoverRequest {
+        recovery_code: code.into(),
+        csr_der: request_for(key).unwrap(),
+        name: "new".into(),
+        ..Default::default()
+    };
+    reason(identity.local().recover(as_caller(local(), request)).await)
+}
+
 #[tokio::test]
 async fn recovery_gives_all_scopes_back_and_guesses_are_counted() {
     let identity = Identity::new().await;
     identity.bootstrap(&device_key(), "old").await.unwrap();
-    fs::write(
-        identity.deps.profile.recovery_file(),
-        creel_wire::names::hex(&Sha256::digest("ABCDE12345")),
-    )
-    .unwrap();
+    keep_recovery_code(&identity);
     let key = device_key();
-    let recover = |code: &str| {
-        let request = RecoverRequest {
-            recovery_code: code.into(),
-            csr_der: request_for(&key).unwrap(),
-            name: "new".into(),
-            ..Default::default()
-        };
-        let service = identity.local();
-        async move { reason(service.recover(as_caller(local(), request)).await) }
-    };
+    let recover = |code| recover(&identity, &key, code);
     for _ in 0..crate::guesses::MAX_FAILURES {
         assert_eq!(recover("WRONG").await.unwrap_err(), "recovery_code_wrong");
     }

@@ -6,11 +6,11 @@ use creel_proto::identity::v1::{
 };
 
 use super::{
-    proofs::{connected, node_client, operator_client, why},
+    clients::{connected, node_client, operator_client, why},
     *,
 };
 
-async fn invite(
+pub(super) async fn invite(
     identity: &Identity,
     caller: &Caller,
     change: impl FnOnce(&mut CreateInviteRequest),
@@ -28,7 +28,7 @@ async fn invite(
     )
 }
 
-async fn redeem(
+pub(super) async fn redeem(
     identity: &Identity,
     secret: &str,
     key: &KeyPair,

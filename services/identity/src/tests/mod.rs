@@ -2,14 +2,18 @@
 
 mod assertions;
 mod certificates;
+mod clients;
+mod clock;
 mod crashes;
 mod devices;
 mod invites;
+mod limits;
 mod nonsense;
 mod pairing;
 mod people;
 mod proofs;
 mod relay;
+mod tokens;
 
 use std::{fs, sync::Arc};
 

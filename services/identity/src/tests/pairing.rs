@@ -7,7 +7,7 @@ use creel_proto::identity::v1::{
 };
 
 use super::{
-    proofs::{connected, node_client, operator_client, pending, why},
+    clients::{connected, node_client, operator_client, pending, why},
     *,
 };
 
@@ -25,7 +25,7 @@ pub(super) async fn approve(identity: &Identity, caller: &Caller, pairing: &str)
     )
 }
 
-async fn requests(identity: &Identity, caller: &Caller) -> Vec<PairingRequest> {
+pub(super) async fn requests(identity: &Identity, caller: &Caller) -> Vec<PairingRequest> {
     let request = as_caller(caller.clone(), ListRequestsRequest {});
     reason(identity.devices().list_requests(request).await)
         .unwrap()
@@ -33,7 +33,12 @@ async fn requests(identity: &Identity, caller: &Caller) -> Vec<PairingRequest> {
 }
 
 /// Asks by gRPC, from an address as the gateway tells it.
-async fn ask(identity: &Identity, key: &KeyPair, address: &str, scopes: &[&str]) -> Result<Asked, String> {
+pub(super) async fn ask(
+    identity: &Identity,
+    key: &KeyPair,
+    address: &str,
+    scopes: &[&str],
+) -> Result<Asked, String> {
     let message = RequestPairingRequest {
         csr_der: request_for(key).unwrap(),
         declared: Some(Declaration {
@@ -349,7 +354,7 @@ async fn a_nodes_commands_need_their_scope_and_more_of_them_wait_while_the_old_s
 }
 
 fn assertion_kind(bytes: &[u8]) -> &'static str {
-    match super::proofs::assertion_of(bytes).kind() {
+    match super::clients::assertion_of(bytes).kind() {
         creel_proto::identity::v1::SubjectKind::Node => "node",
         _ => "other",
     }

@@ -23,14 +23,14 @@ fn everything() -> Caller {
     operator(&Scope::ALL.iter().copied().collect())
 }
 
-struct Chat<'a> {
+pub(super) struct Chat<'a> {
     identity: &'a Identity,
     senders: SenderRpc,
     people: PeopleRpc,
 }
 
 impl<'a> Chat<'a> {
-    fn new(identity: &'a Identity) -> Self {
+    pub(super) fn new(identity: &'a Identity) -> Self {
         Self {
             identity,
             senders: SenderRpc::new(&identity.deps),
@@ -52,14 +52,14 @@ impl<'a> Chat<'a> {
             .unwrap()
     }
 
-    async fn code(&self, id: &str) -> String {
+    pub(super) async fn code(&self, id: &str) -> String {
         match self.resolve(id, true).await {
             Outcome::CodeIssued(issued) => issued.code,
             other => panic!("no code: {other:?}"),
         }
     }
 
-    async fn approve(&self, code: &str) -> Result<Sender, String> {
+    pub(super) async fn approve(&self, code: &str) -> Result<Sender, String> {
         let request = ApproveSenderRequest {
             request_id: String::new(),
             channel: "telegram".into(),
@@ -277,9 +277,9 @@ async fn a_sender_speaks_for_one_person_and_a_person_goes_only_without_devices()
     );
     assert_eq!(chat.mint("7").await.unwrap().person, "anna");
 
-    let asked = super::proofs::pending(
+    let asked = super::clients::pending(
         identity
-            .prove(&super::proofs::operator_client(1, true, &["operator.read"]))
+            .prove(&super::clients::operator_client(1, true, &["operator.read"]))
             .await,
     );
     let request = creel_proto::identity::v1::ApproveRequest {

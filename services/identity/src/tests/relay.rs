@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Du
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream, server};
 
 use super::{
-    proofs::{Client, connected, operator_client, pending, why},
+    clients::{Client, connected, operator_client, pending, why},
     *,
 };
 

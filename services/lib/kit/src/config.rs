@@ -410,6 +410,17 @@ mod tests {
     }
 
     #[test]
+    fn a_devices_request_waits_a_minute_to_a_day_an_hour_by_default() {
+        let minutes =
+            |text: &str| Config::parse(text, Path::new("x")).map(|config| config.identity.pairing_minutes);
+        assert_eq!(minutes("").unwrap(), 60);
+        for (said, good) in [(0, false), (1, true), (1_440, true), (1_441, false)] {
+            let parsed = minutes(&format!("[identity]\npairing_minutes = {said}"));
+            assert_eq!(parsed.is_ok(), good, "{said}");
+        }
+    }
+
+    #[test]
     fn the_environment_overrides_only_what_is_listed() {
         let mut config = Config::default();
         config

@@ -16,21 +16,25 @@
 pub mod conformance;
 mod engine;
 mod error;
+mod fated;
 mod history;
 mod key;
 pub mod kinds;
 pub mod limits;
 mod memory;
 mod plan;
+mod steady;
 mod store;
 mod txn;
 
 pub use bytes::Bytes;
 pub use engine::{Engine, Identity, ScanBounds};
 pub use error::{Cause, Error};
+pub use fated::{Fate, fated};
 pub use history::{Event, History, HistoryBounds, Watch, WatchItem};
 pub use key::{Key, KeyRange, be, from_be};
 pub use plan::{Change, Plan, Revs, View, plan};
+pub use steady::Steady;
 pub use store::{Page, ScanPage, Store};
 pub use txn::{Cmp, Op, Outcome, Txn};
 

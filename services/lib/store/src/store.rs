@@ -2,18 +2,18 @@
 
 use crate::memory::Memory;
 use crate::{
-    Engine, Entry, Error, HistoryBounds, Key, KeyRange, Op, Outcome, Rev, ScanBounds, Txn, Watch, limits,
+    Engine, Entry, Error, HistoryBounds, Key, KeyRange, Op, Outcome, Rev, ScanBounds, Steady, Txn, Watch,
+    limits,
 };
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A handle to one store. Cheap to clone; the engine closes when the last clone is dropped.
 #[derive(Clone)]
 pub struct Store {
     engine: Arc<dyn Engine>,
-    /// The greatest instant given to [`Store::note_time`]; carried by the next commit.
-    noted_ms: Arc<AtomicI64>,
+    /// What [`Store::note_time`] said last; carried by the next commit.
+    time: Arc<Mutex<Steady>>,
 }
 
 /// How many entries a scan returns, and from which end.
@@ -65,7 +65,7 @@ impl Store {
     pub fn new(engine: Arc<dyn Engine>) -> Self {
         Self {
             engine,
-            noted_ms: Arc::new(AtomicI64::new(i64::MIN)),
+            time: Arc::default(),
         }
     }
 
@@ -157,9 +157,8 @@ impl Store {
     /// [`Error::Limit`] and [`Error::Unavailable`]: nothing changed. [`Error::Indeterminate`]: unknown.
     pub async fn commit(&self, txn: Txn) -> Result<Outcome, Error> {
         limits::check_txn(&txn)?;
-        self.engine
-            .commit(txn, self.noted_ms.load(Ordering::Acquire))
-            .await
+        let instant_ms = self.time().last_ms().unwrap_or(i64::MIN);
+        self.engine.commit(txn, instant_ms).await
     }
 
     /// Removes every key of a range of any size, in as many transactions as it takes. Not atomic.
@@ -194,16 +193,19 @@ impl Store {
         self.engine.history().watch(range, from)
     }
 
-    /// The instant to use for expiry (Unix ms): `now_ms`, but never below the last committed instant, so that a
-    /// clock set back revives nothing. The instant becomes binding with the next commit that changes a key.
+    /// The instant to use for expiry (Unix ms): `now_ms`, but never below what it said before, so that a clock set
+    /// back revives nothing; [`Steady`] says how it goes on then. The instant outlives a restart from the next
+    /// commit on that changes a key.
     pub fn note_time(&self, now_ms: i64) -> i64 {
-        let instant = now_ms.max(self.engine.last_instant_ms());
-        self.noted_ms.fetch_max(instant, Ordering::AcqRel);
-        instant
+        self.time().at(now_ms, self.engine.last_instant_ms())
+    }
+
+    fn time(&self) -> MutexGuard<'_, Steady> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The greatest committed instant (Unix ms), `None` before the first. If it is far ahead of the clock, the
-    /// clock once ran ahead: time stands still for expiry until it catches up.
+    /// clock once ran ahead.
     #[must_use]
     pub fn last_instant_ms(&self) -> Option<i64> {
         Some(self.engine.last_instant_ms()).filter(|ms| *ms != i64::MIN)

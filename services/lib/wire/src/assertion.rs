@@ -23,7 +23,7 @@ pub const MAX_LIFE_MS: i64 = 5 * 60 * 1_000;
 pub const MAX_BYTES: usize = 8 * 1024;
 
 /// How far clocks of two processes may differ, in milliseconds (they share one machine or NTP).
-const SKEW_MS: i64 = 5_000;
+pub const SKEW_MS: i64 = 5_000;
 
 const CONTEXT: &[u8] = b"creel-assertion-v1\0";
 

@@ -54,9 +54,13 @@ impl Devices {
         let writer = self.registry.write().await;
         writer.admit(&id, name)?;
         let now = self.now();
-        let certificate =
-            self.authority
-                .issue_device(Subject::Operator(id.clone()), name, &key, now, life)?;
+        let certificate = self.authority.issue_device(
+            Subject::Operator(id.clone()),
+            name,
+            &key,
+            self.clock.now_ms(),
+            life,
+        )?;
         let new = NewDevice {
             id: &id,
             public_key,
@@ -119,9 +123,9 @@ impl Devices {
         let now = self.now();
         let life = device::renewed_life_ms(&entry.record);
         let subject = device::subject(&entry.record, &id);
-        let certificate = self
-            .authority
-            .issue_device(subject, &entry.record.name, &key, now, life)?;
+        let certificate =
+            self.authority
+                .issue_device(subject, &entry.record.name, &key, self.clock.now_ms(), life)?;
         let mut after = entry.record.clone();
         device::certified(&mut after, life, now);
         let mut answer = IssueCertificateResponse {

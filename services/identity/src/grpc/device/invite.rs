@@ -147,7 +147,7 @@ impl Devices {
             subject,
             &entry.record.name,
             &key,
-            self.now(),
+            self.clock.now_ms(),
             DEFAULT_CERT_LIFE_MS,
         )?;
         Ok(IssueCertificateResponse {

@@ -78,9 +78,13 @@ impl Devices {
                 .hint("creel devices cert renew DIR, by the device itself"));
         }
         let subject = device::subject(record, id);
-        let certificate =
-            self.authority
-                .issue_device(subject, &record.name, key, now, DEFAULT_CERT_LIFE_MS)?;
+        let certificate = self.authority.issue_device(
+            subject,
+            &record.name,
+            key,
+            self.clock.now_ms(),
+            DEFAULT_CERT_LIFE_MS,
+        )?;
         let mut answer = IssueCertificateResponse {
             device: Some(show(&entry)),
             certificate: Some(certificate),
@@ -101,7 +105,7 @@ impl Devices {
     }
 
     pub(super) fn do_list_requests(&self) -> ListRequestsResponse {
-        let list = self.pairings.list(self.clock.now_ms());
+        let list = self.pairings.list(self.now());
         let shown = list
             .iter()
             .map(|entry| self.pairings.show(entry, PairingState::Pending));

@@ -77,7 +77,9 @@ impl Devices {
         }
         check_connection(&request.connection_id)?;
         further.iter().try_for_each(|id| check_connection(id))?;
-        let now = self.clock.now_ms();
+        let now = self.now();
+        // Who is told compares with the clock.
+        let ahead = now - self.clock.now_ms();
         let open = |connection: &str| {
             let random: [u8; 32] = rand::random();
             let nonce = URL_SAFE_NO_PAD.encode(random);
@@ -88,7 +90,7 @@ impl Devices {
         let further_nonces = further.iter().map_while(|id| open(id).ok());
         Ok(ChallengeResponse {
             nonce,
-            expires_at: Some(time::timestamp(until)),
+            expires_at: Some(time::timestamp(until - ahead)),
             further_nonces: further_nonces.map(|(nonce, _)| nonce).collect(),
         })
     }
@@ -160,7 +162,7 @@ impl Devices {
         .any(|text| text.len() > MAX_SAID);
         let nonce = self
             .pairings
-            .redeem_nonce(&request.connection_id, &request.nonce, now);
+            .redeem_nonce(&request.connection_id, &request.nonce, self.now());
         nonce.map_err(|why| match why {
             nonces::Refused::Missing => refused(Why::NonceMissing, "the nonce is missing"),
             nonces::Refused::Mismatch => refused(

@@ -5,12 +5,12 @@ use std::sync::{
     atomic::{AtomicU8, Ordering},
 };
 
-use creel_proto::scheduler::v1::{CreateJobRequest, job_service_server::JobService as _};
-use creel_store::{
-    Engine, Entry, Error, History, HistoryBounds, Identity, Key, KeyRange, Outcome, Page, ScanBounds,
-    ScanPage, Store,
+use creel_proto::scheduler::v1::{
+    CreateJobRequest, GetJobRequest, UpdateJobRequest, job_service_server::JobService as _,
 };
+use creel_store::{Error, Fate, Outcome, fated};
 use creel_wire::Code;
+use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::testing::asked;
@@ -21,74 +21,33 @@ const FULL: u8 = 1;
 /// Everything is written, and the answer is lost.
 const DEAF: u8 = 2;
 
-/// The memory engine with faults.
-struct Faulty {
-    inner: Store,
-    history: Arc<History>,
-    fault: Arc<AtomicU8>,
-}
+/// What happens to what is written.
+struct Fault(AtomicU8);
 
 #[tonic::async_trait]
-impl Engine for Faulty {
-    fn identity(&self) -> Identity {
-        Identity {
-            incarnation: self.inner.incarnation(),
-            schema_version: 1,
-        }
-    }
-
-    fn last_instant_ms(&self) -> i64 {
-        self.inner.last_instant_ms().unwrap_or(i64::MIN)
-    }
-
-    fn history(&self) -> &Arc<History> {
-        &self.history
-    }
-
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        self.inner.get(key).await
-    }
-
-    async fn scan(&self, range: KeyRange, bounds: ScanBounds) -> Result<ScanPage, Error> {
-        self.inner
-            .scan(
-                range,
-                Page {
-                    limit: bounds.entries.min(1_000),
-                    reverse: bounds.reverse,
-                },
-            )
-            .await
-    }
-
-    async fn commit(&self, txn: Txn, _: i64) -> Result<Outcome, Error> {
-        match self.fault.load(Ordering::SeqCst) {
+impl Fate for Fault {
+    async fn meet(&self, commit: BoxFuture<'_, Result<Outcome, Error>>) -> Result<Outcome, Error> {
+        match self.0.load(Ordering::SeqCst) {
             FULL => Err(Error::Unavailable {
                 what: "disk full".into(),
                 hint: "free some".into(),
                 cause: None,
             }),
             DEAF => {
-                self.inner.commit(txn).await?;
+                commit.await?;
                 Err(Error::Indeterminate {
                     what: "cut".into(),
                     cause: None,
                 })
             }
-            _ => self.inner.commit(txn).await,
+            _ => commit.await,
         }
     }
 }
 
-fn faulty() -> (World, Arc<AtomicU8>) {
-    let fault = Arc::new(AtomicU8::new(SOUND));
-    let history = History::new(0, HistoryBounds::default());
-    let engine = Faulty {
-        inner: Store::memory(),
-        history,
-        fault: Arc::clone(&fault),
-    };
-    (World::on(Store::new(Arc::new(engine)), 50), fault)
+fn faulty() -> (World, Arc<Fault>) {
+    let fault = Arc::new(Fault(AtomicU8::new(SOUND)));
+    (World::on(fated(&fault), 50), fault)
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +56,7 @@ async fn what_was_not_written_did_not_happen_and_comes_later() {
     let stack = world.start().await;
     stack.create(every("job", 60)).await;
     let mut worker = stack.worker("one", &[]).await;
-    fault.store(FULL, Ordering::SeqCst);
+    fault.0.store(FULL, Ordering::SeqCst);
     let request = CreateJobRequest {
         spec: Some(every("refused", 60)),
         ..Default::default()
@@ -113,7 +72,7 @@ async fn what_was_not_written_did_not_happen_and_comes_later() {
     );
     sleep(70 * SECOND).await;
     assert_eq!(world.records().await, []);
-    fault.store(SOUND, Ordering::SeqCst);
+    fault.0.store(SOUND, Ordering::SeqCst);
     let mut worker = stack.worker("one", &[]).await;
     assert_eq!(
         unix_ms(&worker.succeed().await.nominal_at.unwrap()),
@@ -124,6 +83,43 @@ async fn what_was_not_written_did_not_happen_and_comes_later() {
     stack.stop().await;
 }
 
+/// The original changed the job in memory first, and kept that when it could not be written.
+#[tokio::test(start_paused = true)]
+async fn an_update_that_was_not_written_changes_nothing() {
+    let (world, fault) = faulty();
+    let stack = world.start().await;
+    stack.create(every("job", 60)).await;
+    let look = || {
+        let request = GetJobRequest { job: "job".into() };
+        stack.api.get(asked(request))
+    };
+    let before = look().await.unwrap().into_inner();
+    let update = UpdateJobRequest {
+        job: "job".into(),
+        spec: Some(every("job", 10)),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["schedule".into()],
+        }),
+        ..Default::default()
+    };
+    fault.0.store(FULL, Ordering::SeqCst);
+    let refused = creel_wire::Error::of_status(&stack.api.update(asked(update.clone())).await.unwrap_err());
+    assert_eq!(refused.code, Code::Unavailable);
+    fault.0.store(SOUND, Ordering::SeqCst);
+    sleep(SECOND).await;
+    let after = look().await.unwrap().into_inner();
+    assert_eq!((after.spec, after.etag), (before.spec, before.etag.clone()));
+    let mut worker = stack.worker("one", &[]).await;
+    assert_eq!(
+        unix_ms(&worker.succeed().await.nominal_at.unwrap()),
+        START_MS + 60_000,
+        "by its old schedule"
+    );
+    let changed = stack.api.update(asked(update)).await.unwrap().into_inner();
+    assert_ne!(changed.etag, before.etag);
+    stack.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_written_without_an_answer_is_found_and_not_done_again() {
     let (world, fault) = faulty();
@@ -131,13 +127,13 @@ async fn what_was_written_without_an_answer_is_found_and_not_done_again() {
     stack.create(every("job", 60)).await;
     let mut worker = stack.worker("one", &[]).await;
     let work = worker.work().await;
-    fault.store(DEAF, Ordering::SeqCst);
+    fault.0.store(DEAF, Ordering::SeqCst);
     worker.finish(&of(&work), RunState::Succeeded).await;
     assert!(
         worker.down.recv().await.is_none(),
         "no ack for what is not known to be durable"
     );
-    fault.store(SOUND, Ordering::SeqCst);
+    fault.0.store(SOUND, Ordering::SeqCst);
     let mut worker = stack.worker("one", &[of(&work)]).await;
     assert_eq!(worker.cancelled().await.reason, "fenced");
     worker.finish(&of(&work), RunState::Failed).await;
