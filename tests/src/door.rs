@@ -1,7 +1,7 @@
 //! A client of the WebSocket door, as a stranger would write it from the original's protocol: TLS, a device key,
 //! frames. It panics where a test can't go on.
 
-use std::{path::Path, sync::Arc};
+use std::{net::Ipv4Addr, path::Path, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use creel_wire::tls::edge_client;
@@ -10,7 +10,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
@@ -128,7 +128,10 @@ pub struct Socket {
 /// # Errors
 /// When there is no connection to be had.
 pub async fn tls(address: &str, ca_pem: &Path) -> std::io::Result<TlsStream<TcpStream>> {
-    let tcp = TcpStream::connect(address).await?;
+    tls_over(TcpStream::connect(address).await?, ca_pem).await
+}
+
+async fn tls_over(tcp: TcpStream, ca_pem: &Path) -> std::io::Result<TlsStream<TcpStream>> {
     let root = CertificateDer::from_pem_file(ca_pem).expect("ca.pem");
     let mut config = (*edge_client(&root, None).expect("TLS")).clone();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -156,6 +159,22 @@ impl Socket {
         headers: &[(&'static str, &str)],
     ) -> Result<Self, tungstenite::Error> {
         Self::over(tls(address, ca_pem).await?, address, headers).await
+    }
+
+    /// The same from one of this host's addresses.
+    ///
+    /// # Errors
+    /// What the edge answered instead.
+    pub async fn open_from(
+        source: Ipv4Addr,
+        address: &str,
+        ca_pem: &Path,
+    ) -> Result<Self, tungstenite::Error> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        let to = address.parse().expect("an address and a port");
+        let stream = tls_over(socket.connect(to).await?, ca_pem).await?;
+        Self::over(stream, address, &[]).await
     }
 
     async fn over(

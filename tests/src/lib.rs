@@ -15,6 +15,7 @@ pub mod bed;
 pub mod cluster;
 pub mod door;
 pub mod edge;
+pub mod netns;
 pub mod occurrences;
 pub mod openclaw;
 pub mod processes;
