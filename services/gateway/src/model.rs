@@ -5,119 +5,26 @@
 //!
 //! One step of the clock is a second, but for the lives of assertions, which are whole: the world is shorter.
 
+mod world;
+
 use std::collections::{BTreeSet, VecDeque};
 
 use creel_identity::{
-    epochs::{self, Standing},
+    epochs,
     guard::{Guard as IdentityGuard, Guards as IdentityGuards},
 };
-use creel_wire::assertion::MAX_LIFE_MS;
 use proptest::prelude::*;
 use stateright::{Checker as _, Model, Property};
 
-use crate::{
-    connections::{Book, Limits},
-    guard::{Guard, Guards},
+use self::world::{
+    Call, DEVICE, Event, LIMITS, SECOND_MS, Signed, Stream, Way, World, rev_1, rev_2, rev_3, rev_4,
 };
+use crate::guard::{Guard, Guards};
 
-const SECOND_MS: i64 = 1_000;
-/// As short as the order of the three times allows: within a second, then dark, then closed.
-const LIMITS: Limits = Limits {
-    per_device: 2,
-    refuse_ms: 2 * SECOND_MS,
-    close_ms: 3 * SECOND_MS,
-};
 const END_MS: i64 = 3 * SECOND_MS;
 /// The connection with a certificate, and the one at the door; each is made once.
 const CERTIFIED: usize = 0;
 const AT_DOOR: usize = 1;
-const DEVICE: u8 = 0;
-
-/// What was signed of the device, by its epoch then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Signed {
-    epoch: u64,
-    life_ms: i64,
-    /// Made of an earlier one, and how the device stood when it was.
-    again: Option<Standing>,
-}
-
-/// How far a connection is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Way {
-    /// Not made yet.
-    Away,
-    /// Taken in by its certificate, not yet judged.
-    Certified,
-    /// At the WebSocket door, where a device is judged before it is taken in: what was heard before it was asked for.
-    Knocked { seen: u64 },
-    /// Identity's word for it is on its way; at the door as before.
-    Vouched { signed: Signed, seen: Option<u64> },
-    /// Taken in, and to be judged again.
-    Outdated(Signed),
-    /// Let in.
-    Proven(Signed),
-    /// Gone.
-    Gone,
-}
-
-/// One event of the watch: when it was sent, and whether the device changed in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Event {
-    sent_ms: i64,
-    changed: bool,
-}
-
-/// The watch, as both ends see it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Stream {
-    /// The gateway asked, and identity has not answered.
-    Asked {
-        at_ms: i64,
-    },
-    Open {
-        asked_ms: i64,
-        taken_ms: i64,
-        /// Identity still sends.
-        fed: bool,
-        /// The snapshot has arrived, so all of before is known.
-        heard: bool,
-        events: VecDeque<Event>,
-    },
-    None,
-}
-
-/// A call that passed just now; times are no longer than what an invariant asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Call {
-    /// How long before it the device was revoked.
-    revoked_for_ms: Option<i64>,
-    /// Up to when the gateway could know, by the world's own books.
-    dark_ms: i64,
-    /// All that was committed a second ago had arrived, and identity still sent.
-    live: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct World {
-    now_ms: i64,
-    standing: Standing,
-    revoked_ms: Option<i64>,
-    stream: Stream,
-    /// When the newest event that arrived was sent.
-    told_ms: i64,
-    book: Book<u8>,
-    ways: [Way; 2],
-    /// Connections told to close.
-    closing: BTreeSet<u64>,
-    /// Connections that stood in the book when news of their device came.
-    touched: BTreeSet<u64>,
-    /// The newest statement that was made of another.
-    turn: Option<Signed>,
-    call: Option<Call>,
-    /// It was looked, and a connection was left open in the dark.
-    left_open: bool,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -327,101 +234,6 @@ impl Revocation {
         }
         (next != *world).then_some(next)
     }
-}
-
-impl World {
-    fn new() -> Self {
-        Self {
-            now_ms: 0,
-            standing: Standing {
-                epoch: 1,
-                revoked: false,
-            },
-            revoked_ms: None,
-            stream: Stream::None,
-            told_ms: 0,
-            book: Book::new(LIMITS, 0),
-            ways: [Way::Away; 2],
-            closing: BTreeSet::new(),
-            touched: BTreeSet::new(),
-            turn: None,
-            call: None,
-            left_open: false,
-        }
-    }
-
-    fn send(&mut self, changed: bool) {
-        if let Stream::Open {
-            fed: true, events, ..
-        } = &mut self.stream
-        {
-            events.push_back(Event {
-                sent_ms: self.now_ms,
-                changed,
-            });
-        }
-    }
-
-    fn gone(&mut self, id: usize) {
-        self.book.gone(&DEVICE, id as u64);
-        self.ways[id] = Way::Gone;
-        self.closing.remove(&(id as u64));
-        self.touched.remove(&(id as u64));
-    }
-
-    fn is_live(&self) -> bool {
-        match &self.stream {
-            Stream::Open {
-                fed, heard, events, ..
-            } => {
-                let late = |event: &Event| event.sent_ms <= self.now_ms - SECOND_MS;
-                *fed && *heard && !events.iter().any(late)
-            }
-            Stream::Asked { .. } | Stream::None => false,
-        }
-    }
-
-    fn dark_ms(&self) -> i64 {
-        self.now_ms - self.told_ms
-    }
-
-    fn stands(&self) -> impl Iterator<Item = u64> {
-        let open = |way: &Way| matches!(way, Way::Certified | Way::Outdated(_) | Way::Proven(_));
-        let ids = self.ways.iter().enumerate().filter(move |(_, way)| open(way));
-        ids.map(|(id, _)| id as u64)
-    }
-
-    fn signed(&self) -> impl Iterator<Item = Signed> {
-        let of_way = |way: &Way| match way {
-            Way::Vouched { signed, .. } | Way::Outdated(signed) | Way::Proven(signed) => Some(*signed),
-            Way::Away | Way::Certified | Way::Knocked { .. } | Way::Gone => None,
-        };
-        self.ways.iter().filter_map(of_way).chain(self.turn)
-    }
-}
-
-/// INV-REV-1: with a live watch no call a second after the commit.
-fn rev_1(world: &World) -> bool {
-    world
-        .call
-        .is_none_or(|call| !call.live || call.revoked_for_ms.is_none_or(|ms| ms < SECOND_MS))
-}
-
-/// INV-REV-2: in the dark no new call after the one time; whoever looks after the other leaves nothing open.
-fn rev_2(world: &World) -> bool {
-    world.call.is_none_or(|call| call.dark_ms < LIMITS.refuse_ms) && !world.left_open
-}
-
-/// INV-REV-3: no assertion outlives five minutes, none is made of one of another epoch.
-fn rev_3(world: &World) -> bool {
-    world.signed().all(|signed| {
-        signed.life_ms <= MAX_LIFE_MS && signed.again.is_none_or(|standing| standing.epoch == signed.epoch)
-    })
-}
-
-/// INV-REV-4, as a safety property: whoever stood when the news came was told to close.
-fn rev_4(world: &World) -> bool {
-    world.touched.is_subset(&world.closing)
 }
 
 impl Model for Revocation {
