@@ -80,6 +80,9 @@ fn its_command_line_pairs_and_calls() {
     // Its own view of them, too.
     let list = cron_list().json();
     assert_eq!(list["jobs"][0]["name"], "briefing", "{list}");
+    // Its overview reads the answer of `status` field by field.
+    let status = cluster.run(&mut openclaw.command(&["status", "--json"])).json();
+    assert_eq!(status["sessions"]["byAgent"][0]["agentId"], "default", "{status}");
     // More than it was granted waits for an approval instead of being let through.
     let refused = call("chat.send");
     assert_ne!(refused.status, 0, "{}", refused.stdout);

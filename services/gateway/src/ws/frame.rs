@@ -111,22 +111,32 @@ impl Request {
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename = "res")]
-struct Answer<'a> {
+struct Answer<'a, P> {
     id: &'a str,
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<&'a Value>,
+    payload: Option<&'a P>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a Failure>,
 }
 
-/// The answer to a request.
-pub(crate) fn answer(id: &str, outcome: &Result<Value, Failure>) -> String {
+/// The answer to a request that was done.
+pub(crate) fn answer<P: Serialize>(id: &str, payload: &P) -> String {
     text(&Answer {
         id,
-        ok: outcome.is_ok(),
-        payload: outcome.as_ref().ok(),
-        error: outcome.as_ref().err(),
+        ok: true,
+        payload: Some(payload),
+        error: None,
+    })
+}
+
+/// The answer to a request that was not.
+pub(crate) fn refusal(id: &str, failure: &Failure) -> String {
+    text(&Answer::<()> {
+        id,
+        ok: false,
+        payload: None,
+        error: Some(failure),
     })
 }
 
@@ -217,9 +227,9 @@ mod tests {
 
     #[test]
     fn answers_and_events_have_the_originals_shape() {
-        let ok: Value = serde_json::from_str(&answer("1", &Ok(json!({"a":1})))).unwrap();
+        let ok: Value = serde_json::from_str(&answer("1", &json!({"a":1}))).unwrap();
         assert_eq!(ok, json!({"type":"res","id":"1","ok":true,"payload":{"a":1}}));
-        let failed: Value = serde_json::from_str(&answer("1", &Err(Failure::invalid("no")))).unwrap();
+        let failed: Value = serde_json::from_str(&refusal("1", &Failure::invalid("no"))).unwrap();
         let expected =
             json!({"type":"res","id":"1","ok":false,"error":{"code":"INVALID_REQUEST","message":"no"}});
         assert_eq!(failed, expected);

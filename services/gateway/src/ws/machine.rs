@@ -11,12 +11,14 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use creel_wire::{DeviceId, Error, Scope, Scopes, Secret};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     connect::{self, Connect, Refusal, Role},
     failure::{Failure, NOT_PAIRED},
     frame::{self, BadFrame, Request},
+    hello::Hello,
     methods::{self, Method},
 };
 
@@ -118,7 +120,7 @@ pub(crate) enum Input {
     Binary,
     /// A ping or pong.
     Sign,
-    Verdict(Verdict, Hello),
+    Verdict(Verdict, Box<Hello>),
     Answer {
         id: String,
         outcome: Result<Value, Failure>,
@@ -130,13 +132,6 @@ pub(crate) enum Input {
         unix_ms: i64,
     },
     End(Ending),
-}
-
-/// What `hello-ok` tells besides the verdict; the shell knows it.
-#[derive(Debug, Clone)]
-pub(crate) struct Hello {
-    /// Everything but `auth`, which is the machine's.
-    pub(crate) payload: Value,
 }
 
 #[derive(Debug)]
@@ -239,10 +234,13 @@ impl Machine {
                 if !open.in_flight.remove(&id) {
                     return Vec::new();
                 }
-                let mut answer = frame::answer(&id, &outcome);
+                let mut answer = match outcome {
+                    Ok(payload) => frame::answer(&id, &payload),
+                    Err(failure) => frame::refusal(&id, &failure),
+                };
                 if answer.len() > frame::MAX_BYTES {
                     let failure = Failure::invalid("the answer is longer than a frame may be; ask for less");
-                    answer = frame::answer(&id, &Err(failure));
+                    answer = frame::refusal(&id, &failure);
                 }
                 vec![Effect::Send(answer)]
             }
@@ -291,14 +289,16 @@ impl Machine {
         }
     }
 
-    fn judged(&mut self, verdict: Verdict, hello: Hello) -> Vec<Effect> {
+    fn judged(&mut self, verdict: Verdict, hello: Box<Hello>) -> Vec<Effect> {
         let Phase::Proving { id } = std::mem::replace(&mut self.phase, Phase::Over) else {
             return Vec::new();
         };
         match verdict {
             Verdict::Welcome(welcome) => {
-                let mut payload = hello.payload;
-                payload["auth"] = auth(&welcome);
+                let payload = HelloOk {
+                    hello,
+                    auth: auth(&welcome),
+                };
                 self.phase = Phase::Open(Open {
                     role: welcome.role,
                     scopes: welcome.scopes.clone(),
@@ -306,13 +306,13 @@ impl Machine {
                     sequence: 0,
                     bad_frames: 0,
                 });
-                let hello = Effect::Send(frame::answer(&id, &Ok(payload)));
+                let hello = Effect::Send(frame::answer(&id, &payload));
                 vec![Effect::Opened(welcome), hello]
             }
             Verdict::Pairing(pairing) => {
                 let failure = pairing_required(&pairing);
                 let reason = format!("{} (requestId: {})", failure.message, pairing.request);
-                let answer = Effect::Send(frame::answer(&id, &Err(failure)));
+                let answer = Effect::Send(frame::refusal(&id, &failure));
                 vec![answer, closing(1008, &reason)]
             }
             Verdict::Refused {
@@ -334,7 +334,7 @@ impl Machine {
     fn refuse(&mut self, id: &str, failure: Failure, code: u16) -> Vec<Effect> {
         self.phase = Phase::Over;
         let reason = failure.message.clone();
-        let answer = Effect::Send(frame::answer(id, &Err(failure)));
+        let answer = Effect::Send(frame::refusal(id, &failure));
         vec![answer, closing(code, &reason)]
     }
 
@@ -376,7 +376,7 @@ impl Open {
         };
         if self.in_flight.contains(&request.id) {
             let failure = Failure::invalid("duplicate request id: the first is under way");
-            return vec![Effect::Send(frame::answer(&request.id, &Err(failure)))];
+            return vec![Effect::Send(frame::refusal(&request.id, &failure))];
         }
         let found = if request.method == "connect" {
             let why = "connect is only valid as the first request";
@@ -399,7 +399,7 @@ impl Open {
                 self.in_flight.insert(request.id.clone());
                 Effect::Call(method, request)
             }
-            Err(failure) => Effect::Send(frame::answer(&request.id, &Err(failure))),
+            Err(failure) => Effect::Send(frame::refusal(&request.id, &failure)),
         });
         effects
     }
@@ -408,7 +408,7 @@ impl Open {
         self.bad_frames += 1;
         let failure = Failure::invalid(format!("invalid request frame: {}", bad.why));
         let id = bad.id.unwrap_or_else(|| "invalid".to_owned());
-        vec![Effect::Send(frame::answer(&id, &Err(failure)))]
+        vec![Effect::Send(frame::refusal(&id, &failure))]
     }
 
     fn event(&mut self, event: &Event) -> Vec<Effect> {
@@ -435,6 +435,14 @@ fn closing(code: u16, reason: &str) -> Effect {
         code,
         reason: frame::close_reason(reason),
     }
+}
+
+/// The whole of it. It holds a token: no `Debug`.
+#[derive(Serialize)]
+struct HelloOk {
+    #[serde(flatten)]
+    hello: Box<Hello>,
+    auth: Value,
 }
 
 fn auth(welcome: &Welcome) -> Value {

@@ -4,34 +4,25 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use creel_wire::{DeviceId, Error, accept::Connection};
-use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _, future::BoxFuture};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
     task::JoinSet,
     time::{Instant, Interval, MissedTickBehavior, Sleep},
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Bytes, Message,
-        error::CapacityError,
-        protocol::{CloseFrame, Role as Side, WebSocketConfig},
-    },
-};
+use tokio_tungstenite::tungstenite::{self, Bytes, Message, error::CapacityError};
 
 use super::{
     Door, HANDSHAKE, Unproven, calls,
     connect::{Client, Connect, Role},
     failure::Failure,
-    figures::{Counted, Figures, Limit, UNFINISHED},
-    frame,
-    gate::Gate,
+    figures::{Counted, Limit, UNFINISHED},
+    hello::{self, Hello},
     hub::{self, Inbox, Line, Present},
-    machine::{Effect, Ending, Hello, Input, Machine, Verdict, Welcome},
-    methods,
+    machine::{Effect, Ending, Input, Machine, Verdict, Welcome},
     prover::{Admission, Knocking},
+    socket::{self, Socket},
 };
 use crate::{
     callers::Memory,
@@ -40,16 +31,7 @@ use crate::{
 };
 
 /// Ticks come this often; `hello-ok` says so.
-const TICK: Duration = Duration::from_secs(30);
-/// A message that the peer does not take in so long ends the connection.
-const WRITE: Duration = Duration::from_secs(20);
-/// The peer gets so long to answer our close.
-const CLOSE: Duration = Duration::from_secs(1);
-
-/// What a connection holds while nothing is said, in bytes: most requests fit, and longer ones make their own.
-const READ_BUFFER: usize = 512;
-
-type Socket = WebSocketStream<Gate<TokioIo<Upgraded>>>;
+pub(super) const TICK: Duration = Duration::from_secs(30);
 
 /// A device's connection, as calls see it.
 #[derive(Debug)]
@@ -107,14 +89,12 @@ struct Run {
 /// Runs a connection to its end.
 pub(crate) async fn run(door: Door, connection: Arc<Connection>, upgraded: Upgraded, unproven: Unproven) {
     let remote = connection.remote.map(|remote| remote.ip());
-    let gate = Gate::new(TokioIo::new(upgraded));
-    let mut socket =
-        WebSocketStream::from_raw_socket(gate, Side::Server, Some(config(frame::PRE_AUTH_BYTES))).await;
+    let mut socket = socket::narrow(upgraded).await;
     let challenge = door.0.parts.prover.challenge(remote);
     let (knocking, nonce) = match tokio::time::timeout(HANDSHAKE, challenge).await {
         Ok(Ok(challenge)) => challenge,
-        Ok(Err(error)) => return close(&mut socket, 1013, &error.message).await,
-        Err(_) => return close(&mut socket, 1013, "identity did not answer in time").await,
+        Ok(Err(error)) => return socket::close(&mut socket, 1013, &error.message).await,
+        Err(_) => return socket::close(&mut socket, 1013, "identity did not answer in time").await,
     };
     let (machine, challenge) = Machine::new(&nonce, door.0.parts.clock.now_ms(), door.now_ms());
     let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
@@ -220,8 +200,7 @@ impl Run {
                         Input::End(Ending::TooLong)
                     }
                     Some(Ok(Message::Close(_))) => {
-                        // The answer to it was made by the reading, and waits to be sent (RFC 6455 §5.5.1).
-                        let _ = tokio::time::timeout(CLOSE, socket.flush()).await;
+                        socket::closed(socket).await;
                         return None;
                     }
                     Some(Err(_)) | None => return None,
@@ -239,16 +218,16 @@ impl Run {
             let sent = match effect {
                 Effect::Send(text) => {
                     figures.frame_out();
-                    send(open, Message::text(text), connection, figures).await
+                    socket::send(open, Message::text(text), connection, figures).await
                 }
-                Effect::Ping => send(open, Message::Ping(Bytes::new()), connection, figures).await,
+                Effect::Ping => socket::send(open, Message::Ping(Bytes::new()), connection, figures).await,
                 Effect::Prove(connect) => {
                     self.prove(*connect);
                     true
                 }
                 Effect::Opened(welcome) => {
                     if let Err((code, reason)) = self.open(&welcome).await {
-                        close(open, code, reason).await;
+                        socket::close(open, code, reason).await;
                         false
                     } else {
                         true
@@ -271,7 +250,7 @@ impl Run {
                     true
                 }
                 Effect::Close { code, reason } => {
-                    close(open, code, &reason).await;
+                    socket::close(open, code, &reason).await;
                     false
                 }
             };
@@ -279,18 +258,12 @@ impl Run {
                 *socket = None;
             }
         }
-        if self.opened.is_some() && !self.is_wide {
-            self.widen(socket).await;
-        }
-    }
-
-    /// The small limit gives way to the large one, and what `hello-ok` was written in goes.
-    async fn widen(&mut self, socket: &mut Option<Socket>) {
-        self.is_wide = true;
-        if let Some(narrow) = socket.take() {
-            let gate = narrow.into_inner().open();
-            let config = Some(config(frame::MAX_BYTES));
-            *socket = Some(WebSocketStream::from_raw_socket(gate, Side::Server, config).await);
+        if self.opened.is_some()
+            && !self.is_wide
+            && let Some(narrow) = socket.take()
+        {
+            self.is_wide = true;
+            *socket = Some(socket::wide(narrow).await);
         }
     }
 
@@ -319,8 +292,9 @@ impl Run {
 
     fn verdict(&mut self, (verdict, admission, client, declared): Judged) -> Input {
         self.admission = admission.map(|admission| (admission, client, declared));
-        let payload = hello(&self.door, &self.knocking);
-        Input::Verdict(verdict, Hello { payload })
+        let presence = self.door.0.parts.hub.presence();
+        let hello = Hello::new(&self.knocking.connection_id, presence, self.door.now_ms());
+        Input::Verdict(verdict, Box::new(hello))
     }
 
     /// Gives a welcomed device its places.
@@ -354,7 +328,7 @@ impl Run {
         self.unproven = None;
         let now = parts.clock.now_ms();
         let shown = (!matches!(client.mode.as_str(), "cli" | "probe" | "test"))
-            .then(|| presence(welcome, &client, &admission.name, now));
+            .then(|| hello::presence(welcome, &client, &admission.name, now));
         let present = parts.hub.join(id, self.line.clone(), shown);
         let joined = (welcome.role == Role::Node).then(|| {
             let node = Node {
@@ -418,96 +392,10 @@ impl Run {
     }
 }
 
-/// Writes, unless the connection is to end or the peer takes too long.
-async fn send(socket: &mut Socket, message: Message, connection: &Connection, figures: &Figures) -> bool {
-    let sent = tokio::select! {
-        biased;
-        () = connection.close.cancelled() => {
-            close(socket, 1008, "device standing changed").await;
-            return false;
-        }
-        sent = tokio::time::timeout(WRITE, socket.send(message)) => sent,
-    };
-    if sent.is_err() {
-        figures.closed(Ending::Slow);
-    }
-    matches!(sent, Ok(Ok(())))
-}
-
 /// What comes of a future, if there is one; else never.
 async fn optional<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
     }
-}
-
-fn config(max_bytes: usize) -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
-        .max_write_buffer_size(2 * frame::MAX_BYTES)
-        .max_message_size(Some(max_bytes))
-        .max_frame_size(Some(max_bytes))
-}
-
-/// Says why, and waits a moment for the peer to hear it.
-async fn close(socket: &mut Socket, code: u16, reason: &str) {
-    let frame = CloseFrame {
-        code: code.into(),
-        reason: frame::close_reason(reason).into(),
-    };
-    let closing = async {
-        if socket.send(Message::Close(Some(frame))).await.is_ok() {
-            while let Some(Ok(_)) = socket.next().await {}
-        }
-    };
-    let _ = tokio::time::timeout(CLOSE, closing).await;
-}
-
-fn presence(welcome: &Welcome, client: &Client, name: &str, now_unix_ms: i64) -> Value {
-    json!({
-        "deviceId": welcome.device.as_str(),
-        "host": name,
-        "roles": [welcome.role.as_str()],
-        "mode": client.mode,
-        "platform": client.platform,
-        "version": client.version,
-        "deviceFamily": client.device_family,
-        "instanceId": client.instance_id,
-        "reason": "connect",
-        "ts": now_unix_ms,
-    })
-}
-
-/// `hello-ok` without `auth`. No paths, no configuration: whoever may read those asks for them.
-fn hello(door: &Door, knocking: &Knocking) -> Value {
-    let parts = &door.0.parts;
-    let methods: Vec<_> = methods::METHODS.iter().map(|method| method.name).collect();
-    json!({
-        "type": "hello-ok",
-        "protocol": super::connect::PROTOCOL,
-        "server": {
-            "version": creel_kit::VERSION,
-            "connId": knocking.connection_id,
-        },
-        "features": { "methods": methods, "events": methods::EVENTS, "capabilities": [] },
-        "snapshot": {
-            "presence": parts.hub.presence(),
-            "health": {},
-            "stateVersion": { "presence": 0, "health": 0 },
-            "uptimeMs": door.now_ms(),
-            "sessionDefaults": {
-                "defaultAgentId": super::chat::AGENT,
-                "mainKey": "main",
-                "mainSessionKey": super::chat::main_key(),
-                "scope": "per-sender",
-            },
-        },
-        "policy": {
-            "maxPayload": frame::MAX_BYTES,
-            "maxBufferedBytes": 2 * frame::MAX_BYTES,
-            "tickIntervalMs": u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX),
-        },
-    })
 }

@@ -1,46 +1,82 @@
-//! `sessions.list`: the agent's contexts.
+//! `sessions.list`, and the sessions in `status`: the agent's contexts.
 
 use std::sync::Arc;
 
 use creel_proto::{
-    agent::v1::{ListContextsRequest, context_service_client::ContextServiceClient},
+    agent::v1::{Context, ListContextsRequest, context_service_client::ContextServiceClient},
     time,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::ws::{failure::Failure, frame::Request, session::Session};
+use crate::ws::{chat, failure::Failure, frame::Request, session::Session};
 
 #[derive(Deserialize)]
 struct Params {
     limit: Option<i32>,
 }
 
+/// Sessions counted for `status`, at most; who has more counts them page by page.
+const MAX_COUNTED: i32 = 500;
+/// Sessions shown in `status`, the last active first.
+const RECENT: usize = 10;
+
 pub(super) async fn list(session: &Arc<Session>, request: &Request) -> Result<Value, Failure> {
     let params: Params = request.params()?;
+    let (contexts, has_more) = fetch(session, params.limit.unwrap_or(100).clamp(1, 500)).await?;
+    Ok(json!({
+        "ts": session.door.0.parts.clock.now_ms(),
+        "count": contexts.len(),
+        "hasMore": has_more,
+        "sessions": contexts.iter().map(session_json).collect::<Vec<_>>(),
+    }))
+}
+
+/// Those of the one agent there is, as `status` tells of them.
+pub(super) async fn summary(session: &Arc<Session>) -> Result<Value, Failure> {
+    let (mut contexts, _) = fetch(session, MAX_COUNTED).await?;
+    let now = session.door.0.parts.clock.now_ms();
+    let active = |context: &Context| context.last_active_at.as_ref().map_or(0, time::unix_ms);
+    contexts.sort_by_key(|context| std::cmp::Reverse(active(context)));
+    let recent: Vec<Value> = contexts
+        .iter()
+        .take(RECENT)
+        .map(|context| {
+            let mut shown = session_json(context);
+            shown["agentId"] = json!(chat::AGENT);
+            shown["age"] = json!(now.saturating_sub(active(context)));
+            shown
+        })
+        .collect();
+    let count = contexts.len();
+    let agent = json!({ "agentId": chat::AGENT, "count": count, "recent": recent });
+    Ok(json!({
+        // Where they lie is nobody's business who may only read.
+        "paths": [],
+        "count": count,
+        "defaults": { "model": null, "contextTokens": null },
+        "recent": recent,
+        "byAgent": [agent],
+    }))
+}
+
+/// So many contexts, and whether there are more.
+async fn fetch(session: &Arc<Session>, page_size: i32) -> Result<(Vec<Context>, bool), Failure> {
     let list = ListContextsRequest {
-        page_size: params.limit.unwrap_or(100).clamp(1, 500),
+        page_size,
         ..ListContextsRequest::default()
     };
     let mut contexts = ContextServiceClient::new(session.services().await?);
     let answer = contexts.list(list).await?.into_inner();
-    let sessions: Vec<Value> = answer
-        .contexts
-        .iter()
-        .map(|context| {
-            json!({
-                "key": context.session,
-                "kind": if context.session.contains(":group:") { "group" } else { "direct" },
-                "updatedAt": context.last_active_at.as_ref().map(time::unix_ms),
-                "createdAt": context.created_at.as_ref().map(time::unix_ms),
-                "hasActiveRun": !context.current_turn_id.is_empty(),
-            })
-        })
-        .collect();
-    Ok(json!({
-        "ts": session.door.0.parts.clock.now_ms(),
-        "count": sessions.len(),
-        "hasMore": !answer.next_page_token.is_empty(),
-        "sessions": sessions,
-    }))
+    Ok((answer.contexts, !answer.next_page_token.is_empty()))
+}
+
+fn session_json(context: &Context) -> Value {
+    json!({
+        "key": context.session,
+        "kind": if context.session.contains(":group:") { "group" } else { "direct" },
+        "updatedAt": context.last_active_at.as_ref().map(time::unix_ms),
+        "createdAt": context.created_at.as_ref().map(time::unix_ms),
+        "hasActiveRun": !context.current_turn_id.is_empty(),
+    })
 }

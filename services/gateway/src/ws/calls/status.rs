@@ -8,6 +8,7 @@ use creel_proto::{
 };
 use serde_json::{Value, json};
 
+use super::sessions;
 use crate::ws::{failure::Failure, session::Session};
 
 pub(super) async fn health(session: &Arc<Session>) -> Result<Value, Failure> {
@@ -29,7 +30,7 @@ pub(super) async fn health(session: &Arc<Session>) -> Result<Value, Failure> {
 }
 
 pub(super) async fn status(session: &Arc<Session>) -> Result<Value, Failure> {
-    let status = fetch(session).await?;
+    let (status, sessions) = tokio::try_join!(fetch(session), sessions::summary(session))?;
     let services: Vec<Value> = status
         .services
         .iter()
@@ -45,6 +46,10 @@ pub(super) async fn status(session: &Arc<Session>) -> Result<Value, Failure> {
         .collect();
     Ok(json!({
         "runtimeVersion": status.version,
+        // The original's command line can't do without these.
+        "sessions": sessions,
+        "channelSummary": [],
+        "queuedSystemEvents": [],
         "ready": status.ready,
         "profile": status.profile,
         "connections": status.connections,

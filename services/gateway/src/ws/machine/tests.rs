@@ -10,10 +10,8 @@ fn connect_frame() -> String {
     json!({"type":"req","id":"c1","method":"connect","params":sample()}).to_string()
 }
 
-fn hello() -> Hello {
-    Hello {
-        payload: json!({"type":"hello-ok","protocol":4}),
-    }
+fn hello() -> Box<Hello> {
+    Box::new(Hello::new("door-1", Vec::new(), 7))
 }
 
 fn welcome(role: Role, scopes: &[Scope]) -> Verdict {
@@ -72,7 +70,23 @@ fn the_way_in_is_challenge_connect_welcome() {
     let answer = &sent(&effects)[0];
     assert_eq!((&answer["ok"], &answer["id"]), (&json!(true), &json!("c1")));
     let auth = json!({"method":"device-token","role":"operator","scopes":["operator.read"],"deviceToken":"t","issuedAtMs":9});
-    assert_eq!(answer["payload"]["auth"], auth);
+    let hello = &answer["payload"];
+    assert_eq!(hello["auth"], auth);
+    assert_eq!(
+        (&hello["type"], &hello["protocol"], &hello["server"]["connId"]),
+        (&json!("hello-ok"), &json!(4), &json!("door-1"))
+    );
+    assert!(
+        hello["features"]["methods"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("health"))
+    );
+    assert_eq!(
+        hello["snapshot"]["sessionDefaults"]["mainSessionKey"],
+        "agent:default:main"
+    );
+    assert_eq!(hello["policy"]["tickIntervalMs"], 30_000);
     assert!(machine.is_open());
 }
 
