@@ -23,8 +23,7 @@ use creel_schedule::parse_duration;
   creel cron add briefing \"0 7 * * *\" \"Summarise my inbox\"
   creel cron runs --job briefing --json
 
-Data goes to stdout, everything else to stderr. Exit status: 0 ok, 1 failed, 2 usage, 3 not found,
-4 denied, 5 unavailable, 6 conflict, 7 waiting for approval, 78 bad config."
+Data goes to stdout, everything else to stderr. Exit status: 0 ok, 1 failed, 2 usage, 3 not found, 4 denied, 5 unavailable, 6 conflict, 7 waiting for approval, 78 bad config."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -46,7 +45,7 @@ pub(crate) struct Global {
     /// The edge to call, instead of that of the profile (also CREEL_ENDPOINT)
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) endpoint: Option<String>,
-    /// How long to wait, for example 5s or 2m30s
+    /// How long to wait: 5s, 2m30s, 500ms; 30s a call without
     #[arg(id = "timeout", long, global = true, value_name = "D", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
     /// Don't ask before what can't be undone
@@ -73,9 +72,19 @@ pub(crate) struct Checked {
 /// A mutation of something that has versions.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Versioned {
-    /// Only if the etag is still this one (`show --json` has it)
+    /// Only if the etag is still this one (it stands in what `show` or `list` prints with --json)
     #[arg(long, value_name = "ETAG")]
     pub(crate) if_match: Option<String>,
+}
+
+/// A scope, also without the word that all have in common: `read` for `operator.read`. Identity says which there
+/// are.
+fn scope(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(match text {
+        "" => String::new(),
+        whole if whole.contains('.') => whole.to_owned(),
+        short => format!("operator.{short}"),
+    })
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,6 +116,9 @@ pub(crate) enum Command {
     /// Become a device of another stack, by the code of an invite
     Join(Join),
     /// Call that stack from now on; `local` is the one of this machine
+    #[command(after_help = "Examples:
+  creel use box.example.net
+  creel use local")]
     Use {
         /// As `creel contexts` lists them
         name: String,
@@ -127,7 +139,10 @@ pub(crate) enum Command {
     /// Completions for a shell, on stdout
     #[command(after_help = "Example:
   creel completions bash > ~/.local/share/bash-completion/completions/creel")]
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// Whose
+        shell: clap_complete::Shell,
+    },
     /// The version of this program
     Version,
     /// Who this machine is to the stack, and what it may do
@@ -140,11 +155,9 @@ pub(crate) enum Command {
   git diff | creel send - --session review
   creel send \"Plan my day\" --follow
 
-Without --follow the final answer is printed when it is there. With it, text comes as it is written,
-tool calls go to stderr; with --json one event per line. --timeout ends the waiting, not the turn.
+Without --follow the final answer is printed when it is there. With it, text comes as it is written, tool calls go to stderr; with --json one event per line. --timeout ends the waiting, not the turn.
 
---as tries out who is let in: an unknown sender is shown a code (exit status 7), and answered once
-`creel pairing approve CHANNEL CODE` let it in.")]
+--as tries out who is let in: an unknown sender is shown a code (exit status 7), and answered once `creel pairing approve CHANNEL CODE` let it in.")]
 pub(crate) struct Send {
     /// The message; `-` reads stdin
     pub(crate) text: String,
@@ -172,7 +185,7 @@ pub(crate) struct Send {
   creel join creel1-AbC…
 
 The key is made here and never leaves this machine; the stack is known by its fingerprint in the code.
-Compare the six words with those that `creel devices list` shows over there.")]
+Compare the six words with those that `creel devices show NAME` shows over there.")]
 pub(crate) struct Join {
     /// As `creel devices invite` printed it; `-` reads stdin
     pub(crate) code: String,
@@ -187,12 +200,17 @@ pub(crate) struct Join {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Sessions {
     /// All conversations and job contexts
+    #[command(after_help = "Example:
+  creel sessions list --prefix agent:")]
     List {
         /// Only keys that start with this
         #[arg(long, value_name = "TEXT")]
         prefix: Option<String>,
     },
     /// One of them, with its last entries
+    #[command(after_help = "Examples:
+  creel sessions show main
+  creel sessions show review -n 100 --json")]
     Show {
         /// `main`, a name, or a session key
         key: String,
@@ -201,6 +219,8 @@ pub(crate) enum Sessions {
         limit: u16,
     },
     /// End the turn that runs now
+    #[command(after_help = "Example:
+  creel sessions abort main --reason \"wrong question\"")]
     Abort {
         /// `main`, a name, a session key, or a turn's id
         #[arg(value_name = "KEY-OR-TURN")]
@@ -233,6 +253,8 @@ pub(crate) struct Logs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Read creel.toml and the environment as the services do; exit 78 if they would refuse it
+    #[command(after_help = "Example:
+  creel config check ./creel.toml")]
     Check {
         /// Another file
         file: Option<PathBuf>,
@@ -330,6 +352,7 @@ cron grant --revoke --dry-run --request-id
 cron pause --reason --dry-run --request-id --if-match
 cron resume --dry-run --request-id --if-match
 devices list --all
+devices show
 devices requests --follow
 devices approve --name --scope --command --cap --person --dry-run --request-id --if-match
 devices reject --reason --dry-run --request-id
@@ -371,6 +394,101 @@ whoami";
         assert_eq!(surface.join("\n"), expected);
     }
 
+    /// All commands that do something, with their words.
+    fn leaves(command: &clap::Command, path: &str, visit: &mut impl FnMut(&str, &clap::Command)) {
+        for sub in command.get_subcommands() {
+            let path = format!("{path} {}", sub.get_name());
+            visit(&path, sub);
+            leaves(sub, &path, visit);
+        }
+    }
+
+    #[test]
+    fn every_argument_says_what_it_is_and_every_command_that_takes_some_shows_how() {
+        leaves(&Cli::command(), "creel", &mut |path, command| {
+            let own: Vec<_> = command
+                .get_arguments()
+                .filter(|arg| !arg.is_global_set())
+                .collect();
+            for arg in &own {
+                let said = arg.get_help().is_some_and(|help| !help.to_string().is_empty());
+                assert!(said, "{path}: {} has no help", arg.get_id());
+            }
+            let help = command
+                .get_after_help()
+                .map_or_else(String::new, ToString::to_string);
+            assert!(
+                own.is_empty() || help.contains("Example"),
+                "{path} has no example"
+            );
+        });
+    }
+
+    /// A sentence that is broken by hand is broken again by a narrow terminal.
+    #[test]
+    fn paragraphs_of_help_are_one_line_each() {
+        leaves(&Cli::command(), "creel", &mut |path, command| {
+            let help = command
+                .get_after_help()
+                .map_or_else(String::new, ToString::to_string);
+            let lines: Vec<&str> = help.lines().collect();
+            for pair in lines.windows(2) {
+                let prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
+                let goes_on = prose(pair[0]) && prose(pair[1]) && !pair[0].ends_with(['.', ':']);
+                assert!(!goes_on, "{path}: a sentence goes on after `{}`", pair[0]);
+            }
+        });
+    }
+
+    /// What an example of the help says can be typed.
+    #[test]
+    fn every_example_is_understood() {
+        let check = |path: &str, command: &clap::Command| {
+            let help = command
+                .get_after_help()
+                .map_or_else(String::new, ToString::to_string);
+            for line in help.lines().filter_map(|line| line.strip_prefix("  creel ")) {
+                let line = line.split(" | ").next().unwrap_or_default();
+                let line = line.split(" > ").next().unwrap_or_default();
+                let line = line.split(" #").next().unwrap_or_default();
+                let words = std::iter::once("creel".to_owned()).chain(words(line));
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("{path}: `creel {line}`: {error}");
+                }
+            }
+        };
+        check("creel", &Cli::command());
+        leaves(&Cli::command(), "creel", &mut |path, command| {
+            check(path, command)
+        });
+    }
+
+    /// As a shell splits them: quotes keep blanks.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        let (mut word, mut quote, mut begun) = (String::new(), None, false);
+        for c in line.chars() {
+            match (c, quote) {
+                (c, Some(open)) if c == open => quote = None,
+                ('"' | '\'', None) => (quote, begun) = (Some(c), true),
+                (' ', None) => {
+                    if begun {
+                        words.push(std::mem::take(&mut word));
+                    }
+                    begun = false;
+                }
+                (c, _) => {
+                    word.push(c);
+                    begun = true;
+                }
+            }
+        }
+        if begun {
+            words.push(word);
+        }
+        words
+    }
+
     #[test]
     fn every_command_says_what_it_does() {
         fn walk(command: &clap::Command) {
@@ -389,6 +507,17 @@ whoami";
             "78 bad config",
         ] {
             assert!(help.contains(part), "{part} is missing in:\n{help}");
+        }
+    }
+
+    #[test]
+    fn scopes_may_be_short() {
+        for (text, whole) in [
+            ("read", "operator.read"),
+            ("operator.admin", "operator.admin"),
+            ("", ""),
+        ] {
+            assert_eq!(scope(text).unwrap(), whole);
         }
     }
 

@@ -278,6 +278,11 @@ pub(super) fn show_each(context: &mut Context, runs: &[Run]) -> Result<(), Failu
 fn row(run: &Run, local: &Local) -> Vec<String> {
     let view = RunView::from(run);
     let said = view.error.or(view.reason).or(view.summary).unwrap_or_default();
+    // What did not come from the schedule is marked: an alert is not the job.
+    let kind = match view.kind.as_str() {
+        "scheduled" | "unknown" => String::new(),
+        other => format!(" ({other})"),
+    };
     let skipped = if run.skipped_count > 1 {
         format!(" × {}", run.skipped_count)
     } else {
@@ -286,7 +291,7 @@ fn row(run: &Run, local: &Local) -> Vec<String> {
     vec![
         view.nominal_at_ms
             .map_or_else(|| "-".to_owned(), |ms| local.show_seconds(ms)),
-        run.job_name.clone(),
+        format!("{}{kind}", run.job_name),
         format!("{}{skipped}", view.status),
         view.duration_ms.map_or_else(|| "-".to_owned(), times::took),
         run.run_id.clone(),
@@ -368,5 +373,10 @@ mod tests {
                 "coalesced"
             ]
         );
+        let alert = Run {
+            kind: creel_proto::scheduler::v1::RunKind::Alert.into(),
+            ..run(RunState::Succeeded)
+        };
+        assert_eq!(super::row(&alert, &berlin())[1], "tick (alert)");
     }
 }

@@ -124,9 +124,15 @@ fn show(context: &mut Context, view: &JoinView) -> Result<(), Failure> {
         }
     ))?;
     context.out.line(&format!("six words: {}", view.phrase))?;
-    context
-        .out
-        .note("compare them with those that `creel devices list --json` shows over there");
+    context.out.note(&format!(
+        "compare them with those that `creel devices show {}` shows over there",
+        view.device.name
+    ));
+    if view.device.role == "node" {
+        context
+            .out
+            .note("a node offers commands and calls none: no `creel` works by this context");
+    }
     if !view.in_use {
         context
             .out
