@@ -127,7 +127,7 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
     /// When an expression is due, without asking the stack
     #[command(after_help = "Examples:
   creel cron next \"0 7 * * *\"
-  creel cron next \"30 2 * * *\" --tz Europe/Berlin -n 3 --after 2027-03-27T00:00:00Z")]
+  creel cron next \"30 2 * * *\" --tz Europe/Berlin -n 3 --after 2027-03-27")]
     Next {
         /// Five fields, or a nickname as @daily
         #[arg(value_name = "EXPR")]
@@ -286,8 +286,8 @@ Such a job is a turn in its own conversation, every five minutes at most; ten in
 #[command(after_help = "Examples:
   creel cron add briefing \"0 7 * * *\" \"Summarise my inbox\"
   creel cron add tea --at \"in 4m\" --event \"Tea is ready\" --delete-after-run
-  creel cron add pulse --every 30m --message \"Anything urgent?\" --overlap forbid --timeout 5m
-  creel cron add report --cron \"0 9 * * MON\" --tz Europe/Berlin --message \"Write the weekly report\"
+  creel cron add pulse --every 30m --message \"Anything urgent?\" --timeout 5m
+  creel cron add report --cron \"0 9 * * MON\" --tz Europe/Berlin --message Report
   creel cron show briefing --json | creel cron add copy --json-spec -
 
 --message starts a turn in a fresh context and delivers its summary to the target; --event goes into the target session itself. Adding the same job again changes nothing.")]

@@ -34,7 +34,7 @@ pub(crate) enum Devices {
     /// Let a waiting device in
     #[command(after_help = "Examples:
   creel devices approve 3b10ff1b462f
-  creel devices approve \"lamp ocean tiger sugar mimic vapor\" --name anna-phone --scope operator.read
+  creel devices approve \"lamp ocean tiger sugar mimic vapor\" --scope read
 
 Compare the six words with those the device shows. Granted is what it asked for, of that what you choose here, of that what you have yourself.")]
     Approve(Approve),
@@ -69,7 +69,8 @@ Compare the six words with those the device shows. Granted is what it asked for,
     /// A code that lets one device in, within minutes
     #[command(after_help = "Examples:
   creel devices invite --name anna-phone
-  creel devices invite --name cam --role node --command camera.snap --address box.example.net:18789
+  creel devices invite --name anna-phone --address box.example.net:18789
+  creel devices invite --name cam --role node --command camera.snap
 
 On the other machine: creel join CODE. The code works once.")]
     Invite(Invite),
@@ -137,7 +138,7 @@ Only on the machine of the stack. The code is asked for, or read from --code-fil
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "Example:
-  creel devices cert --name ci --scope operator.read --days 90 --out ./ci-creel
+  creel devices cert --name ci --scope read --days 90 --out ./ci-creel
 
 Writes ca.pem, cert.pem, key.pem and env.sh to DIR. `. DIR/env.sh` makes creel itself use them, too.
 Scopes: operator.read, operator.write, operator.admin, operator.approvals, operator.pairing.

@@ -59,7 +59,9 @@ pub(super) async fn run(context: &mut Context, args: Join) -> Result<(), Failure
     if joined.exists() && begun.is_none() {
         let message = format!("there is a context `{name}` already");
         return Err(Error::new(Code::Conflict, "context_exists", message)
-            .hint("give it another name: --context NAME")
+            .hint(format!(
+                "give it another name: --context NAME; or forget the old one: creel leave {name}"
+            ))
             .into());
     }
     let root = proven_root(context, &invite).await?;
