@@ -23,8 +23,7 @@ use creel_schedule::parse_duration;
   creel cron add briefing \"0 7 * * *\" \"Summarise my inbox\"
   creel cron runs --job briefing --json
 
-Data goes to stdout, everything else to stderr. Exit status: 0 ok, 1 failed, 2 usage, 3 not found,
-4 denied, 5 unavailable, 6 conflict, 7 waiting for approval, 78 bad config."
+Data goes to stdout, everything else to stderr. Exit status: 0 ok, 1 failed, 2 usage, 3 not found, 4 denied, 5 unavailable, 6 conflict, 7 waiting for approval, 78 bad config."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -46,7 +45,7 @@ pub(crate) struct Global {
     /// The edge to call, instead of that of the profile (also CREEL_ENDPOINT)
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) endpoint: Option<String>,
-    /// How long to wait, for example 5s or 2m30s
+    /// How long to wait: 5s, 2m30s, 500ms; 30s a call without
     #[arg(id = "timeout", long, global = true, value_name = "D", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
     /// Don't ask before what can't be undone
@@ -73,9 +72,19 @@ pub(crate) struct Checked {
 /// A mutation of something that has versions.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Versioned {
-    /// Only if the etag is still this one (`show --json` has it)
+    /// Only if the etag is still this one (it stands in what `show` or `list` prints with --json)
     #[arg(long, value_name = "ETAG")]
     pub(crate) if_match: Option<String>,
+}
+
+/// A scope, also without the word that all have in common: `read` for `operator.read`. Identity says which there
+/// are.
+fn scope(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(match text {
+        "" => String::new(),
+        whole if whole.contains('.') => whole.to_owned(),
+        short => format!("operator.{short}"),
+    })
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,7 +116,19 @@ pub(crate) enum Command {
     /// Become a device of another stack, by the code of an invite
     Join(Join),
     /// Call that stack from now on; `local` is the one of this machine
+    #[command(after_help = "Examples:
+  creel use box.example.net
+  creel use local")]
     Use {
+        /// As `creel contexts` lists them
+        name: String,
+    },
+    /// Forget a stack that was joined: its key is deleted here
+    #[command(after_help = "Example:
+  creel leave box.example.net
+
+Over there the device stays until it is revoked: creel devices revoke NAME.")]
+    Leave {
         /// As `creel contexts` lists them
         name: String,
     },
@@ -127,7 +148,10 @@ pub(crate) enum Command {
     /// Completions for a shell, on stdout
     #[command(after_help = "Example:
   creel completions bash > ~/.local/share/bash-completion/completions/creel")]
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// Whose
+        shell: clap_complete::Shell,
+    },
     /// The version of this program
     Version,
     /// Who this machine is to the stack, and what it may do
@@ -140,11 +164,9 @@ pub(crate) enum Command {
   git diff | creel send - --session review
   creel send \"Plan my day\" --follow
 
-Without --follow the final answer is printed when it is there. With it, text comes as it is written,
-tool calls go to stderr; with --json one event per line. --timeout ends the waiting, not the turn.
+Without --follow the final answer is printed when it is there. With it, text comes as it is written, tool calls go to stderr; with --json one event per line. --timeout ends the waiting, not the turn.
 
---as tries out who is let in: an unknown sender is shown a code (exit status 7), and answered once
-`creel pairing approve CHANNEL CODE` let it in.")]
+--as tries out who is let in: an unknown sender is shown a code (exit status 7), and answered once `creel pairing approve CHANNEL CODE` let it in.")]
 pub(crate) struct Send {
     /// The message; `-` reads stdin
     pub(crate) text: String,
@@ -172,7 +194,7 @@ pub(crate) struct Send {
   creel join creel1-AbC…
 
 The key is made here and never leaves this machine; the stack is known by its fingerprint in the code.
-Compare the six words with those that `creel devices list` shows over there.")]
+Compare the six words with those that `creel devices show NAME` shows over there.")]
 pub(crate) struct Join {
     /// As `creel devices invite` printed it; `-` reads stdin
     pub(crate) code: String,
@@ -187,12 +209,17 @@ pub(crate) struct Join {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Sessions {
     /// All conversations and job contexts
+    #[command(after_help = "Example:
+  creel sessions list --prefix agent:")]
     List {
         /// Only keys that start with this
         #[arg(long, value_name = "TEXT")]
         prefix: Option<String>,
     },
     /// One of them, with its last entries
+    #[command(after_help = "Examples:
+  creel sessions show main
+  creel sessions show review -n 100 --json")]
     Show {
         /// `main`, a name, or a session key
         key: String,
@@ -201,6 +228,8 @@ pub(crate) enum Sessions {
         limit: u16,
     },
     /// End the turn that runs now
+    #[command(after_help = "Example:
+  creel sessions abort main --reason \"wrong question\"")]
     Abort {
         /// `main`, a name, a session key, or a turn's id
         #[arg(value_name = "KEY-OR-TURN")]
@@ -233,6 +262,8 @@ pub(crate) struct Logs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Read creel.toml and the environment as the services do; exit 78 if they would refuse it
+    #[command(after_help = "Example:
+  creel config check ./creel.toml")]
     Check {
         /// Another file
         file: Option<PathBuf>,
@@ -264,149 +295,4 @@ VALUE is TOML; what is none is taken as text. The file is checked before it is r
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    const SPEC: &str = "--at --every --cron --tz --dst --syntax --anchor --after-end --event --message --backend \
-        --command --cwd --audit --target --deliver --delete-after-run --delete-after --description";
-
-    const RULES: &str = "--if-missed --window --overlap --overlap-max --jitter --timeout --expected --retries \
-        --backoff --max-backoff --past-next --on-stuck --quarantine-after --alert-after --alert-to --alert-every \
-        --no-alert --keep-runs --keep-for";
-
-    /// The whole surface in one list, so that a change of it is seen.
-    #[test]
-    fn the_surface() {
-        fn walk(command: &clap::Command, path: &str, into: &mut Vec<String>) {
-            for sub in command.get_subcommands() {
-                let path = format!("{path}{}", sub.get_name());
-                let flags = sub
-                    .get_opts()
-                    .filter(|arg| !arg.is_global_set())
-                    .filter_map(|arg| arg.get_long());
-                let mut line = path.clone();
-                flags.for_each(|flag| line.push_str(&format!(" --{flag}")));
-                if !sub.has_subcommands() || !line.ends_with(&path) {
-                    into.push(line);
-                }
-                walk(sub, &format!("{path} "), into);
-            }
-        }
-        let mut surface = Vec::new();
-        walk(&Cli::command(), "", &mut surface);
-        let expected = "\
-status
-health
-doctor
-send --session --backend --follow --as --no-wait --request-id
-sessions list --prefix
-sessions show --limit
-sessions abort --reason --request-id
-cron add {SPEC} {RULES} --disabled --late --json-spec --dry-run --request-id
-cron edit {SPEC} {RULES} --rename --enable --disable --keep-after-run --file --format --dry-run --request-id --if-match
-cron list --prefix --phase --soonest --names
-cron show
-cron run --wait --dry-run --request-id
-cron runs --job --limit --status --follow
-cron calendar --days --tz --prefix
-cron import --tz --late --dry-run
-cron rm --dry-run --request-id --if-match
-cron next --tz --after
-cron explain --at
-cron backfill --from --to --at-once --stop --dry-run --request-id --if-match
-cron cancel --reason --request-id
-cron reset --retry --dry-run --request-id
-cron tail --status
-cron status
-cron accept-clock --dry-run --request-id
-cron grant --revoke --dry-run --request-id
-cron pause --reason --dry-run --request-id --if-match
-cron resume --dry-run --request-id --if-match
-devices list --all
-devices requests --follow
-devices approve --name --scope --command --cap --person --dry-run --request-id --if-match
-devices reject --reason --dry-run --request-id
-devices rotate --scope --dry-run --request-id
-devices invite --name --role --scope --command --minutes --address --person --no-qr --dry-run --request-id
-devices invites
-devices uninvite --dry-run --request-id
-devices cert --name --scope --days --out --dry-run --request-id
-devices cert renew --force
-devices revoke --reason --dry-run --request-id --if-match
-devices rename --dry-run --request-id --if-match
-devices recover --code-file
-people list
-people add --display-name --dry-run --request-id
-people link --dry-run --request-id --if-match
-people unlink --dry-run --request-id --if-match
-people rm --dry-run --request-id --if-match
-pairing list
-pairing approve --request-id
-pairing allow --dry-run --request-id
-pairing remove --dry-run --request-id
-join --context --address
-use
-contexts
-nodes list
-nodes describe
-nodes invoke --params --request-id
-connect openclaw
-logs --follow --lines
-config check
-config schema
-config get
-config set --dry-run
-completions
-version
-whoami";
-        // What a job is, and its rules: the same for making and changing one.
-        let expected = expected.replace("{SPEC}", SPEC).replace("{RULES}", RULES);
-        assert_eq!(surface.join("\n"), expected);
-    }
-
-    #[test]
-    fn every_command_says_what_it_does() {
-        fn walk(command: &clap::Command) {
-            for sub in command.get_subcommands() {
-                assert!(sub.get_about().is_some(), "{} has no help", sub.get_name());
-                walk(sub);
-            }
-        }
-        walk(&Cli::command());
-        let help = Cli::command().render_help().to_string();
-        for part in [
-            "Examples:",
-            "--profile",
-            "Global options:",
-            "cron",
-            "78 bad config",
-        ] {
-            assert!(help.contains(part), "{part} is missing in:\n{help}");
-        }
-    }
-
-    #[test]
-    fn global_flags_stand_anywhere_and_bad_ones_are_usage() {
-        let cli = Cli::try_parse_from(["creel", "status", "--json", "--timeout", "2m30s"]).unwrap();
-        assert!(cli.global.json);
-        assert_eq!(cli.global.timeout, Some(Duration::from_secs(150)));
-        for bad in [
-            vec!["creel", "status", "--timeout", "5"],
-            vec!["creel", "statsu"],
-            vec!["creel", "send"],
-        ] {
-            assert_eq!(Cli::try_parse_from(bad).unwrap_err().exit_code(), 2);
-        }
-        assert_eq!(
-            Cli::try_parse_from(["creel", "--help"]).unwrap_err().exit_code(),
-            0
-        );
-    }
-}
+mod tests;

@@ -20,6 +20,7 @@ mod device_cert;
 mod device_invite;
 mod device_invites;
 mod device_requests;
+mod device_show;
 mod devices;
 mod doctor;
 mod health;
@@ -57,6 +58,7 @@ pub(crate) fn run(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Completions { shell } => completions::run(context, shell),
         Command::Config(command) => config::run(context, command),
         Command::Use { name } => contexts::switch(context, &name),
+        Command::Leave { name } => contexts::leave(context, &name),
         Command::Contexts => contexts::list(context),
         Command::Cron(Cron::Next {
             expression,
@@ -98,6 +100,7 @@ async fn online(context: &mut Context, command: Command) -> Result<(), Failure> 
         | Command::Completions { .. }
         | Command::Config(_)
         | Command::Use { .. }
+        | Command::Leave { .. }
         | Command::Contexts => Err(Failure::usage("this command needs no stack")),
     }
 }

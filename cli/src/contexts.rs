@@ -113,10 +113,29 @@ pub(crate) fn current(profile: &Profile) -> Result<Option<Joined>, Failure> {
     }
 }
 
+/// The context of a name, which must be there.
+pub(crate) fn known(profile: &Profile, name: &str) -> Result<Joined, Failure> {
+    let joined = Joined::named(profile, name)?;
+    if joined.exists() {
+        Ok(joined)
+    } else {
+        Err(unknown(name))
+    }
+}
+
+/// Deletes a context with its key. Where it was the one in use, the stack of this machine is from now on.
+pub(crate) fn forget(profile: &Profile, joined: &Joined) -> Result<(), Failure> {
+    // First the mark: a mark that points nowhere would make every call fail.
+    if current(profile)?.is_some_and(|current| current.name == joined.name) {
+        switch(profile, LOCAL)?;
+    }
+    fs::remove_dir_all(&joined.dir).map_err(|error| Failure::file("remove", &joined.dir, &error))
+}
+
 /// Uses a context from now on.
 pub(crate) fn switch(profile: &Profile, name: &str) -> Result<(), Failure> {
-    if name != LOCAL && !Joined::named(profile, name)?.exists() {
-        return Err(unknown(name));
+    if name != LOCAL {
+        known(profile, name)?;
     }
     let dir = root(profile);
     private_dir(&dir)?;
@@ -178,6 +197,26 @@ mod tests {
         switch(&profile, "box").unwrap();
         joined.discard();
         assert_eq!(current(&profile).unwrap_err().code(), Some(Code::NotFound));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_in_use_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let profile = Profile::at("default", dir.path()).unwrap();
+        for name in ["box", "attic"] {
+            let joined = Joined::named(&profile, name).unwrap();
+            joined.keep_endpoint(&Endpoint::parse("box:7").unwrap()).unwrap();
+        }
+        switch(&profile, "box").unwrap();
+        forget(&profile, &known(&profile, "attic").unwrap()).unwrap();
+        assert_eq!(
+            current(&profile).unwrap().unwrap().name,
+            "box",
+            "another one stays in use"
+        );
+        forget(&profile, &known(&profile, "box").unwrap()).unwrap();
+        assert!(current(&profile).unwrap().is_none() && all(&profile).unwrap().is_empty());
+        assert_eq!(known(&profile, "box").unwrap_err().code(), Some(Code::NotFound));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{
     env, fs,
-    io::{Read as _, Write as _},
+    io::{IsTerminal as _, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -52,12 +52,23 @@ impl Draft {
             .iter()
             .filter_map(|name| env::var(name).ok())
             .find(|value| !value.trim().is_empty())
-            .unwrap_or_else(|| FALLBACK.to_owned());
+            .map_or_else(Self::fallback, Ok)?;
         self.edit_with(&editor)?;
         let mut text = String::new();
         let read = fs::File::open(&self.path).and_then(|file| file.take(MAX_TEXT).read_to_string(&mut text));
         read.map_err(|error| Failure::file("read", &self.path, &error))?;
         Ok(text)
+    }
+
+    /// Nobody chose an editor; without a terminal it would wait for keys that never come.
+    fn fallback() -> Result<String, Failure> {
+        if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+            return Ok(FALLBACK.to_owned());
+        }
+        let message = "there is no terminal for an editor";
+        Err(Error::new(Code::FailedPrecondition, "no_terminal", message)
+            .hint("say what changes by flags, or give the whole job with --file FILE")
+            .into())
     }
 
     /// `editor`: a program and its arguments, separated by blanks; no shell reads it.

@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
-use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width, presets};
 use creel_wire::{Code, Error, error::printable};
 use serde::Serialize;
 
@@ -314,10 +314,38 @@ fn render_table(header: &[&str], rows: &[Vec<String>], width: Option<u16>) -> St
                 .collect::<Vec<_>>(),
         );
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+    // A terminal's style has a blank of its own between columns.
+    let padding = if width.is_some() { 1 } else { 2 };
+    let words = width.map(|columns| whole_words(header, rows, columns));
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, padding));
+        if let Some(word) = words.as_ref().and_then(|words| words.get(index)) {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(word + padding)));
+        }
     }
     table.trim_fmt()
+}
+
+/// How narrow each column may become on a terminal so that no word of it is broken; where there is no room for that,
+/// no word but the longest.
+fn whole_words(header: &[&str], rows: &[Vec<String>], columns: u16) -> Vec<u16> {
+    let longest = |index: usize, most: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(index)).map(String::as_str);
+        let words = cells
+            .chain(header.get(index).copied())
+            .flat_map(str::split_whitespace);
+        let chars = words.map(|word| word.chars().count().min(most)).max();
+        u16::try_from(chars.unwrap_or(1)).unwrap_or(u16::MAX)
+    };
+    for most in [MAX_CELL, 32, 24, 16, 12, 8] {
+        let words: Vec<u16> = (0..header.len()).map(|index| longest(index, most)).collect();
+        // Two blanks stand between columns.
+        let sum: usize = words.iter().map(|word| usize::from(*word) + 2).sum();
+        if sum <= usize::from(columns) {
+            return words;
+        }
+    }
+    Vec::new()
 }
 
 #[cfg(test)]
@@ -335,6 +363,38 @@ mod tests {
         let wide = render_table(&["NAME", "X"], &rows, Some(80));
         assert_eq!(wide.lines().count(), 4, "{wide}");
         assert!(wide.lines().nth(1).unwrap().chars().all(|c| c == '─'), "{wide}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_breaks_lines_between_words() {
+        let header = ["NAME", "ID", "SCOPES", "STATE", "CERTIFICATE UNTIL", "CAME BY"];
+        let row = [
+            "uid0@vm *",
+            "d1e068f9c6e6",
+            "read write admin approvals pairing",
+            "approved",
+            "Fri 26 Feb 2027 05:12 UTC",
+            "certificate",
+        ];
+        let rows = vec![row.map(str::to_owned).to_vec()];
+        for columns in [80, 72] {
+            let text = render_table(&header, &rows, Some(columns));
+            assert!(
+                text.lines()
+                    .all(|line| line.chars().count() <= usize::from(columns)),
+                "{text}"
+            );
+            for word in header.iter().chain(&row).flat_map(|cell| cell.split_whitespace()) {
+                assert!(text.contains(word), "`{word}` is broken in\n{text}");
+            }
+        }
+        // No room for all words: only what is too long for any terminal is broken.
+        let rows = vec![vec!["tick".to_owned(), "f".repeat(90)]];
+        let text = render_table(&["JOB", "RUN"], &rows, Some(40));
+        assert!(
+            text.contains("tick") && text.lines().all(|line| line.chars().count() <= 40),
+            "{text}"
+        );
     }
 
     #[test]

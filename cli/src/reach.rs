@@ -7,6 +7,7 @@ use creel_kit::{
     profile::{EdgeFile, StatusFile},
 };
 use creel_wire::{Code, Error, error::printable};
+use rustls::CertificateError;
 use tonic::Status;
 
 use crate::failure::Failure;
@@ -182,7 +183,7 @@ pub(crate) fn judge(status: &Status, endpoint: &Endpoint, profile: &Profile) -> 
                 "unreachable",
                 format!("can't reach {endpoint}{why}"),
             )
-            .hint("check the address (--endpoint, CREEL_ENDPOINT) and that the stack runs there")
+            .hint("check the address (creel contexts, --endpoint, CREEL_ENDPOINT) and that the stack runs there")
             .into()
         }
         // What has a cause was said by nobody: it is what became of the connection.
@@ -241,11 +242,7 @@ fn causes(status: &Status) -> Vec<&(dyn StdError + 'static)> {
 fn tls_failed(error: &rustls::Error, endpoint: &Endpoint) -> Error {
     match error {
         rustls::Error::AlertReceived(_) => certificate_refused(endpoint),
-        rustls::Error::InvalidCertificate(why) => {
-            let message = format!("{endpoint} does not prove to be the stack this machine knows: {why:?}");
-            Error::new(Code::Unauthenticated, "server_not_trusted", message)
-                .hint("check the address; creel doctor shows certificates and clock")
-        }
+        rustls::Error::InvalidCertificate(why) => not_trusted(why, endpoint),
         other => Error::new(
             Code::Unavailable,
             "tls_failed",
@@ -253,6 +250,35 @@ fn tls_failed(error: &rustls::Error, endpoint: &Endpoint) -> Error {
         )
         .hint("creel doctor"),
     }
+}
+
+/// Why the edge's certificate was not believed, and what a person can do about each.
+fn not_trusted(why: &CertificateError, endpoint: &Endpoint) -> Error {
+    use CertificateError as Why;
+    let (what, hint) = match why {
+        Why::UnknownIssuer | Why::BadSignature => (
+            "is another stack than the one this machine knows".to_owned(),
+            "check the address, and what listens there; a stack that was made anew is joined anew: creel join CODE",
+        ),
+        Why::Expired | Why::ExpiredContext { .. } | Why::NotValidYet | Why::NotValidYetContext { .. } => (
+            "has a certificate that does not hold now".to_owned(),
+            "compare the clocks (creel doctor); over there: creel status says until when it holds",
+        ),
+        Why::NotValidForName | Why::NotValidForNameContext { .. } => (
+            "has a certificate for other names".to_owned(),
+            "use a name that creel status lists over there, or add this one to gateway.names",
+        ),
+        other => (
+            format!("does not prove to be the stack this machine knows: {other:?}"),
+            "check the address; creel doctor shows certificates and clock",
+        ),
+    };
+    Error::new(
+        Code::Unauthenticated,
+        "server_not_trusted",
+        format!("{endpoint} {what}"),
+    )
+    .hint(hint)
 }
 
 fn certificate_refused(endpoint: &Endpoint) -> Error {
@@ -367,6 +393,28 @@ mod tests {
         assert!(
             !may_come_back(&not_running(&profile)) && !may_come_back(&judge(&refused, &endpoint, &profile))
         );
+    }
+
+    #[test]
+    fn a_stranger_at_the_address_is_told_from_a_wrong_clock() {
+        let endpoint = Endpoint::parse("box:1").unwrap();
+        for (why, word) in [
+            (CertificateError::BadSignature, "creel join"),
+            (CertificateError::UnknownIssuer, "creel join"),
+            (CertificateError::Expired, "clocks"),
+            (CertificateError::NotValidForName, "gateway.names"),
+            (CertificateError::Revoked, "creel doctor"),
+        ] {
+            let error = not_trusted(&why, &endpoint);
+            assert!(
+                error.hint.as_deref().unwrap().contains(word),
+                "{why:?}: {error:?}"
+            );
+            assert_eq!(
+                (error.code, error.reason.as_ref()),
+                (Code::Unauthenticated, "server_not_trusted")
+            );
+        }
     }
 
     #[test]

@@ -44,6 +44,12 @@ pub(crate) fn text(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// What an id is shown as for short: its last part, since those made within a minute begin alike. Identity takes it
+/// for the whole.
+pub(crate) fn short(id: &str) -> String {
+    id.rsplit('-').next().unwrap_or(id).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +63,6 @@ mod tests {
             Some("2026-01-28T07:00:00Z")
         );
         assert_eq!((text(""), text("x")), (None, Some("x".to_owned())));
+        assert_eq!(short("01a22095-f514-7188-a637-3b10ff1b462f"), "3b10ff1b462f");
     }
 }

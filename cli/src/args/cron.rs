@@ -18,6 +18,9 @@ pub(crate) enum Cron {
     /// Change a job: by flags, from a file, or in your editor
     Edit(Box<Edit>),
     /// All jobs: when next, how last
+    #[command(after_help = "Examples:
+  creel cron list --soonest
+  creel cron list --phase failed,quarantined")]
     List {
         /// Only names that start with this
         #[arg(long, value_name = "TEXT")]
@@ -33,11 +36,15 @@ pub(crate) enum Cron {
         names: bool,
     },
     /// One job
+    #[command(after_help = "Example:
+  creel cron show briefing")]
     Show {
         /// Its name or id
         name: String,
     },
     /// Run a job now, beside its schedule
+    #[command(after_help = "Example:
+  creel cron run briefing --wait")]
     Run {
         /// Its name or id
         name: String,
@@ -50,6 +57,9 @@ pub(crate) enum Cron {
         repeatable: Repeatable,
     },
     /// What ran, newest first
+    #[command(after_help = "Examples:
+  creel cron runs --job briefing -n 10
+  creel cron runs --status failed --json")]
     Runs {
         /// Of one job, by name or id
         #[arg(long, value_name = "NAME")]
@@ -102,6 +112,8 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
         checked: Checked,
     },
     /// Delete a job; its runs stay in the log until they are pruned
+    #[command(after_help = "Example:
+  creel cron rm briefing")]
     Rm {
         /// Its name or id
         name: String,
@@ -115,7 +127,7 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
     /// When an expression is due, without asking the stack
     #[command(after_help = "Examples:
   creel cron next \"0 7 * * *\"
-  creel cron next \"30 2 * * *\" --tz Europe/Berlin -n 3 --after 2027-03-27T00:00:00Z")]
+  creel cron next \"30 2 * * *\" --tz Europe/Berlin -n 3 --after 2027-03-27")]
     Next {
         /// Five fields, or a nickname as @daily
         #[arg(value_name = "EXPR")]
@@ -126,18 +138,19 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
         /// How many
         #[arg(short = 'n', value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1_000))]
         count: u16,
-        /// Instants after this one: 2027-03-27T00:00:00Z, `2027-03-27 00:00` in the zone, or `in 2d`
+        /// Instants after this one: 2027-03-27T00:00:00Z, `2027-03-27` or `2027-03-27 07:00` in the zone, `in 2d`
         #[arg(long, value_name = "T")]
         after: Option<String>,
     },
     /// Why a job ran, or why it did not, and what is next
     #[command(after_help = "Examples:
   creel cron explain briefing
+  creel cron explain briefing --at 07:00
   creel cron explain briefing --at \"2026-11-23 07:00\"")]
     Explain {
         /// Its name or id
         name: String,
-        /// About the occurrence at this instant, or the last one before
+        /// About the occurrence at this instant, or the last one before: `2026-11-23 07:00`, `07:00` (today), `3h ago`
         #[arg(long, value_name = "T")]
         at: Option<String>,
     },
@@ -149,7 +162,7 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
     Backfill {
         /// Its name or id
         name: String,
-        /// From this instant on
+        /// From this instant on: `2026-11-01`, `2026-11-01 07:00`, `3d ago`
         #[arg(long, value_name = "T", required_unless_present = "stop")]
         from: Option<String>,
         /// Up to this one, itself left out; now without
@@ -169,6 +182,8 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
         versioned: Versioned,
     },
     /// End a run: its worker is asked to stop
+    #[command(after_help = "Example:
+  creel cron cancel 16488c7d0d790e665c05823f7a29856f --reason \"wrong inbox\"")]
     Cancel {
         /// The run's id
         run: String,
@@ -179,9 +194,10 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
         repeatable: Repeatable,
     },
     /// Take a stuck run away from its worker, without waiting for an answer
-    #[command(
-        after_help = "What the worker still says is not taken. Without --retry the run ends as cancelled."
-    )]
+    #[command(after_help = "Example:
+  creel cron reset 16488c7d0d790e665c05823f7a29856f --retry
+
+What the worker still says is not taken. Without --retry the run ends as cancelled.")]
     Reset {
         /// The run's id
         run: String,
@@ -194,6 +210,8 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
         repeatable: Repeatable,
     },
     /// The last runs, then runs as they change; with --json one object per line
+    #[command(after_help = "Example:
+  creel cron tail briefing")]
     Tail {
         /// Of one job, by name or id
         job: Option<String>,
@@ -207,6 +225,8 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
     /// The scheduler itself: its clock, its workers, what waits
     Status,
     /// The wall clock is right as it is: let jobs run by it again
+    #[command(after_help = "Example:
+  creel cron accept-clock --dry-run")]
     AcceptClock {
         #[command(flatten)]
         checked: Checked,
@@ -219,8 +239,7 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
   creel cron grant agent:default:main --revoke
   creel cron grant
 
-Such a job is a turn in its own conversation, every five minutes at most; ten in a conversation, none made by a
-job. Elsewhere a job that an agent makes waits, paused, for `creel cron resume`.")]
+Such a job is a turn in its own conversation, every five minutes at most; ten in a conversation, none made by a job. Elsewhere a job that an agent makes waits, paused, for `creel cron resume`.")]
     Grant {
         /// The conversation: main, or a session key
         session: Option<String>,
@@ -233,6 +252,8 @@ job. Elsewhere a job that an agent makes waits, paused, for `creel cron resume`.
         repeatable: Repeatable,
     },
     /// Keep a job from running
+    #[command(after_help = "Example:
+  creel cron pause briefing --reason \"on holiday\"")]
     Pause {
         /// Its name or id
         name: String,
@@ -247,6 +268,8 @@ job. Elsewhere a job that an agent makes waits, paused, for `creel cron resume`.
         versioned: Versioned,
     },
     /// Let a paused or quarantined job run again
+    #[command(after_help = "Example:
+  creel cron resume briefing")]
     Resume {
         /// Its name or id
         name: String,
@@ -263,13 +286,11 @@ job. Elsewhere a job that an agent makes waits, paused, for `creel cron resume`.
 #[command(after_help = "Examples:
   creel cron add briefing \"0 7 * * *\" \"Summarise my inbox\"
   creel cron add tea --at \"in 4m\" --event \"Tea is ready\" --delete-after-run
-  creel cron add pulse --every 30m --message \"Anything urgent?\" --overlap forbid --timeout 5m
-  creel cron add report --cron \"0 9 * * MON\" --tz Europe/Berlin --message \"Write the weekly report\"
-  creel cron add disk --every 1h -- df -h
+  creel cron add pulse --every 30m --message \"Anything urgent?\" --timeout 5m
+  creel cron add report --cron \"0 9 * * MON\" --tz Europe/Berlin --message Report
   creel cron show briefing --json | creel cron add copy --json-spec -
 
---message starts a turn in a fresh context and delivers its summary to the target; --event goes into
-the target session itself. Adding the same job again changes nothing.")]
+--message starts a turn in a fresh context and delivers its summary to the target; --event goes into the target session itself. Adding the same job again changes nothing.")]
 pub(crate) struct Add {
     /// The job's name
     #[arg(required_unless_present = "json_spec")]

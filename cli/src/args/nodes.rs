@@ -9,6 +9,8 @@ pub(crate) enum Nodes {
     /// Companion devices; those that are away only if you may pair
     List,
     /// What one of them is, and what it can be asked for
+    #[command(after_help = "Example:
+  creel nodes describe attic")]
     Describe {
         /// Its name, id, or the first 8 or more digits of it
         node: String,
@@ -18,8 +20,7 @@ pub(crate) enum Nodes {
   creel nodes invoke attic system.which --params '{\"bins\":[\"git\"]}'
   creel nodes invoke attic device.status --json
 
-Four gates: the node offers the command, an operator approved it, the policy for its platform allows it,
-and the node has the permission it needs. --timeout is how long the node may take (30s).")]
+Four gates: the node offers the command, an operator approved it, the policy for its platform allows it, and the node has the permission it needs. --timeout is how long the node may take (30s).")]
     Invoke {
         /// Its name, id, or the first 8 or more digits of it
         node: String,

@@ -9,6 +9,8 @@ pub(crate) enum People {
     /// Who owns devices, and which chat senders speak for whom
     List,
     /// A new person
+    #[command(after_help = "Example:
+  creel people add anna --display-name \"Anna Müller\"")]
     Add {
         /// Lower-case: a letter, then letters, digits, `_`, `-`
         person: String,
@@ -26,7 +28,9 @@ pub(crate) enum People {
 
 SENDER is CHANNEL:ID or CHANNEL:ACCOUNT:ID, by the platform's own id, never a display name.")]
     Link {
+        /// Its id, as `creel people list` shows it
         person: String,
+        /// CHANNEL:ID or CHANNEL:ACCOUNT:ID
         sender: String,
         #[command(flatten)]
         checked: Checked,
@@ -36,7 +40,10 @@ SENDER is CHANNEL:ID or CHANNEL:ACCOUNT:ID, by the platform's own id, never a di
         versioned: Versioned,
     },
     /// It speaks for nobody any more
+    #[command(after_help = "Example:
+  creel people unlink anna telegram:123456")]
     Unlink {
+        /// Its id, as `creel people list` shows it
         person: String,
         /// CHANNEL:ID or CHANNEL:ACCOUNT:ID
         sender: String,
@@ -48,7 +55,10 @@ SENDER is CHANNEL:ID or CHANNEL:ACCOUNT:ID, by the platform's own id, never a di
         versioned: Versioned,
     },
     /// Remove a person that has no device any more
+    #[command(after_help = "Example:
+  creel people rm anna")]
     Rm {
+        /// Its id, as `creel people list` shows it
         person: String,
         #[command(flatten)]
         checked: Checked,
@@ -62,11 +72,15 @@ SENDER is CHANNEL:ID or CHANNEL:ACCOUNT:ID, by the platform's own id, never a di
 #[derive(Debug, Subcommand)]
 pub(crate) enum Pairing {
     /// Chat senders that wait with a code, and those that are let in
+    #[command(after_help = "Example:
+  creel pairing list telegram")]
     List {
         /// One channel; all of them without
         channel: Option<String>,
     },
     /// Let in the sender who was shown this code
+    #[command(after_help = "Example:
+  creel pairing approve telegram K7WQ2MZD")]
     Approve {
         /// For example telegram
         channel: String,
@@ -76,7 +90,10 @@ pub(crate) enum Pairing {
         repeatable: Repeatable,
     },
     /// Let a sender in without a code
+    #[command(after_help = "Example:
+  creel pairing allow telegram 123456")]
     Allow {
+        /// For example telegram
         channel: String,
         /// The platform's own id of the sender; `ACCOUNT:ID` for another account than `default`
         id: String,
@@ -86,7 +103,10 @@ pub(crate) enum Pairing {
         repeatable: Repeatable,
     },
     /// A sender may not write any more
+    #[command(after_help = "Example:
+  creel pairing remove telegram 123456")]
     Remove {
+        /// For example telegram
         channel: String,
         /// The platform's own id of the sender; `ACCOUNT:ID` for another account than `default`
         id: String,

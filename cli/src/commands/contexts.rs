@@ -1,4 +1,4 @@
-//! `creel use`, `creel contexts`: which stack is called.
+//! `creel use`, `creel contexts`, `creel leave`: which stack is called.
 
 use serde::Serialize;
 
@@ -25,6 +25,25 @@ pub(super) fn switch(context: &mut Context, name: &str) -> Result<(), Failure> {
         return list(context);
     }
     context.out.line(&format!("{name}: in use"))
+}
+
+pub(super) fn leave(context: &mut Context, name: &str) -> Result<(), Failure> {
+    let profile = context.profile()?;
+    let joined = contexts::known(&profile, name)?;
+    let at = joined
+        .endpoint()
+        .map_or_else(|_| String::new(), |endpoint| format!(" ({endpoint})"));
+    let question = format!("Forget `{name}`{at}? Its key is deleted; to come back needs another invite.");
+    context.out.confirm(context.global.yes, &question)?;
+    contexts::forget(&profile, &joined)?;
+    if context.out.is_json() {
+        return list(context);
+    }
+    context.out.line(&format!("{name}: left"))?;
+    context
+        .out
+        .note("over there the device stays until it is revoked: creel devices revoke NAME");
+    Ok(())
 }
 
 pub(super) fn list(context: &mut Context) -> Result<(), Failure> {

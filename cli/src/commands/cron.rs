@@ -317,11 +317,17 @@ fn changed(context: &mut Context, job: &Job, dry_run: bool) -> Result<(), Failur
         .phase_reason
         .as_ref()
         .map_or_else(String::new, |reason| format!(" ({reason})"));
-    context.out.line(&format!(
-        "{name}: {}{reason}; next {}",
-        view.phase,
-        local.show_opt(view.state.next_run_at_ms)
-    ))
+    let then = match view.state.next_run_at_ms {
+        Some(at) => format!("next {}", view.on_its_clock(at, &local)),
+        None if view.phase == "paused" => format!("creel cron resume {name} lets it run again"),
+        None => "nothing is due any more".to_owned(),
+    };
+    // How it went before is no answer to `resume`.
+    let phase = match view.phase.as_str() {
+        phase @ ("paused" | "quarantined" | "completed") => phase,
+        _ => "runs by its schedule",
+    };
+    context.out.line(&format!("{name}: {phase}{reason}; {then}"))
 }
 
 #[cfg(test)]

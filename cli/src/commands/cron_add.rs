@@ -190,16 +190,18 @@ pub(super) fn summary(job: &Job, unchanged: bool, zone_is_ours: bool, local: &Lo
     } else {
         ""
     };
-    let next = job
-        .next_run_at
-        .as_ref()
-        .map_or_else(|| "never".to_owned(), |at| local.show(time::unix_ms(at)));
+    let view = JobView::from(job);
+    let next = match (
+        &job.next_run_at,
+        spec.schedule.as_ref().and_then(|schedule| schedule.kind.as_ref()),
+    ) {
+        (Some(at), _) => format!("next {}", view.on_its_clock(time::unix_ms(at), local)),
+        // Of a one-shot nothing is left but the run that is there already.
+        (None, Some(schedule::Kind::At(_))) if !spec.disabled => "runs now".to_owned(),
+        (None, _) => "next never".to_owned(),
+    };
     let unchanged = if unchanged { " (unchanged)" } else { "" };
-    let first = format!(
-        "{}{unchanged}: {}{ours}; next {next}",
-        spec.name,
-        JobView::from(job).when(local)
-    );
+    let first = format!("{}{unchanged}: {}{ours}; {next}", spec.name, view.when(local));
     let (missed, alert) = (missed(spec), alert(spec));
     format!("{first}\n{missed} (--if-missed skip|run|all) · {alert}")
 }

@@ -180,7 +180,12 @@ impl Picture {
         lines.extend(named(every_hour, "every hour"));
         let idle = self.jobs.iter().filter(|job| job.cells.is_empty());
         let idle = idle
-            .map(|job| format!("{} ({})", printable(&job.name, 40), job.phase))
+            .map(|job| {
+                let when = job
+                    .next_run_at_ms
+                    .map_or_else(|| job.phase.clone(), |at| format!("next {}", local.show(at)));
+                format!("{} ({when})", printable(&job.name, 40))
+            })
             .collect();
         lines.extend(named(idle, "not due"));
         lines

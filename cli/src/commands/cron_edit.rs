@@ -25,7 +25,7 @@ const MAX_SPEC: u64 = 1 << 20;
 /// Stands over the text in the editor.
 const HEADER: &str = "# Change what you like, save, and leave the editor. Nothing changed: nothing is done.\n\
                       # schedule: kind = \"cron\" (expr, zone), \"every\" (everyMs) or \"at\" (at, zone)\n\
-                      # payload:  kind = \"agentTurn\" (message), \"systemEvent\" (text), \"command\" (argv or text)\n\n";
+                      # payload:  kind = \"agentTurn\" (message), \"systemEvent\" (text)\n\n";
 
 pub(super) async fn run(context: &mut Context, args: &Edit) -> Result<(), Failure> {
     let local = context.local();

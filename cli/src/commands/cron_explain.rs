@@ -1,13 +1,13 @@
 //! `creel cron explain`: why a job ran, why it did not, and what is next.
 
 use creel_proto::{
-    scheduler::v1::{ExplainJobRequest, ExplainJobResponse, Explained, Finding, Instant},
+    scheduler::v1::{ExplainJobRequest, ExplainJobResponse, Explained, Finding, Instant, Run},
     time,
 };
-use creel_wire::error::printable;
+use creel_wire::{Code, Error, error::printable};
 use serde::Serialize;
 
-use super::cron_spec;
+use super::{cron_runs, cron_spec};
 use crate::{
     context::Context,
     failure::Failure,
@@ -78,7 +78,14 @@ pub(super) async fn run(context: &mut Context, job: String, at: Option<&str>) ->
         .call(&request, |channel, request| async move {
             stubs::jobs(channel).explain(request).await
         })
-        .await?;
+        .await;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(failure) => {
+            let last = cron_runs::of_deleted(&client, &request.job, failure).await?;
+            return Err(deleted(&last, &local));
+        }
+    };
     if context.out.is_json() {
         return context.out.json(&view(&answer));
     }
@@ -86,6 +93,20 @@ pub(super) async fn run(context: &mut Context, job: String, at: Option<&str>) ->
         context.out.line(&line)?;
     }
     Ok(())
+}
+
+/// Of a job that is not there any more only its runs are left.
+fn deleted(last: &Run, local: &Local) -> Failure {
+    let due = last.nominal_at.as_ref().map(time::unix_ms);
+    let message = format!(
+        "`{}` was deleted; its last run, due {}, {}",
+        printable(&last.job_name, 128),
+        due.map_or_else(|| "-".to_owned(), |due| local.show_seconds(due)),
+        status(last)
+    );
+    Error::new(Code::NotFound, "job_deleted", message)
+        .hint(format!("creel cron runs --job {}", last.job_id))
+        .into()
 }
 
 fn view(answer: &ExplainJobResponse) -> ExplainView {

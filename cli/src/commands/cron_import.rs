@@ -20,6 +20,9 @@ const MAX_FILE: u64 = 64 << 20;
 /// Jobs of one file; no owner may have more.
 const MAX_JOBS: usize = 10_000;
 
+/// What stands in a file where a job should: an object, or the shape of something else.
+type Entry = Result<Map<String, Value>, String>;
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ImportView<'a> {
@@ -71,8 +74,14 @@ pub(super) async fn run(
     let mut names = BTreeSet::new();
     let mut rows = Vec::new();
     let mut broken = None;
+    let nothing = Map::new();
     for (number, entry) in (1..).zip(&entries) {
-        let taken = convert::job(entry, number, &origin).map(|taken| unique(taken, entry, &mut names));
+        // One that is no job at all costs the others nothing.
+        let (entry, taken) = match entry {
+            Ok(entry) => (entry, convert::job(entry, number, &origin)),
+            Err(shape) => (&nothing, Err(format!("it is {shape}, not a job"))),
+        };
+        let taken = taken.map(|taken| unique(taken, entry, &mut names));
         match one(&client, taken, entry, number, &origin, dry_run).await {
             Ok(row) => rows.push(row),
             // Not about this job: the rest would fare no better.
@@ -263,8 +272,9 @@ fn read(file: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The jobs in a text: `{"jobs": […]}`, a list, one job, or one a line.
-fn entries(text: &str) -> Result<Vec<Map<String, Value>>, Failure> {
+/// The jobs in a text: `{"jobs": […]}`, a list, one job, or one a line. What stands among them and is none is
+/// there with its shape.
+fn entries(text: &str) -> Result<Vec<Entry>, Failure> {
     let wrong = |why: String| {
         Failure::usage_hint(
             format!("no jobs can be read: {why}"),
@@ -290,9 +300,9 @@ fn entries(text: &str) -> Result<Vec<Map<String, Value>>, Failure> {
     }
     let objects = values.into_iter().map(|value| match value {
         Value::Object(object) => Ok(convert::unwrapped(object)),
-        other => Err(wrong(format!("among them is {}", shape(&other)))),
+        other => Err(shape(&other)),
     });
-    objects.collect()
+    Ok(objects.collect())
 }
 
 fn shape(value: &Value) -> String {

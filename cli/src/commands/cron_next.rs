@@ -6,6 +6,7 @@ use creel_schedule::{
 };
 use serde::Serialize;
 
+use super::cron_spec;
 use crate::{context::Context, failure::Failure, times, views::schedule::invalid};
 
 #[derive(Debug, Serialize)]
@@ -117,7 +118,9 @@ fn view(
     let after = match after {
         None => now,
         Some(text) => {
-            let moment = parse_time(text, now, Some(&zone))
+            let text = text.trim();
+            let midnight = if cron_spec::is_date(text) { " 00:00" } else { "" };
+            let moment = parse_time(&format!("{text}{midnight}"), now, Some(&zone))
                 .map_err(|error| invalid("after", &error, Some(error.hint())))?;
             Moment::instant(&moment).ok_or_else(|| Failure::usage("--after lies beyond the year 9999"))?
         }

@@ -19,6 +19,9 @@ use crate::{
     views::run::{RunView, duration_ms, is_over, status},
 };
 
+/// How many runs of all jobs are looked through for those of one that was deleted.
+const LOOK_BACK: u32 = 2_000;
+
 const HEADER: [&str; 6] = ["DUE", "JOB", "STATUS", "TOOK", "RUN", "SAID"];
 
 pub(super) async fn list(
@@ -36,7 +39,14 @@ pub(super) async fn list(
     } else {
         None
     };
-    let mut runs = fetch(&client, &job, limit, wanted).await?;
+    let mut runs = match fetch(&client, &job, limit, wanted).await {
+        Err(failure) => {
+            let last = of_deleted(&client, &job, failure).await?;
+            context.out.note(&format!("`{job}` was deleted; what it ran:"));
+            fetch(&client, &last.job_id, limit, wanted).await?
+        }
+        runs => runs?,
+    };
     let Some(watch) = watch else {
         return show(context, &runs);
     };
@@ -44,6 +54,19 @@ pub(super) async fn list(
     show_each(context, &runs)?;
     let shown = Shown::of(&runs);
     cron_follow::follow(context, &client, &job, wanted, watch, shown).await
+}
+
+/// The last run of a job that is not there any more, if it stands among the newest of all: a one-shot that deletes
+/// itself is asked for by its name all the same.
+///
+/// # Errors
+/// `failure`, if it says something else, or there is no such run.
+pub(super) async fn of_deleted(client: &Client, job: &str, failure: Failure) -> Result<Run, Failure> {
+    if failure.code() != Some(Code::NotFound) {
+        return Err(failure);
+    }
+    let newest = fetch(client, "", LOOK_BACK, RunState::Unspecified).await?;
+    newest.into_iter().find(|run| run.job_name == job).ok_or(failure)
 }
 
 /// The newest runs, newest first.
@@ -277,8 +300,20 @@ pub(super) fn show_each(context: &mut Context, runs: &[Run]) -> Result<(), Failu
 
 fn row(run: &Run, local: &Local) -> Vec<String> {
     let view = RunView::from(run);
-    let said = view.error.or(view.reason).or(view.summary).unwrap_or_default();
-    let skipped = if run.skipped_count > 1 {
+    let why = view.reason.map(|reason| {
+        if run.state() == RunState::Skipped {
+            skipped(&reason).to_owned()
+        } else {
+            reason
+        }
+    });
+    let said = view.error.or(why).or(view.summary).unwrap_or_default();
+    // What did not come from the schedule is marked: an alert is not the job.
+    let kind = match view.kind.as_str() {
+        "scheduled" | "unknown" => String::new(),
+        other => format!(" ({other})"),
+    };
+    let times_skipped = if run.skipped_count > 1 {
         format!(" × {}", run.skipped_count)
     } else {
         String::new()
@@ -286,12 +321,26 @@ fn row(run: &Run, local: &Local) -> Vec<String> {
     vec![
         view.nominal_at_ms
             .map_or_else(|| "-".to_owned(), |ms| local.show_seconds(ms)),
-        run.job_name.clone(),
-        format!("{}{skipped}", view.status),
+        format!("{}{kind}", run.job_name),
+        format!("{}{times_skipped}", view.status),
         view.duration_ms.map_or_else(|| "-".to_owned(), times::took),
         run.run_id.clone(),
         creel_wire::error::printable(said.lines().next().unwrap_or_default(), 60),
     ]
+}
+
+/// Why an occurrence did not run, in a few words; `creel cron explain` has more.
+fn skipped(reason: &str) -> &str {
+    match reason {
+        "coalesced" => "a later one made up for it",
+        "overlap" => "another run was not over",
+        "paused" => "the job was paused",
+        "window" => "too late by the time it could run",
+        "quarantined" => "the job was quarantined",
+        "dst" => "its time was left out by a clock change",
+        "backoff" => "the job waited after failures",
+        other => other,
+    }
 }
 
 const fn run_state(status: RunStatus) -> RunState {
@@ -365,8 +414,13 @@ mod tests {
                 "skipped × 3",
                 "-",
                 "ab",
-                "coalesced"
+                "a later one made up for it"
             ]
         );
+        let alert = Run {
+            kind: creel_proto::scheduler::v1::RunKind::Alert.into(),
+            ..run(RunState::Succeeded)
+        };
+        assert_eq!(super::row(&alert, &berlin())[1], "tick (alert)");
     }
 }

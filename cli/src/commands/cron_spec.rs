@@ -152,7 +152,8 @@ fn refined(mut spec: ScheduleSpec, args: &SpecArgs, local: &Local) -> Result<Sch
     Ok(spec)
 }
 
-/// An instant in Unix milliseconds. Readings and dates are those of this machine's clock; `3d ago` counts back.
+/// An instant in Unix milliseconds. Readings and dates are those of this machine's clock, a clock's reading alone is
+/// of today; `3d ago` counts back.
 ///
 /// # Errors
 /// Exit 2, naming the flag.
@@ -165,9 +166,11 @@ pub(super) fn instant(text: &str, flag: &str, local: &Local) -> Result<i64, Fail
         return Ok(at.as_millisecond());
     }
     // Elsewhere a date alone is refused, since a job at midnight is seldom meant; a range from a date is clear.
-    let midnight = text.parse::<Date>().is_ok_and(|_| !text.contains(':'));
-    let text = if midnight {
+    let text = if is_date(text) {
         format!("{text} 00:00")
+    } else if text.bytes().all(|b| b.is_ascii_digit() || b == b':') {
+        // Of a job to come it would be the next one; here people look back as well.
+        format!("today {text}")
     } else {
         text.to_owned()
     };
@@ -183,6 +186,11 @@ pub(super) fn instant(text: &str, flag: &str, local: &Local) -> Result<i64, Fail
     Moment::instant(&moment)
         .map(|at| at.as_millisecond())
         .ok_or_else(beyond)
+}
+
+/// Whether a text is a date alone.
+pub(super) fn is_date(text: &str) -> bool {
+    text.parse::<Date>().is_ok_and(|_| !text.contains(':'))
 }
 
 /// The zone of this machine by name, as the scheduler needs it.
@@ -250,7 +258,7 @@ pub(super) fn payload(
         (None, Some(_)) => return Ok(None),
         _ => {
             return Err(Failure::usage_hint(
-                "say what to do, once: MESSAGE, --message, --event, --command, --audit, or words after --",
+                "say what to do, once: MESSAGE, --message or --event",
                 EXAMPLE,
             ));
         }
@@ -420,4 +428,30 @@ pub(super) fn delete_after(args: &SpecArgs) -> Option<String> {
 
 pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::times::{rfc3339, tests::berlin};
+
+    #[test]
+    fn instants_look_back_as_well() {
+        // It is 11:00 in Berlin.
+        for (text, at) in [
+            ("07:00", "2026-11-22T06:00:00Z"),
+            ("12:00", "2026-11-22T11:00:00Z"),
+            ("2026-11-20", "2026-11-19T23:00:00Z"),
+            ("2026-11-20 07:00", "2026-11-20T06:00:00Z"),
+            ("tomorrow 07:00", "2026-11-23T06:00:00Z"),
+            ("1h ago", "2026-11-22T09:00:00Z"),
+            ("in 1h", "2026-11-22T11:00:00Z"),
+        ] {
+            let read = instant(text, "at", &berlin()).unwrap();
+            assert_eq!(rfc3339(read).as_deref(), Some(at), "{text}");
+        }
+        for text in ["", "soon", "25:00", "::"] {
+            assert!(instant(text, "at", &berlin()).is_err(), "{text}");
+        }
+    }
 }

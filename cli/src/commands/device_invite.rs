@@ -111,13 +111,6 @@ fn address(context: &mut Context, args: &Args, client: &Client) -> Result<Endpoi
             endpoint = Endpoint::parse(&format!("{name}:{}", endpoint.port)).unwrap_or(endpoint);
         }
     }
-    let here = ["127.", "localhost", "[::1]"];
-    if here.iter().any(|prefix| endpoint.host.starts_with(prefix)) {
-        context.out.note(
-            "this address is of this machine alone; for another one set gateway.listen and gateway.names \
-             in creel.toml, or give --address HOST:PORT",
-        );
-    }
     Ok(endpoint)
 }
 
@@ -139,6 +132,13 @@ fn show(context: &mut Context, view: &InviteView, no_qr: bool) -> Result<(), Fai
     } else {
         view.scopes.join(" ")
     };
+    let here = ["127.", "localhost", "[::1]"];
+    if here.iter().any(|prefix| view.endpoint.starts_with(prefix)) {
+        context.out.note(
+            "this address is of this machine alone; for another one set gateway.listen and gateway.names \
+             in creel.toml, or give --address HOST:PORT",
+        );
+    }
     context.out.note(&format!(
         "lets one device in, as `{}` ({}, {held}), until {until}. On the other machine:",
         view.name, view.role

@@ -8,7 +8,7 @@ use crate::{
     failure::Failure,
     stubs,
     times::Local,
-    views::{at, at_ms, text, word},
+    views::{self, at, at_ms, text, word},
 };
 
 /// See [`Invite`].
@@ -79,7 +79,7 @@ fn row(invite: &InviteView, local: &Local) -> Vec<String> {
         .map(|scope| scope.strip_prefix("operator.").unwrap_or(scope));
     let gives: Vec<&str> = scopes.chain(invite.commands.iter().map(String::as_str)).collect();
     vec![
-        invite.invite_id.clone(),
+        views::short(&invite.invite_id),
         invite.name.clone(),
         invite.role.clone(),
         gives.join(" "),

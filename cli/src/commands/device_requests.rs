@@ -13,7 +13,10 @@ use crate::{
     failure::Failure,
     stubs,
     times::Local,
-    views::device::{DeviceView, RequestView},
+    views::{
+        self,
+        device::{DeviceView, RequestView},
+    },
 };
 
 pub(super) async fn list(context: &mut Context, follow: bool) -> Result<(), Failure> {
@@ -59,7 +62,7 @@ fn row(request: &RequestView, local: &Local) -> Vec<String> {
         .map(|scope| scope.strip_prefix("operator.").unwrap_or(scope).to_owned());
     let asks: Vec<String> = scopes.chain(request.surface.commands.iter().cloned()).collect();
     vec![
-        request.pairing_id.clone(),
+        views::short(&request.pairing_id),
         format!("{name}{upgrade}"),
         request.role.clone(),
         asks.join(" "),

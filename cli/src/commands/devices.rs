@@ -13,7 +13,9 @@ use creel_proto::{
 };
 use serde::Serialize;
 
-use super::{MAX_ROWS, PAGE, device_cert, device_invite, device_invites, device_requests, status};
+use super::{
+    MAX_ROWS, PAGE, device_cert, device_invite, device_invites, device_requests, device_show, status,
+};
 use crate::{
     args::devices::Devices,
     client::{self, Client},
@@ -31,6 +33,7 @@ const REVOKED: &str = "device_revoked";
 pub(super) async fn run(context: &mut Context, command: Devices) -> Result<(), Failure> {
     match command {
         Devices::List { all } => list(context, all).await,
+        Devices::Show { name } => device_show::run(context, name).await,
         Devices::Cert(args) => device_cert::run(context, args).await,
         Devices::Requests { follow } => device_requests::list(context, follow).await,
         Devices::Approve(args) => device_requests::approve(context, args).await,

@@ -59,7 +59,9 @@ pub(super) async fn run(context: &mut Context, args: Join) -> Result<(), Failure
     if joined.exists() && begun.is_none() {
         let message = format!("there is a context `{name}` already");
         return Err(Error::new(Code::Conflict, "context_exists", message)
-            .hint("give it another name: --context NAME")
+            .hint(format!(
+                "give it another name: --context NAME; or forget the old one: creel leave {name}"
+            ))
             .into());
     }
     let root = proven_root(context, &invite).await?;
@@ -124,9 +126,15 @@ fn show(context: &mut Context, view: &JoinView) -> Result<(), Failure> {
         }
     ))?;
     context.out.line(&format!("six words: {}", view.phrase))?;
-    context
-        .out
-        .note("compare them with those that `creel devices list --json` shows over there");
+    context.out.note(&format!(
+        "compare them with those that `creel devices show {}` shows over there",
+        view.device.name
+    ));
+    if view.device.role == "node" {
+        context
+            .out
+            .note("a node offers commands and calls none: no `creel` works by this context");
+    }
     if !view.in_use {
         context
             .out

@@ -99,7 +99,8 @@ fn not_let_in(context: &mut Context, answer: &SenderAnswer, sender: &Sender) -> 
         }
         SenderVerdict::Waiting => {
             let message = format!("{who} was given a code before, which is good until {until}");
-            return Err(Failure::waiting(waiting(message).hint(approve)));
+            let allow = format!("{approve}; or, without it: {}", allow(sender));
+            return Err(Failure::waiting(waiting(message).hint(allow)));
         }
         SenderVerdict::Full => {
             let message = format!("{who} gets no code: as many wait as may; a place may be free at {until}");
@@ -110,12 +111,16 @@ fn not_let_in(context: &mut Context, answer: &SenderAnswer, sender: &Sender) -> 
             "sender_denied",
             format!("{who} is not let in"),
         )
-        .hint(format!(
-            "creel pairing allow {} {}",
-            sender.channel, sender.platform_id
-        )),
+        .hint(allow(sender)),
     };
     Err(error.into())
+}
+
+/// The command that lets a sender in without a code.
+fn allow(sender: &Sender) -> String {
+    let shown = super::people::shown(sender);
+    let id = shown.split_once(':').map_or(shown.as_str(), |(_, id)| id);
+    format!("creel pairing allow {} {id}", sender.channel)
 }
 
 /// Follows the turn to its end: its reply, or why there is none. With `follow` what happens is shown as it does.

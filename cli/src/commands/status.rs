@@ -79,7 +79,12 @@ fn show(context: &mut Context, view: &StatusView) -> Result<(), Failure> {
     let facts = [
         (
             "edge",
-            format!("{} · {} connections", view.edge.address, view.connections),
+            format!(
+                "{} · {} connection{}",
+                view.edge.address,
+                view.connections,
+                if view.connections == 1 { "" } else { "s" }
+            ),
         ),
         (
             "certificate",

@@ -135,6 +135,27 @@ impl JobView {
             _ => self.schedule_text.clone(),
         }
     }
+
+    /// An instant by the clocks of this machine and, where those of the job show something else, by them.
+    pub(crate) fn on_its_clock(&self, unix_ms: i64, local: &Local) -> String {
+        let here = local.show(unix_ms);
+        let zone = match self.spec.as_ref().and_then(|spec| spec.schedule.as_ref()) {
+            Some(ScheduleSpec::Cron { zone, .. } | ScheduleSpec::At { zone: Some(zone), .. }) => zone,
+            _ => return here,
+        };
+        match jiff::tz::TimeZone::get(zone) {
+            Ok(zone) => {
+                let there = Local { zone, now: local.now }.show(unix_ms);
+                // `UTC` and `Etc/UTC` are the same clock.
+                if there == here {
+                    here
+                } else {
+                    format!("{here} ({there})")
+                }
+            }
+            Err(_) => here,
+        }
+    }
 }
 
 impl From<&Job> for JobView {
@@ -190,6 +211,22 @@ pub(crate) mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn another_clock_is_shown_beside_ones_own() {
+        use crate::times::{Local, tests::berlin};
+        let view = JobView::from(&job());
+        let at_ms = 1_806_195_600_000; // 2027-03-28 01:00 UTC, when clocks there jump
+        assert_eq!(view.on_its_clock(at_ms, &berlin()), "Sun 28 Mar 2027 03:00 CEST");
+        let utc = Local {
+            zone: jiff::tz::TimeZone::UTC,
+            ..berlin()
+        };
+        assert_eq!(
+            view.on_its_clock(at_ms, &utc),
+            "Sun 28 Mar 2027 01:00 UTC (Sun 28 Mar 2027 03:00 CEST)"
+        );
+    }
 
     pub(crate) fn job() -> Job {
         let cron = Cron {

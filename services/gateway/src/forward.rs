@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Request, Response, Uri, uri::PathAndQuery};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use crate::UPSTREAMS;
@@ -27,6 +28,7 @@ pub(crate) struct Upstreams(Arc<BTreeMap<&'static str, Upstream>>);
 #[derive(Debug)]
 struct Upstream {
     name: ServiceName,
+    drain: CancellationToken,
     dialler: Dialler,
     calls: Line,
     streams: Line,
@@ -46,6 +48,7 @@ impl Upstreams {
             let dialler = deps.peers.dialler(name)?;
             let upstream = Upstream {
                 name,
+                drain: deps.drain.clone(),
                 dialler,
                 calls: Line::default(),
                 streams: Line::default(),
@@ -83,14 +86,21 @@ impl Upstreams {
             sender.ready().await?;
             sender.send_request(request).await
         };
+        let drain = is_endless(method).then(|| upstream.drain.clone());
         match answer.await {
-            Ok(response) => Ok(response.map(|body| Body::new(cut::Answer::new(body, upstream.name)))),
+            Ok(response) => Ok(response.map(|body| Body::new(cut::Answer::new(body, upstream.name, drain)))),
             Err(error) => {
                 tracing::warn!(service = %upstream.name, %error, "forwarding failed");
                 Err(unavailable(upstream.name))
             }
         }
     }
+}
+
+/// Whether a stream goes on until somebody ends it. A drain that waited for one would always take its whole time; a
+/// turn's stream ends with the turn, and is waited for.
+fn is_endless(method: &creel_proto::Method) -> bool {
+    method.server_streaming && (method.path.ends_with("/Watch") || method.path.ends_with("/Tail"))
 }
 
 fn unavailable(name: ServiceName) -> Error {

@@ -31,7 +31,7 @@ pub(crate) fn check(declaration: &Declaration, role: Option<Role>, lenient: bool
     };
     let name = &declaration.display_name;
     if name.chars().count() > MAX_NAME || !is_plain(name) {
-        let why = format!("at most {MAX_NAME} printable characters");
+        let why = format!("a name has at most {MAX_NAME} printable characters");
         return Err(Error::invalid("display_name", why));
     }
     let one_word = [

@@ -88,7 +88,7 @@ pub(crate) fn check_name(name: &str) -> Result<&str, Error> {
     } else {
         Err(Error::invalid(
             "name",
-            format!("1 to {MAX_NAME} printable characters"),
+            format!("a name has 1 to {MAX_NAME} printable characters, and no blanks around it"),
         ))
     }
 }

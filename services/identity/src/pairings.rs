@@ -281,15 +281,15 @@ impl Pairings {
         list
     }
 
-    /// The request of an id, of a prefix that fits one alone, of a device's id, or of a phrase; it must be
+    /// The request of an id, of an end of it that fits one alone, of a device's id, or of a phrase; it must be
     /// open to a decision now.
     pub(crate) fn find(&self, text: &str, now_ms: i64) -> Result<(Entry, Waiting), Error> {
         let words = phrase::normalise(text);
         let state = self.lock();
         let fits = |entry: &&Entry| {
             let record = &entry.record;
-            let starts = |id: &str| text.len() >= 8 && id.starts_with(text);
-            starts(&record.pairing_id) || starts(&record.device_id) || record.phrase == words
+            let device = text.len() >= SHORTEST_END && record.device_id.starts_with(text);
+            is_end_of(text, &record.pairing_id) || device || record.phrase == words
         };
         let mut fitting = state.waiting.values().filter(fits);
         let entry = match (fitting.next(), fitting.next()) {
@@ -450,5 +450,30 @@ fn waiting(record: &PairingRecord, legacy_all: bool) -> Waiting {
         wants,
         requested_at_ms: record.requested_at_unix_ms,
         expires_at_ms: record.expires_at_unix_ms,
+    }
+}
+/// The fewest characters that name an id.
+const SHORTEST_END: usize = 8;
+
+/// Whether a text is the beginning or the end of an id: those made within a minute begin alike, so that what is shown
+/// for short is their end.
+pub(crate) fn is_end_of(text: &str, id: &str) -> bool {
+    text.len() >= SHORTEST_END && (id.starts_with(text) || id.ends_with(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_named_by_either_end() {
+        let id = "01a22095-f514-7188-a637-3b10ff1b462f";
+        for text in [id, "01a22095", "3b10ff1b462f", "ff1b462f"] {
+            assert!(is_end_of(text, id), "{text}");
+        }
+        // Too short to be meant, in the middle, of another one.
+        for text in ["", "f1b462f", "7188-a637", "3b10ff1b4620"] {
+            assert!(!is_end_of(text, id), "{text}");
+        }
     }
 }

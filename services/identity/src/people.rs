@@ -97,13 +97,14 @@ impl People {
     /// A new person, to be committed.
     pub(crate) async fn add(&self, person: &str, display_name: &str, now_ms: i64) -> Result<Entry, Error> {
         if !is_word(person) {
-            let why = "a letter, then letters, digits, `_`, `-`, at most 64, all lower-case";
+            let why =
+                "a person is named by a letter, then letters, digits, `_`, `-`, at most 64, all lower-case";
             return Err(Error::invalid("person", why));
         }
         if display_name.chars().count() > MAX_NAME || printable(display_name, usize::MAX) != display_name {
             return Err(Error::invalid(
                 "display_name",
-                format!("at most {MAX_NAME} printable characters"),
+                format!("a name has at most {MAX_NAME} printable characters"),
             ));
         }
         if get(&self.store, person).await?.is_some() {

@@ -137,7 +137,7 @@ impl SenderKey {
         if !is_word(channel) {
             return Err(Error::invalid(
                 "channel",
-                "a letter, then letters, digits, `_`, `-`, at most 64, all lower-case",
+                "it is a letter, then letters, digits, `_`, `-`, at most 64, all lower-case",
             ));
         }
         let account = if account.is_empty() { "default" } else { account };

@@ -57,7 +57,8 @@ impl Senders {
     /// The checked parts of a sender.
     #[expect(clippy::unused_self, reason = "beside what takes its answer")]
     pub(crate) fn key(&self, sender: Option<&Sender>) -> Result<SenderKey, Error> {
-        let sender = sender.ok_or_else(|| Error::invalid("sender", "who"))?;
+        let sender = sender
+            .ok_or_else(|| Error::invalid("sender", "a sender is needed: its channel and platform_id"))?;
         SenderKey::new(&sender.channel, &sender.account, &sender.platform_id)
     }
 

@@ -143,8 +143,16 @@ pub(crate) fn payload(payload: Option<&proto::Payload>) -> Result<proto::WorkKin
             }
             Ok(proto::WorkKind::AgentTurn)
         }
-        Some(payload::Kind::Command(_)) => Err(unavailable("spec.payload.command", "commands")),
-        Some(payload::Kind::Audit(_)) => Err(unavailable("spec.payload.audit", "audits")),
+        Some(payload::Kind::Command(_)) => Err(unavailable(
+            "spec.payload.command",
+            "a command as a job",
+            TURN_OR_EVENT,
+        )),
+        Some(payload::Kind::Audit(_)) => Err(unavailable(
+            "spec.payload.audit",
+            "an audit as a job",
+            TURN_OR_EVENT,
+        )),
         None => Err(Error::invalid("spec.payload", "a job needs something to do")
             .hint("creel cron add NAME WHEN --message TEXT, or --event TEXT")),
     }
@@ -163,20 +171,26 @@ fn text(text: &str, field: &str) -> Result<(), Error> {
 
 fn delivery(delivery: Option<&proto::Delivery>) -> Result<(), Error> {
     match delivery.and_then(|delivery| delivery.to.as_ref()) {
-        Some(delivery::To::Webhook(_)) => Err(unavailable("spec.delivery.webhook", "webhook delivery")),
+        Some(delivery::To::Webhook(_)) => Err(unavailable(
+            "spec.delivery.webhook",
+            "delivery to a webhook",
+            "deliver to a session: --deliver main",
+        )),
         Some(delivery::To::Session(to)) => session(&to.session, "spec.delivery.session.session").map(|_| ()),
         Some(delivery::To::None(_)) | None => Ok(()),
     }
 }
 
-fn unavailable(field: &str, what: &str) -> Error {
+const TURN_OR_EVENT: &str = "use an agent turn (--message TEXT) or a system event (--event TEXT)";
+
+fn unavailable(field: &str, what: &str, hint: &str) -> Error {
     Error::new(
         Code::Unimplemented,
         "not_available_yet",
-        format!("{what} of jobs are not available yet"),
+        format!("{what} is not available yet"),
     )
     .field(field)
-    .hint("use an agent turn (--message TEXT) or a system event (--event TEXT)")
+    .hint(hint)
 }
 
 fn too_long(field: &str, bytes: usize) -> Error {

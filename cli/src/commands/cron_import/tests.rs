@@ -18,8 +18,13 @@ fn origin() -> Origin {
 }
 
 fn take(json: &str) -> Result<Taken, String> {
-    let entries = entries(json).map_err(|failure| format!("{failure:?}"))?;
-    convert::job(&entries[0], 1, &origin())
+    entries(json).map_err(|failure| format!("{failure:?}"))?;
+    convert::job(&jobs(json)[0], 1, &origin())
+}
+
+/// The entries of a text that has no others than jobs.
+fn jobs(text: &str) -> Vec<Map<String, Value>> {
+    entries(text).unwrap().into_iter().map(Result::unwrap).collect()
 }
 
 /// A store as Clawdbot writes it.
@@ -39,7 +44,7 @@ const STORE: &str = r#"{"version":1,"jobs":[
 
 #[test]
 fn a_store_of_the_original_is_taken_with_what_was_changed() {
-    let entries = entries(STORE).unwrap();
+    let entries = jobs(STORE);
     let briefing = convert::job(&entries[0], 1, &origin()).unwrap();
     assert_eq!(briefing.spec.name, "briefing");
     assert_eq!(briefing.spec.policy.timeout_ms, Some(300_000));
@@ -176,7 +181,7 @@ fn what_can_not_be_taken_says_why() {
         ..origin()
     };
     let json = format!(r#"{{"name":"x","schedule":{{"kind":"at","atMs":1000}},{event}}}"#);
-    assert!(convert::job(&entries(&json).unwrap()[0], 1, &late).is_ok());
+    assert!(convert::job(&jobs(&json)[0], 1, &late).is_ok());
 }
 
 #[test]
@@ -189,7 +194,7 @@ fn names_are_made_to_differ_the_same_way_each_time() {
     let text = format!("[{},{},{}]", job("a-1"), job("b-2"), job("b-2"));
     let named = || {
         let mut names = BTreeSet::new();
-        let entries = entries(&text).unwrap();
+        let entries = jobs(&text);
         entries
             .iter()
             .map(|entry| {
@@ -217,12 +222,17 @@ fn files_of_every_shape_are_read_and_others_refused() {
     ] {
         assert_eq!(entries(&text).unwrap().len(), count, "{text}");
     }
-    for text in ["7", "[7]", r#"{"jobs":7}"#, "{", "nothing"] {
+    for text in ["7", r#"{"jobs":7}"#, "{", "nothing"] {
         let failure = entries(text).unwrap_err();
         assert_eq!(failure.code(), Some(Code::InvalidArgument), "{text}");
     }
     let many = format!("[{}]", vec!["{}"; MAX_JOBS + 1].join(","));
     assert!(entries(&many).is_err());
+
+    // What is no job among jobs is one row that says so.
+    let mixed = entries(r#"[{"name":"a"}, "junk", {"name":"b"}]"#).unwrap();
+    assert!(mixed[0].is_ok() && mixed[2].is_ok());
+    assert_eq!(mixed[1].as_ref().unwrap_err(), "\"junk\"");
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn clock_check(clock: &Clock) -> Check {
     const WHY: &str = "certificates and schedules are true only by a true clock";
     let now = clock.now();
     if clock.is_plausible() {
-        Check::ok(NAME, WHY, now.to_string())
+        Check::ok(NAME, WHY, now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
     } else {
         Check::failed(
             NAME,

@@ -1,6 +1,7 @@
 //! Checks that ask the stack.
 
 use creel_proto::{gateway::v1::Status, time};
+use creel_wire::Code;
 
 use super::{super::status, Check};
 use crate::{context::Context, failure::Failure, times::Local, views::status::ServiceView};
@@ -53,9 +54,13 @@ fn not_there(failure: &Failure) -> Check {
         || ("it does not answer".to_owned(), None),
         |error| (error.message.clone(), error.hint.clone()),
     );
+    let why = match failure.code() {
+        Some(Code::Unauthenticated | Code::PermissionDenied) => CLI.1,
+        _ => RUNNING.1,
+    };
     Check::failed(
         RUNNING.0,
-        RUNNING.1,
+        why,
         message,
         hint.unwrap_or_else(|| "creel status".to_owned()),
     )

@@ -1,5 +1,6 @@
 //! An answer whose service went away in the middle ends with a status like any other, not with a broken
-//! stream that no client can tell from a fault of its own.
+//! stream that no client can tell from a fault of its own. So does a watch when the gateway drains: it has no end
+//! to wait for.
 
 use std::{
     convert::Infallible,
@@ -11,20 +12,25 @@ use bytes::Bytes;
 use creel_wire::{Code, Error, ServiceName};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
 /// A service's answer, passed on.
 pub(super) struct Answer<B> {
     inner: B,
     name: ServiceName,
+    /// Ready when the answer is to end where it is.
+    drain: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     over: bool,
 }
 
 impl<B> Answer<B> {
-    pub(super) const fn new(inner: B, name: ServiceName) -> Self {
+    /// `drain`: of an answer without an end of its own.
+    pub(super) fn new(inner: B, name: ServiceName, drain: Option<CancellationToken>) -> Self {
         Self {
             inner,
             name,
+            drain: drain.map(|drain| Box::pin(drain.cancelled_owned())),
             over: false,
         }
     }
@@ -44,12 +50,22 @@ where
         if self.over {
             return Poll::Ready(None);
         }
+        if let Some(drain) = &mut self.drain
+            && drain.as_mut().poll(context).is_ready()
+        {
+            self.over = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(ended(
+                "stopping",
+                "the stack is stopping",
+            )))));
+        }
         Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_frame(context)) {
             Some(Ok(frame)) => Some(Ok(frame)),
             Some(Err(error)) => {
                 self.over = true;
                 tracing::warn!(service = %self.name, %error, "a service went away in the middle of an answer");
-                Some(Ok(Frame::trailers(gone(self.name))))
+                let message = format!("{} went away before it had answered", self.name);
+                Some(Ok(Frame::trailers(ended("service_gone", &message))))
             }
             None => None,
         })
@@ -64,13 +80,8 @@ where
     }
 }
 
-fn gone(name: ServiceName) -> HeaderMap {
-    let error = Error::new(
-        Code::Unavailable,
-        "service_gone",
-        format!("{name} went away before it had answered"),
-    )
-    .hint("creel status");
+fn ended(reason: &'static str, message: &str) -> HeaderMap {
+    let error = Error::new(Code::Unavailable, reason, message).hint("creel status");
     let mut trailers = HeaderMap::new();
     // A status of ours always fits into headers; one that did not would still end the stream.
     let _ = Status::from(error).add_header(&mut trailers);
@@ -87,7 +98,11 @@ mod tests {
     fn answer(
         frames: Vec<Result<Frame<Bytes>, &'static str>>,
     ) -> Answer<impl Body<Data = Bytes, Error = &'static str> + Unpin> {
-        Answer::new(StreamBody::new(stream::iter(frames)), ServiceName::Scheduler)
+        Answer::new(
+            StreamBody::new(stream::iter(frames)),
+            ServiceName::Scheduler,
+            None,
+        )
     }
 
     #[expect(clippy::disallowed_methods, reason = "limited")]
@@ -121,5 +136,21 @@ mod tests {
             Some(&trailers),
             "what is whole passes untouched"
         );
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "limited")]
+    #[tokio::test]
+    async fn a_watch_ends_when_the_gateway_drains() {
+        let silent = stream::pending::<Result<Frame<Bytes>, &'static str>>();
+        let drain = CancellationToken::new();
+        let watch = Answer::new(
+            StreamBody::new(silent),
+            ServiceName::Scheduler,
+            Some(drain.clone()),
+        );
+        drain.cancel();
+        let end = Limited::new(watch, 64).collect().await.unwrap();
+        let status = Status::from_header_map(end.trailers().unwrap()).unwrap();
+        assert_eq!(Error::of_status(&status).reason, "stopping");
     }
 }

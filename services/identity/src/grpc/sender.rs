@@ -66,7 +66,7 @@ fn check_channel(channel: &str) -> Result<(), Error> {
     }
     Err(Error::invalid(
         "channel",
-        "its lower-case name, for example `telegram`",
+        "a channel is needed: its lower-case name, for example `telegram`",
     ))
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
+use jiff::ToSpan as _;
+use jiff::civil::{DateTime, Time};
 
 use crate::schedule::Moment;
 use crate::zone::Zone;
@@ -38,13 +39,13 @@ pub enum DurationError {
         position: usize,
     },
     /// A number without a unit.
-    #[error("the number before byte {position} has no unit, as in `30s`, `5m` or `500ms`")]
+    #[error("the whole number before byte {position} has no unit, as in `30s`, `5m` or `1h30m`")]
     NoUnit {
         /// Byte offset where the unit should be.
         position: usize,
     },
     /// Letters that are no unit.
-    #[error("unknown unit `{unit}` at byte {position}")]
+    #[error("unknown unit `{unit}` at byte {position}: there are w, d, h, m, s, ms")]
     Unit {
         /// What was given.
         unit: String,
@@ -87,7 +88,10 @@ impl TimeError {
             TimeError::ZoneMissing(_) => {
                 "add a zone such as `Europe/Berlin`, or an offset to the time".to_owned()
             }
-            _ => "write `2026-12-01 07:00`, `2026-12-01T07:00:00+01:00` or `in 20m`".to_owned(),
+            _ => {
+                "write `07:00`, `tomorrow 07:00`, `2026-12-01 07:00`, `2026-12-01T07:00:00+01:00` or `in 20m`"
+                    .to_owned()
+            }
         }
     }
 }
@@ -147,7 +151,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
 }
 
 /// Reads the time of a one-shot: RFC 3339 (an instant), `2026-12-01 07:00` (a reading in `zone`; `T` and seconds
-/// optional), or `in 20m` (counted from `now`).
+/// optional), `today 07:00`, `tomorrow 07:00`, `07:00` (the next time clocks there show it), or `in 20m` (counted
+/// from `now`).
 ///
 /// # Errors
 /// [`TimeError`]; a reading without a `zone` is one.
@@ -170,12 +175,24 @@ pub fn parse_time(text: &str, now: Timestamp, zone: Option<&Zone>) -> Result<Mom
     if let Ok(instant) = trimmed.parse::<Timestamp>() {
         return Ok(Moment::Instant(instant));
     }
-    // A date alone would silently mean midnight.
-    let reading = trimmed
-        .parse::<DateTime>()
-        .ok()
-        .filter(|_| trimmed.contains(':'))
-        .ok_or_else(unreadable)?;
+    let reading = if let Some((day, clock)) = day_and_clock(trimmed) {
+        let zone = zone.ok_or_else(|| TimeError::ZoneMissing(trimmed.to_owned()))?;
+        let today = zone.at(now).datetime();
+        let days = match day {
+            Day::Today => 0,
+            Day::Tomorrow => 1,
+            Day::Next => i64::from(clock <= today.time()),
+        };
+        let date = today
+            .date()
+            .checked_add(days.days())
+            .map_err(|_| TimeError::OutOfRange)?;
+        date.to_datetime(clock)
+    } else {
+        // A date alone would silently mean midnight.
+        let reading = trimmed.parse::<DateTime>().ok();
+        reading.filter(|_| trimmed.contains(':')).ok_or_else(unreadable)?
+    };
     match zone {
         Some(zone) => Ok(Moment::Civil {
             reading,
@@ -183,6 +200,30 @@ pub fn parse_time(text: &str, now: Timestamp, zone: Option<&Zone>) -> Result<Mom
         }),
         None => Err(TimeError::ZoneMissing(reading.to_string())),
     }
+}
+
+/// Which day a clock reading alone is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Day {
+    Today,
+    Tomorrow,
+    /// The first that has it still to come.
+    Next,
+}
+
+/// `today 07:00`, `tomorrow 07:00`, `07:00`.
+fn day_and_clock(text: &str) -> Option<(Day, Time)> {
+    let (day, clock) = match text.split_once(' ') {
+        Some(("today", clock)) => (Day::Today, clock.trim_start()),
+        Some(("tomorrow", clock)) => (Day::Tomorrow, clock.trim_start()),
+        _ => (Day::Next, text),
+    };
+    // jiff would also read the clock out of a date and time.
+    let plain = clock.contains(':') && clock.bytes().all(|b| b.is_ascii_digit() || b == b':');
+    plain
+        .then(|| clock.parse().ok())
+        .flatten()
+        .map(|clock| (day, clock))
 }
 
 #[cfg(test)]
@@ -259,10 +300,31 @@ mod tests {
             Err(TimeError::Delay(DurationError::NoUnit { .. }))
         ));
         assert!(matches!(read("in 9999999w"), Err(TimeError::OutOfRange)));
+        // It is 11:00 there.
+        for (text, day) in [
+            ("12:00", 22),
+            ("11:00", 23),
+            ("07:00:30", 23),
+            ("today 07:00", 22),
+            ("tomorrow 12:00", 23),
+        ] {
+            let Ok(Moment::Civil { reading, .. }) = read(text) else {
+                panic!("{text}: {:?}", read(text))
+            };
+            let clock = text.rsplit(' ').next().unwrap().parse().unwrap();
+            assert_eq!(reading, date(2026, 11, day).to_datetime(clock), "{text}");
+        }
+        assert!(matches!(
+            parse_time("07:00", now, None),
+            Err(TimeError::ZoneMissing(_))
+        ));
         for text in [
             "",
             "soon",
-            "07:00",
+            "tomorrow",
+            "tomorrow noon",
+            "25:00",
+            "7:00",
             "2026-12-01",
             "2026-02-30 07:00",
             "2026-12-01T07:00+01:00[Europe/Paris]",

@@ -10,7 +10,10 @@ use creel_wire::{Caller, Code, Error};
 use prost::Message as _;
 
 use super::{Devices, invite::role_of};
-use crate::{pairings::committed, store::Kind};
+use crate::{
+    pairings::{committed, is_end_of},
+    store::Kind,
+};
 
 /// Invites that are open at once, of all operators: a quota of their own, strangers can't touch it.
 const MAX_OPEN: usize = 50;
@@ -89,12 +92,11 @@ impl Devices {
         Ok(answer)
     }
 
-    /// The open invite of an id, of a prefix that fits one alone, or of a name that one alone was made for.
+    /// The open invite of an id, of an end of it that fits one alone, or of a name that one alone was made for.
     async fn open_invite(&self, text: &str) -> Result<(Entry, InviteRecord), Error> {
         let now = self.now();
         let fits = |record: &InviteRecord| {
-            let id = text.len() >= 8 && record.invite_id.starts_with(text);
-            is_open(record, now) && (id || record.name == text)
+            is_open(record, now) && (is_end_of(text, &record.invite_id) || record.name == text)
         };
         let mut fitting = self
             .invites()
