@@ -138,7 +138,10 @@ impl Ledger {
             );
             found.push(until(one, quarantine.until_ms));
         } else if let Some(backoff_ms) = state.backoff_until_ms.filter(|until| *until > now.wall_ms) {
-            let text = format!("It waits after {} failures in a row.", state.failures);
+            let text = match state.failures {
+                1 => "It waits after a failure.".to_owned(),
+                more => format!("It waits after {more} failures in a row."),
+            };
             found.push(until(
                 finding("backoff", text, "creel cron run NAME runs it now"),
                 backoff_ms,
