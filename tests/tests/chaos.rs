@@ -44,7 +44,8 @@ async fn load(address: String, dir: std::path::PathBuf, stop: Arc<AtomicBool>) -
         for _ in 0..400 {
             let send = SendMessageRequest {
                 request_id: request_id.clone(),
-                session: format!("load-{}", n % 4),
+                // Four at a time; new ones before the turns of one are so many that the oldest is forgotten.
+                session: format!("load-{}-{}", n / 2_000, n % 4),
                 text: format!("message {n}"),
                 ..Default::default()
             };

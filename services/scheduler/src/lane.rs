@@ -11,10 +11,12 @@ use crate::{job::Job, run::Run};
 
 /// A run that took at most this long was over soon.
 const PROMPT_MS: i64 = 60_000;
-/// Of so many places of a worker one is held back from a lane for each that is better.
-const HELD_BACK: usize = 8;
-/// A worker with fewer places holds none back.
-const MIN_PLACES: usize = 4;
+/// Places of a worker are held back by such parts of them.
+const PARTS: usize = 8;
+/// A run whose instant is not longer ago has just come up.
+pub(crate) const NEW_MS: i64 = 5_000;
+/// The part of a worker's places that is for runs that have just come up is given away in so long at least.
+const NEW_PART_MS: i64 = 15_000;
 
 /// Where a run waits, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,10 +62,24 @@ impl Lane {
 
     /// A worker of so many places that holds so many runs is given none of this lane.
     pub(crate) const fn most_held(self, places: usize) -> usize {
-        if places < MIN_PLACES {
-            places
+        let parts = match self {
+            Self::Prompt => 0,
+            Self::Unknown => 2,
+            Self::Unruly => 3,
+        };
+        places - parts * part(places)
+    }
+
+    /// How long a worker of so many places that holds so many runs waits between runs that have just come up, of jobs
+    /// that may be anything. `None`: it takes none beside what [`Self::most_held`] says.
+    ///
+    /// What comes alone into a backlog that hangs is begun soon, and a herd that comes at once gets a part of the part.
+    pub(crate) const fn new_every_ms(places: usize, held: usize) -> Option<i64> {
+        let (least, part) = (Self::Unknown.most_held(places), part(places));
+        if held >= least && held < least + part {
+            Some(NEW_PART_MS / part as i64)
         } else {
-            places - self as usize * places.div_ceil(HELD_BACK)
+            None
         }
     }
 
@@ -75,6 +91,11 @@ impl Lane {
             Self::Unruly => 7,
         }
     }
+}
+
+/// A part of a worker's places; a small worker holds none back.
+const fn part(places: usize) -> usize {
+    if places < PARTS { 0 } else { places.div_ceil(PARTS) }
 }
 
 #[cfg(test)]
@@ -105,13 +126,14 @@ mod tests {
     fn every_worker_takes_all_lanes_and_keeps_room_for_the_better_ones() {
         for places in 1..2_000 {
             let [best, middle, last] = Lane::ALL.map(|lane| lane.most_held(places));
-            assert!(best == places && last > 0, "{places}");
-            let held_back = if places < MIN_PLACES {
-                0
-            } else {
-                places.div_ceil(HELD_BACK)
-            };
-            assert_eq!([best - middle, middle - last], [held_back; 2], "{places}");
+            assert!(best == places && last > places / 4, "{places}");
+            let part = middle - last;
+            assert!(best - middle == 2 * part && part <= places / 4, "{places}");
+            let new = (0..=places).filter(|held| Lane::new_every_ms(places, *held).is_some());
+            assert!(new.eq(middle..best - part), "{places}");
         }
+        assert_eq!(Lane::ALL.map(|lane| lane.most_held(7)), [7; 3]);
+        assert_eq!(Lane::ALL.map(|lane| lane.most_held(768)), [768, 576, 480]);
+        assert_eq!(Lane::new_every_ms(48, 36), Some(2_500));
     }
 }

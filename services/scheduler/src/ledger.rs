@@ -87,6 +87,8 @@ pub(crate) struct Ledger {
     /// Jobs whose backfills may go on.
     backfilling: BTreeSet<JobId>,
     workers: BTreeMap<u64, Worker>,
+    /// No run is given a place for those that have just come up before, monotonic milliseconds.
+    new_from_ms: i64,
     /// Jobs whose records can't be used.
     invalid: BTreeSet<JobId>,
     mint: MintGate,
@@ -125,6 +127,7 @@ impl Ledger {
             parked: BTreeSet::new(),
             backfilling: BTreeSet::new(),
             workers: BTreeMap::new(),
+            new_from_ms: 0,
             invalid: BTreeSet::new(),
             mint: MintGate::default(),
             clock: Watch::default(),
@@ -208,15 +211,12 @@ impl Ledger {
         let slow = self.slows.first().map(|(at, _)| at - now.mono_ms);
         let at_once = !self.backfilling.is_empty() || !self.realign.is_empty();
         let backfill = at_once.then_some(0);
-        let mint = self
-            .ready
-            .values()
-            .any(|queue| !queue.is_empty())
-            .then(|| self.mint.wait_ms(now.mono_ms))
-            .flatten();
+        let ready = self.ready.values().any(|queue| !queue.is_empty());
+        let mint = ready.then(|| self.mint.wait_ms(now.mono_ms)).flatten();
+        let new = Some(self.new_from_ms - now.mono_ms).filter(|wait| ready && *wait > 0);
         // What only a believed wall clock ends waits for that, too.
         let [delayed, parked] = [delayed, parked].map(|wait| wait.filter(|_| held_ms.is_none()));
-        let waits = [due, delayed, parked, expiry, slow, backfill, mint];
+        let waits = [due, delayed, parked, expiry, slow, backfill, mint, new];
         waits
             .into_iter()
             .flatten()

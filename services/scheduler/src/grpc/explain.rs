@@ -77,7 +77,7 @@ impl Api {
         // What is to come is asked for by name; nobody means the instants before a job was there.
         // A one-shot may be made after its time, to run late.
         let floor_ms = match sample.schedule {
-            Schedule::At(_) => i64::MIN / 2,
+            Schedule::At(_) => 0,
             Schedule::Every(_) | Schedule::Cron(_) => created_ms.saturating_add(1),
         };
         let last = last_until(&sample.schedule, floor_ms, at_ms);

@@ -11,9 +11,8 @@ use crate::{
     clock::Trust,
     id::{JobId, RunId},
     job::{APPROVAL, DISABLED, Job, OWNER_REVOKED, Plan},
-    lane::Lane,
     policy::Overlap,
-    run::Now,
+    run::{Now, Place},
     spec::Sample,
 };
 
@@ -140,7 +139,7 @@ impl Ledger {
         } else if let Some(backoff_ms) = state.backoff_until_ms.filter(|until| *until > now.wall_ms) {
             let text = match state.failures {
                 1 => "It waits after a failure.".to_owned(),
-                failures => format!("It waits after {failures} failures in a row."),
+                more => format!("It waits after {more} failures in a row."),
             };
             found.push(until(
                 finding("backoff", text, "creel cron run NAME runs it now"),
@@ -214,6 +213,10 @@ impl Ledger {
             found.push(finding("overlap", text, "creel cron runs --job NAME"));
         }
         let waits = runs().any(|run| run.lease.is_free());
+        let lined_up = runs().filter_map(|run| match run.place {
+            Place::Ready(lane) => Some(lane),
+            _ => None,
+        });
         let mut workers = self
             .workers
             .values()
@@ -222,7 +225,9 @@ impl Ledger {
         if workers.peek().is_none() {
             let text = "No worker that runs such jobs is attached: what is due waits.";
             found.push(finding("no_worker", text, "creel status"));
-        } else if waits && workers.all(|worker| worker.room().last < Some(Lane::of(job))) {
+        } else if let Some(lane) = lined_up.max()
+            && workers.all(|worker| worker.room().last < Some(lane))
+        {
             let text = "All workers are busy, or keep their last places for jobs whose runs end well and soon: \
                         what is due waits for its turn.";
             found.push(finding("workers_full", text, "creel cron status"));

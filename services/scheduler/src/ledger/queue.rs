@@ -16,6 +16,8 @@ use std::{
 use crate::{id::RunId, lane::Lane};
 
 const LANES: usize = Lane::ALL.len();
+/// Owners looked at for a run that has just come up.
+const MAX_LOOKED_AT: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -24,6 +26,8 @@ pub(super) struct Queue {
     waiting: [BTreeSet<Arc<str>>; LANES],
     /// Whose run was given away last, by the last lane it could be of: the next owner by name has the turn.
     served: [Option<Arc<str>>; LANES],
+    /// Whose run was given away last because it had just come up.
+    came: Option<Arc<str>>,
 }
 
 /// The runs of an owner.
@@ -108,6 +112,21 @@ impl Queue {
         Some(run)
     }
 
+    /// A run in the middle lane that has just come up: for an instant not before `since_ms`, its owner's newest.
+    pub(super) fn pop_new(&mut self, since_ms: i64) -> Option<RunId> {
+        let lane = Lane::Unknown;
+        let owners = &self.waiting[lane as usize];
+        let newest = |owner: &Arc<str>| Some(self.owners.get(owner)?.lanes[lane as usize].last()?.0);
+        let came = self.came.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let later = owners.range::<Arc<str>, _>((came, Bound::Unbounded));
+        let mut looked_at = later.chain(owners).take(MAX_LOOKED_AT);
+        let owner = Arc::clone(looked_at.find(|owner| newest(owner) >= Some(since_ms))?);
+        let (_, run) = self.owners.get_mut(&owner)?.lanes[lane as usize].pop_last()?;
+        self.tidy(&owner, lane);
+        self.came = Some(owner);
+        Some(run)
+    }
+
     /// Forgets what an owner has none of any more.
     fn tidy(&mut self, owner: &Arc<str>, lane: Lane) {
         let Some(line) = self.owners.get(owner) else {
@@ -175,6 +194,23 @@ mod tests {
         assert_eq!(next, [2_001, 0, 2_002].map(run));
         let next: Vec<_> = std::iter::from_fn(|| queue.pop(Lane::Unruly)).take(8).collect();
         assert_eq!(next, [1, 999, 2, 998, 3, 997, 4, -1].map(run));
+    }
+
+    #[test]
+    fn what_has_just_come_up_is_found_and_owners_take_turns() {
+        let (mut queue, names) = (Queue::default(), ["a", "b", "c"].map(Arc::from));
+        for n in 0..10 {
+            queue.insert(&names[0], Lane::Unknown, n, run(n));
+            queue.insert(&names[1], Lane::Prompt, n, run(100 + n));
+        }
+        queue.insert(&names[2], Lane::Unknown, 8, run(208));
+        assert_eq!(queue.pop_new(10), None);
+        assert_eq!(
+            [(); 4].map(|()| queue.pop_new(7)),
+            [9, 208, 8, 7].map(|n| Some(run(n)))
+        );
+        assert_eq!(queue.pop_new(7), None, "the rest waits for longer");
+        assert_eq!(queue.pop(Lane::Prompt), Some(run(100)));
     }
 
     proptest! {

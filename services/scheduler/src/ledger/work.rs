@@ -234,8 +234,7 @@ impl Ledger {
                 .map(|(stream, worker)| (*stream, worker.room()))
                 .collect();
             while let Some((stream, room)) = rooms.iter_mut().max_by_key(|(_, room)| **room)
-                && let Some(last) = room.last
-                && let Some(run_id) = self.ready.get_mut(&kind).and_then(|queue| queue.pop(last))
+                && let Some(run_id) = self.next_for(kind, *room, now)
             {
                 if self.give(run_id, *stream, now)
                     && let Some(worker) = self.workers.get(stream)

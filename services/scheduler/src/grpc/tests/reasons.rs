@@ -2,7 +2,7 @@
 //! gone) has its reason in the log and in `Explain`.
 
 use creel_proto::{
-    scheduler::v1::{CatchUp, DstMode, ExplainJobRequest, ExplainJobResponse, Policy},
+    scheduler::v1::{At, CatchUp, DstMode, ExplainJobRequest, ExplainJobResponse, Policy, at},
     time::duration,
 };
 use tokio::time::sleep;
@@ -155,4 +155,30 @@ async fn a_storm_of_restarts_and_an_owner_who_is_gone_are_told() {
     assert_eq!(why(&stack, "job", due_ms + 120_000).await, "skipped paused");
     assert_eq!(findings(&stack, "job").await, ["owner_revoked"]);
     stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_occurrence_of_a_one_shot_has_its_why() {
+    let world = World::new();
+    let stack = world.start().await;
+    let mut worker = stack.worker("one", &[]).await;
+    let at = At {
+        when: Some(at::When::Time(timestamp(START_MS + 5_000))),
+    };
+    let schedule = Schedule {
+        kind: Some(schedule::Kind::At(at)),
+    };
+    let spec = JobSpec {
+        schedule: Some(schedule),
+        ..every("once", 60)
+    };
+    stack.create(spec).await;
+    let asked = explain(&stack, "once", Some(START_MS + 9_000)).await;
+    assert_eq!(asked.occurrence.unwrap().outcome, "not_yet");
+    worker.succeed().await;
+    assert_eq!(why(&stack, "once", START_MS + 9_000).await, "ran ");
+    let before = explain(&stack, "once", Some(START_MS - 1)).await;
+    assert_eq!(before.occurrence.unwrap().outcome, "before_creation");
+    let now = explain(&stack, "once", None).await.occurrence.unwrap();
+    assert_eq!(now.outcome, "ran");
 }
