@@ -36,6 +36,7 @@ mod jobs;
 mod packs;
 mod park;
 mod queue;
+mod runs;
 mod said;
 mod time;
 mod view;
@@ -53,6 +54,7 @@ use flush::Changes;
 use jobs::Jobs;
 use packs::Pack;
 use queue::Queue;
+use runs::Runs;
 use work::{MintGate, Worker};
 
 /// Where randomness comes from: uniform numbers.
@@ -70,7 +72,7 @@ pub(crate) struct Ledger {
     /// Conversations whose agents may make jobs that need no approval.
     granted: BTreeMap<Arc<str>, AgentGrantRecord>,
     /// Runs that have not ended, and those whose end is not durable yet.
-    runs: BTreeMap<RunId, Run>,
+    runs: Runs,
     /// Free runs that wait for their time, Unix milliseconds.
     delayed: BTreeSet<(i64, RunId)>,
     /// Free runs that wait for a worker, by kind of work.
@@ -114,7 +116,7 @@ impl Ledger {
             jobs: Jobs::default(),
             contexts: BTreeMap::new(),
             granted: BTreeMap::new(),
-            runs: BTreeMap::new(),
+            runs: Runs::default(),
             delayed: BTreeSet::new(),
             ready: BTreeMap::new(),
             expiries: BTreeSet::new(),
@@ -169,7 +171,7 @@ impl Ledger {
         if let Some(parking) = run.parking.as_ref().filter(|_| run.lease.is_parked()) {
             self.parked.insert((parking.expires_ms, run_id));
         }
-        self.runs.insert(run_id, run);
+        self.runs.insert(run);
         self.watch(run_id);
     }
 
@@ -281,7 +283,7 @@ impl Ledger {
             }
             Place::Ready => {
                 if let Some(queue) = self.ready.get_mut(&(run.work as i32)) {
-                    queue.remove(&run.owner, run.nominal_ms, run_id);
+                    queue.remove(&run.owner, run.turn());
                 }
             }
         }
@@ -324,7 +326,7 @@ impl Ledger {
         if let Some(run) = self.runs.get_mut(&run_id) {
             run.place = Place::Ready;
             let queue = self.ready.entry(run.work as i32).or_default();
-            queue.insert(&run.owner, run.nominal_ms, run_id);
+            queue.insert(&run.owner, run.turn(), run_id);
         }
     }
 

@@ -4,17 +4,13 @@
 //! wait depends on how much somebody else has waiting. Bounded by the runs that have not ended; an owner without a
 //! waiting run costs nothing.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use crate::id::RunId;
+use crate::{id::RunId, run::Turn};
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    owners: BTreeMap<Arc<str>, BTreeSet<(i64, RunId)>>,
+    owners: BTreeMap<Arc<str>, BTreeMap<Turn, RunId>>,
     /// Whose run was given away last: the next owner by name has the turn.
     served: Option<Arc<str>>,
 }
@@ -24,17 +20,17 @@ impl Queue {
         self.owners.is_empty()
     }
 
-    pub(super) fn insert(&mut self, owner: &Arc<str>, nominal_ms: i64, run: RunId) {
+    pub(super) fn insert(&mut self, owner: &Arc<str>, turn: Turn, run: RunId) {
         let runs = match self.owners.get_mut(owner) {
             Some(runs) => runs,
             None => self.owners.entry(Arc::clone(owner)).or_default(),
         };
-        runs.insert((nominal_ms, run));
+        runs.insert(turn, run);
     }
 
-    pub(super) fn remove(&mut self, owner: &Arc<str>, nominal_ms: i64, run: RunId) {
+    pub(super) fn remove(&mut self, owner: &Arc<str>, turn: Turn) {
         if let Some(runs) = self.owners.get_mut(owner) {
-            runs.remove(&(nominal_ms, run));
+            runs.remove(&turn);
             if runs.is_empty() {
                 self.owners.remove(owner);
             }
@@ -81,15 +77,15 @@ mod tests {
     fn a_flood_of_one_owner_costs_another_one_place() {
         let (mut queue, flood, other) = (Queue::default(), "a".into(), "b".into());
         for n in 0..1_000 {
-            queue.insert(&flood, n, run(n));
+            queue.insert(&flood, (n / 2, n as u64), run(n));
         }
         assert_eq!([queue.pop(), queue.pop()], [Some(run(0)), Some(run(1))]);
-        queue.insert(&other, 5_001, run(5_001));
-        queue.insert(&other, 5_000, run(5_000));
+        queue.insert(&other, (5_001, 0), run(5_001));
+        queue.insert(&other, (5_000, 1), run(5_000));
         let next: Vec<_> = std::iter::from_fn(|| queue.pop()).take(5).collect();
         assert_eq!(next, [5_000, 2, 5_001, 3, 4].map(run));
         for n in 0..1_000 {
-            queue.remove(&flood, n, run(n));
+            queue.remove(&flood, (n / 2, n as u64));
         }
         assert!(queue.is_empty() && queue.pop().is_none());
     }
@@ -107,12 +103,12 @@ mod tests {
             for (n, (who, act)) in (0_i64..).zip(acts) {
                 match act {
                     0 => {
-                        queue.insert(&names[who], n, run(n));
+                        queue.insert(&names[who], (n, 0), run(n));
                         waiting[who].push_back(n);
                     }
                     1 => {
                         if let Some(gone) = waiting[who].pop_back() {
-                            queue.remove(&names[who], gone, run(gone));
+                            queue.remove(&names[who], (gone, 0));
                         }
                     }
                     _ => match queue.pop() {
