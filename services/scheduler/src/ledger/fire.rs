@@ -349,6 +349,8 @@ impl Ledger {
             run,
         };
         let work = job.sound()?.kind;
+        // Most have one: room for four would be most of what a waiting job takes.
+        job.state.active.reserve_exact(1);
         job.state.active.push(at);
         job.open_skip = None;
         self.runs.insert(Run {

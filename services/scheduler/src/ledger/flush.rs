@@ -179,7 +179,7 @@ impl Ledger {
         let mut published = Vec::new();
         for (id, change) in jobs {
             let mut change = *change;
-            let (mut unit, mut late) = (Vec::new(), Vec::new());
+            let (mut unit, mut late) = (Vec::with_capacity(LIGHT), Vec::new());
             // A packed run and its job's cursor become records together.
             if let Some(run) = self.packed_run(id) {
                 change.runs.insert(run);
@@ -289,6 +289,9 @@ impl Packed {
             self.close();
         }
         self.bytes += bytes;
+        if self.open.then.capacity() == 0 {
+            self.open.then.reserve_exact(MAX_OPS);
+        }
         self.open.then.extend(ops);
         self.open.when.extend(when);
     }
