@@ -145,14 +145,13 @@ async fn throughput(bin: &Path, size: Size) -> anyhow::Result<Vec<Row>> {
     let (mut kept_up, mut too_much): (Option<Offer>, _) = (None, RATES.end() + RATE_STEP);
     let mut rate = 10_000;
     loop {
-        let offer = offer(bin, size, rate).await?;
-        eprintln!(
-            "  offered {rate}/s: {:.1} % done, {:.0} µs of CPU each",
-            offer.share * 100.0,
-            offer.cpu_us
-        );
-        if offer.share >= DONE {
-            kept_up = Some(offer);
+        let mut last = offer(bin, size, rate).await?;
+        if last.share < DONE {
+            // Somebody else may have had the machine.
+            last = offer(bin, size, rate).await?;
+        }
+        if last.share >= DONE {
+            kept_up = Some(last);
         } else {
             too_much = rate;
         }
@@ -163,8 +162,8 @@ async fn throughput(bin: &Path, size: Size) -> anyhow::Result<Vec<Row>> {
         }
     }
     let what = format!(
-        "complete durable fires, the most offered for {} s of which 99.5 % were done (search by {RATE_STEP} up to {}; \
-         identity mints each)",
+        "complete durable fires, the most offered for {} s of which 99.5 % were done (search by {RATE_STEP} up to {}, \
+         each rate tried twice at most; identity mints each)",
         size.seconds * 4,
         RATES.end(),
     );
@@ -192,11 +191,17 @@ async fn offer(bin: &Path, size: Size, rate: u64) -> anyhow::Result<Offer> {
     let busy = cpu_ticks(&bed.pids()) - ticks;
     bed.stop()?;
     anyhow::ensure!(done > 0, "nothing fired of {rate} a second");
-    Ok(Offer {
+    let offer = Offer {
         rate,
         share: number(done) / (number(rate) * took.as_secs_f64()),
         cpu_us: number(busy) * 10_000.0 / number(done),
-    })
+    };
+    let Offer { share, cpu_us, .. } = offer;
+    eprintln!(
+        "  offered {rate}/s: {:.1} % done, {cpu_us:.0} µs of CPU each",
+        share * 100.0
+    );
+    Ok(offer)
 }
 
 /// All due in one instant.
