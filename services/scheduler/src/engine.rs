@@ -9,6 +9,7 @@ use creel_proto::scheduler::v1::RunRecord;
 use creel_schedule::Zones;
 use creel_store::{Outcome, Store};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+use prost::Message as _;
 use tokio::{
     sync::{broadcast, mpsc},
     task::JoinSet,
@@ -363,14 +364,21 @@ impl Engine {
             }
             Effect::Send(stream, message) => self.streams.send(stream, *message),
             Effect::Close(stream) => self.streams.close(stream),
-            // Nobody may be watching.
-            Effect::Publish(record) => drop(self.runs.send(Arc::from(record))),
+            Effect::Publish(_) | Effect::Admitted(_) | Effect::Began(_)
+                if self.runs.receiver_count() == 0 => {}
+            Effect::Publish(record) => match RunRecord::decode(record) {
+                Ok(record) => self.publish(record),
+                Err(error) => tracing::error!(%error, "a run's record can't be read again: nobody is told"),
+            },
             Effect::Admitted(runs) => {
-                // Records are made only for those who look.
-                if self.runs.receiver_count() > 0 {
-                    let records = runs.into_iter().filter_map(|run| turn.ledger.shown_run(run));
-                    records.for_each(|record| drop(self.runs.send(Arc::new(record))));
-                }
+                let records = runs.into_iter().filter_map(|run| turn.ledger.shown_run(run));
+                records.for_each(|record| self.publish(record));
+            }
+            Effect::Began(run) => {
+                turn.ledger
+                    .shown_run(run)
+                    .into_iter()
+                    .for_each(|record| self.publish(record));
             }
             Effect::Changed {
                 id,
@@ -390,6 +398,11 @@ impl Engine {
             // A full queue is no loss: the sweep finds them.
             Effect::Prune(job) => drop(self.prunes.try_send(job)),
         }
+    }
+
+    /// Tells whoever watches runs, if anybody does.
+    fn publish(&self, record: RunRecord) {
+        drop(self.runs.send(Arc::new(record)));
     }
 
     /// Makes works, all that wait, as far as batches may be under way. Bounded by what workers have room for.

@@ -125,9 +125,8 @@ impl Figures {
 
     /// Asks for the instant only if the job has a label of its own.
     pub(crate) fn next_run(&self, job: &str, next_ms: impl FnOnce() -> Option<i64>) {
-        let label = self.label(job);
-        if label == job {
-            let labels = JobLabels { job: label };
+        if self.is_known(job) {
+            let labels = JobLabels { job: job.to_owned() };
             match next_ms() {
                 Some(at) => drop(self.0.next_run.get_or_create(&labels).set(at / 1_000)),
                 None => drop(self.0.next_run.remove(&labels)),
@@ -143,13 +142,14 @@ impl Figures {
     }
 
     fn label(&self, job: &str) -> String {
+        let label = if self.is_known(job) { job } else { "_other" };
+        label.to_owned()
+    }
+
+    /// Whether a job has a label of its own.
+    fn is_known(&self, job: &str) -> bool {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = names.contains(job) || (names.len() < MAX_NAMES && names.insert(job.to_owned()));
-        if known {
-            job.to_owned()
-        } else {
-            "_other".to_owned()
-        }
+        names.contains(job) || (names.len() < MAX_NAMES && names.insert(job.to_owned()))
     }
 }
 

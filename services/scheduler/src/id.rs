@@ -1,19 +1,41 @@
 //! Ids of jobs and runs. A run's id is a hash of which occurrence it is, so that every path to the same
 //! occurrence, before and after a crash, comes to the same id (`reference/scheduler.md` §3.4).
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Ordering, fmt, str::FromStr};
 
 use creel_proto::scheduler::v1::RunKind;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 /// A job.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JobId([u64; 2]);
 
 /// A run: 32 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RunId([u64; 2]);
+
+/// As numbers: two comparisons, where those of an array are a loop. Every search of a tree makes a dozen.
+macro_rules! ordered {
+    ($($id:ident),+) => { $(
+        impl Ord for $id {
+            #[inline]
+            fn cmp(&self, other: &Self) -> Ordering {
+                let ([high, low], [other_high, other_low]) = (self.0, other.0);
+                high.cmp(&other_high).then(low.cmp(&other_low))
+            }
+        }
+
+        impl PartialOrd for $id {
+            #[inline]
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+    )+ };
+}
+
+ordered!(JobId, RunId);
 
 /// A text that is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,9 +47,8 @@ const fn halves(whole: u128) -> [u64; 2] {
     [(whole >> 64) as u64, whole as u64]
 }
 
-fn whole(halves: [u64; 2]) -> u128 {
-    let [high, low] = halves.map(u128::from);
-    high << 64 | low
+const fn whole([high, low]: [u64; 2]) -> u128 {
+    (high as u128) << 64 | low as u128
 }
 
 impl JobId {
@@ -105,7 +126,13 @@ impl RunId {
             hasher.update((bytes.len() as u64).to_be_bytes());
             hasher.update(bytes);
         };
-        part(occurrence.job.to_string().as_bytes());
+        let mut text = Uuid::encode_buffer();
+        part(
+            Uuid::from_u128(whole(occurrence.job.0))
+                .as_hyphenated()
+                .encode_lower(&mut text)
+                .as_bytes(),
+        );
         part(&occurrence.incarnation.to_be_bytes());
         part(&(occurrence.kind as i32).to_be_bytes());
         if let Some(request) = occurrence.request {
@@ -123,6 +150,12 @@ impl RunId {
     #[must_use]
     pub fn bytes(self) -> [u8; 16] {
         whole(self.0).to_be_bytes()
+    }
+
+    /// For tables: it is half of a hash already.
+    pub(crate) const fn hash(self) -> u64 {
+        let [_, low] = self.0;
+        low
     }
 
     /// The id of a key part.

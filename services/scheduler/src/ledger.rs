@@ -38,6 +38,7 @@ mod packs;
 mod park;
 mod queue;
 mod room;
+mod runs;
 mod said;
 mod time;
 mod view;
@@ -56,6 +57,7 @@ use jobs::Jobs;
 use packs::Pack;
 use queue::Queue;
 use room::Worker;
+use runs::Runs;
 use work::MintGate;
 
 /// Where randomness comes from: uniform numbers.
@@ -73,7 +75,7 @@ pub(crate) struct Ledger {
     /// Conversations whose agents may make jobs that need no approval.
     granted: BTreeMap<Arc<str>, AgentGrantRecord>,
     /// Runs that have not ended, and those whose end is not durable yet.
-    runs: BTreeMap<RunId, Run>,
+    runs: Runs,
     /// Free runs that wait for their time, Unix milliseconds.
     delayed: BTreeSet<(i64, RunId)>,
     /// Free runs that wait for a worker, by kind of work.
@@ -119,7 +121,7 @@ impl Ledger {
             jobs: Jobs::default(),
             contexts: BTreeMap::new(),
             granted: BTreeMap::new(),
-            runs: BTreeMap::new(),
+            runs: Runs::default(),
             delayed: BTreeSet::new(),
             ready: BTreeMap::new(),
             expiries: BTreeSet::new(),
@@ -175,7 +177,7 @@ impl Ledger {
         if let Some(parking) = run.parking.as_ref().filter(|_| run.lease.is_parked()) {
             self.parked.insert((parking.expires_ms, run_id));
         }
-        self.runs.insert(run_id, run);
+        self.runs.insert(run);
         self.watch(run_id);
     }
 
@@ -284,7 +286,7 @@ impl Ledger {
             }
             Place::Ready(lane) => {
                 if let Some(queue) = self.ready.get_mut(&(run.work as i32)) {
-                    queue.remove(&run.owner, lane, run.nominal_ms, run_id);
+                    queue.remove(&run.owner, lane, run.turn());
                 }
             }
         }
@@ -329,7 +331,7 @@ impl Ledger {
             let lane = lane.for_run(run);
             run.place = Place::Ready(lane);
             let queue = self.ready.entry(run.work as i32).or_default();
-            queue.insert(&run.owner, lane, run.nominal_ms, run_id);
+            queue.insert(&run.owner, lane, run.turn(), run_id);
         }
     }
 

@@ -57,9 +57,15 @@ pub(crate) struct Run {
     /// The packed admission that names it instead.
     pub(crate) pack: Option<u64>,
     pub(crate) place: Place,
+    /// Counts runs as they came.
+    pub(crate) number: u64,
     /// The place of its lease among all.
     pub(crate) expiry_ms: Option<i64>,
 }
+
+/// When a run's turn is: the instant it is for, and of one instant the run that came first. So those of a herd, whose
+/// ids are in no order, line up one behind the other.
+pub(crate) type Turn = (i64, u64);
 
 /// What a run waits for, or waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +147,11 @@ impl End {
 impl Run {
     pub(crate) const fn id(&self) -> RunId {
         self.at.run
+    }
+
+    /// Its turn among its owner's.
+    pub(crate) const fn turn(&self) -> Turn {
+        (self.nominal_ms, self.number)
     }
 
     pub(crate) fn state(&self) -> RunState {
@@ -290,6 +301,7 @@ impl Run {
             new: false,
             pack: None,
             place: Place::None,
+            number: 0,
             expiry_ms: None,
         })
     }

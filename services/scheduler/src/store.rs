@@ -4,7 +4,7 @@ use creel_proto::scheduler::v1::{
     ClockRecord, JobRecord, JobStateRecord, RunRecord, RunRefRecord, StartsRecord, TombstoneRecord,
 };
 use creel_store::{
-    Error, Key, KeyRange, Op, Store, be, from_be,
+    Bytes, Error, Key, KeyRange, Op, Store, be, from_be,
     kinds::{last_part, parts},
 };
 use prost::Message as _;
@@ -92,14 +92,13 @@ impl RunRef {
     }
 }
 
-/// The changes that keep a run's record; `new` ones are made findable, too.
-pub(crate) fn put_run(at: RunRef, job: JobId, record: &RunRecord, new: bool) -> Vec<Op> {
-    let mut ops = vec![Op::Put(at.key(), record.encode_to_vec().into())];
+/// The changes that keep a run's encoded record; `new` ones are made findable, too.
+pub(crate) fn put_run(ops: &mut Vec<Op>, at: RunRef, job: JobId, record: Bytes, new: bool) {
+    ops.push(Op::Put(at.key(), record));
     if new {
         ops.push(Op::Put(at.by_id(), time(at.admitted_ms).to_vec().into()));
-        ops.push(Op::Put(at.by_job(job), Vec::new().into()));
+        ops.push(Op::Put(at.by_job(job), Bytes::new()));
     }
-    ops
 }
 
 /// The changes that forget a run.

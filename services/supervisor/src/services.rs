@@ -8,6 +8,7 @@ use creel_kit::{
     service::{self, CertificateSource, EXIT_CONFIG, Lock, Spec},
 };
 use creel_store::Store;
+use creel_store_rocksdb::Options;
 use creel_wire::ServiceName;
 
 use crate::{
@@ -63,8 +64,13 @@ pub(crate) fn run(profile: Profile, name: ServiceName) -> ExitCode {
         ServiceName::AgentRunner => agent_runner(&profile, &config),
         _ => Err(anyhow::anyhow!("not part of this build")),
     };
+    let open = if name == ServiceName::Scheduler {
+        open_busy_store
+    } else {
+        open_store
+    };
     match spec {
-        Ok(spec) => service::run(profile, spec, open_store),
+        Ok(spec) => service::run(profile, spec, open),
         Err(error) => fail(1, &format!("{error:#}")),
     }
 }
@@ -104,5 +110,16 @@ pub(crate) fn dispatch_early() -> Option<ExitCode> {
 }
 
 fn open_store(path: &Path) -> Result<Store, creel_store::Error> {
-    creel_store_rocksdb::open(path, creel_store_rocksdb::Options::default())
+    creel_store_rocksdb::open(path, Options::default())
+}
+
+/// The scheduler's: a job's state is written twice with every fire, so what is held back in memory is written once,
+/// and a fire reads its job's record.
+fn open_busy_store(path: &Path) -> Result<Store, creel_store::Error> {
+    let options = Options {
+        write_buffer_mb: 8,
+        cache_mb: 4,
+        ..Options::default()
+    };
+    creel_store_rocksdb::open(path, options)
 }

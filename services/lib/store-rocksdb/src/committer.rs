@@ -5,7 +5,7 @@
 use crate::acked::Mark;
 use crate::layout::{self, meta};
 use crate::{fault, options};
-use creel_store::{Change, Error, Event, History, Key, KeyRange, Outcome, Plan, Rev, Revs, Txn, View, plan};
+use creel_store::{Error, Event, History, Key, KeyRange, Outcome, Plan, Rev, Txn, View, plan, reads};
 use rocksdb::{DB, WriteBatch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -49,9 +49,13 @@ struct Batch {
     taken: usize,
     bytes: usize,
     changes: WriteBatch,
-    /// The keys the batch changed so far: their revisions, `None` for removed ones.
-    pending: BTreeMap<Key, Option<Revs>>,
     events: Vec<(Rev, Vec<Event>)>,
+    /// The keys the batch changed so far: their revisions, `None` for removed ones. Kept for those who ask only.
+    pending: BTreeMap<Key, Option<Rev>>,
+    /// The transactions that `pending` knows of.
+    indexed: usize,
+    /// Room for what is put.
+    raw: Vec<u8>,
     answers: Vec<(oneshot::Sender<Answer>, Outcome, OwnedSemaphorePermit)>,
     instant_ms: Option<i64>,
 }
@@ -75,22 +79,25 @@ impl Committer {
         batch.taken += 1;
         batch.bytes += request.txn.size_bytes();
         let current = batch.events.last().map_or(self.rev, |(rev, _)| *rev);
+        if reads(&request.txn) {
+            batch.index();
+        }
         let view = Overlay {
             db: &self.db,
             pending: &batch.pending,
         };
         match (plan(&view, request.txn, current), &self.broken) {
             (Err(err), _) => answer(request.answer, Err(err)),
-            (Ok(plan), Some(broken)) if !plan.changes.is_empty() => {
+            (Ok(plan), Some(broken)) if !plan.events.is_empty() => {
                 answer(request.answer, Err(broken.clone()));
             }
-            (Ok(plan), _) => {
-                if !plan.changes.is_empty() {
-                    batch.add(&plan);
+            (Ok(Plan { outcome, events }), _) => {
+                if !events.is_empty() {
+                    batch.add(outcome.rev(), events);
                     batch.instant_ms = batch.instant_ms.max(Some(request.instant_ms));
                 }
                 // Without a change it still waits: what it saw may be pending.
-                batch.answers.push((request.answer, plan.outcome, request.memory));
+                batch.answers.push((request.answer, outcome, request.memory));
             }
         }
     }
@@ -145,37 +152,36 @@ fn answer(sender: oneshot::Sender<Answer>, answer: Answer) {
 }
 
 impl Batch {
-    fn add(&mut self, plan: &Plan) {
-        let rev = plan.outcome.rev();
-        for (key, change) in &plan.changes {
-            let revs = match change {
-                Change::Put { value, create_rev } => {
-                    let revs = Revs {
-                        create: *create_rev,
-                        modified: rev,
-                    };
-                    layout::put(&mut self.changes, key, value, revs);
-                    Some(revs)
-                }
-                Change::Delete => {
-                    self.changes.delete(layout::raw_key(key.as_ref()));
-                    None
-                }
-            };
-            self.pending.insert(key.clone(), revs);
+    fn add(&mut self, rev: Rev, events: Vec<Event>) {
+        for Event { key, value } in &events {
+            match value {
+                Some(value) => layout::put(&mut self.changes, &mut self.raw, key, value, rev),
+                None => self.changes.delete(layout::raw_key(key.as_ref())),
+            }
         }
-        self.events.push((rev, plan.events()));
+        self.events.push((rev, events));
+    }
+
+    /// Makes what the batch changed so far known to those who ask for it.
+    fn index(&mut self) {
+        for (rev, events) in self.events.get(self.indexed..).unwrap_or_default() {
+            let revs = events
+                .iter()
+                .map(|event| (event.key.clone(), event.value.as_ref().map(|_| *rev)));
+            self.pending.extend(revs);
+        }
+        self.indexed = self.events.len();
     }
 }
 
 /// The database as it will be once the batch is written.
 struct Overlay<'a> {
     db: &'a DB,
-    pending: &'a BTreeMap<Key, Option<Revs>>,
+    pending: &'a BTreeMap<Key, Option<Rev>>,
 }
 
 impl View for Overlay<'_> {
-    fn revs(&self, key: &Key) -> Result<Option<Revs>, Error> {
+    fn rev(&self, key: &Key) -> Result<Option<Rev>, Error> {
         if let Some(pending) = self.pending.get(key) {
             return Ok(*pending);
         }
@@ -183,7 +189,7 @@ impl View for Overlay<'_> {
             .db
             .get_pinned(layout::raw_key(key.as_ref()))
             .map_err(fault::read)?;
-        raw.map(|raw| layout::revs(&raw)).transpose()
+        raw.map(|raw| layout::rev(&raw)).transpose()
     }
 
     fn keys(&self, range: &KeyRange, limit: usize) -> Result<Vec<Key>, Error> {
@@ -202,8 +208,8 @@ impl View for Overlay<'_> {
             stored.next();
         }
         stored.status().map_err(fault::read)?;
-        for (key, revs) in pending {
-            match revs {
+        for (key, rev) in pending {
+            match rev {
                 Some(_) => keys.insert(key.clone()),
                 None => keys.remove(key),
             };
@@ -224,18 +230,11 @@ mod tests {
         let db = DB::open(&options::database(&crate::Options::default()), dir.path()).unwrap();
         let mut stored = WriteBatch::default();
         stored.put(meta::REV, 1u64.to_be_bytes());
-        let old = Revs {
-            create: 1,
-            modified: 1,
-        };
+        let (old, new, mut raw) = (1, 2, Vec::new());
         for name in ["a", "b", "c", "d", "e"] {
-            layout::put(&mut stored, &name.into(), b"", old);
+            layout::put(&mut stored, &mut raw, &name.into(), b"", old);
         }
         db.write_opt(stored, &options::synced()).unwrap();
-        let new = Revs {
-            create: 1,
-            modified: 2,
-        };
         let pending = [
             ("0", Some(new)),
             ("a", None),
@@ -245,7 +244,7 @@ mod tests {
         ];
         let pending = pending
             .into_iter()
-            .map(|(name, revs)| (Key::from(name), revs))
+            .map(|(name, rev)| (Key::from(name), rev))
             .collect();
         let overlay = Overlay {
             db: &db,
@@ -268,14 +267,14 @@ mod tests {
         }
         assert_eq!(keys(KeyRange::new("b", "d"), 9), named(&["c"]));
         assert_eq!(keys(KeyRange::new("d", "b"), 9), []);
-        for (name, revs) in [
+        for (name, rev) in [
             ("a", None),
             ("c", Some(new)),
             ("d", Some(old)),
             ("f", Some(new)),
             ("g", None),
         ] {
-            assert_eq!(overlay.revs(&name.into()).unwrap(), revs, "{name}");
+            assert_eq!(overlay.rev(&name.into()).unwrap(), rev, "{name}");
         }
     }
 }

@@ -1,12 +1,14 @@
-//! The bytes in RocksDB: a prefix tells meta keys from data, a header gives each value its revisions.
+//! The bytes in RocksDB: a prefix tells meta keys from data, a header gives each value its revision.
 //!
 //! ```text
 //! 00 <name>   ->  meta value
-//! 01 <key>    ->  create revision (8, big endian) | modification revision (8) | value
+//! 01 <key>    ->  revision (8, big endian) | the same | value
 //! ```
+//!
+//! The first revision once was the key's creation, which nobody asked for, and finding it cost every put a read.
 
 use bytes::BytesMut;
-use creel_store::{Bytes, Entry, Error, Key, KeyRange, Rev, Revs};
+use creel_store::{Bytes, Entry, Error, Key, KeyRange, Rev};
 use rocksdb::WriteBatch;
 
 /// The version of this layout, not of the records in it.
@@ -52,19 +54,17 @@ pub(crate) fn key(raw: &[u8]) -> Result<Key, Error> {
 }
 
 pub(crate) fn entry(key: Key, raw: &[u8]) -> Result<Entry, Error> {
-    let Revs { create, modified } = revs(raw)?;
     Ok(Entry {
         key,
+        mod_rev: rev(raw)?,
         value: Bytes::copy_from_slice(&raw[HEADER..]),
-        create_rev: create,
-        mod_rev: modified,
     })
 }
 
 /// The entry of a raw key and value, both copied into a buffer that many share; a new one of `size` bytes when it is
 /// full.
 pub(crate) fn entry_in(buffer: &mut BytesMut, size: usize, key: &[u8], raw: &[u8]) -> Result<Entry, Error> {
-    let (Some((&DATA, key)), Revs { create, modified }) = (key.split_first(), revs(raw)?) else {
+    let (Some((&DATA, key)), mod_rev) = (key.split_first(), rev(raw)?) else {
         return Err(malformed("a key"));
     };
     let value = &raw[HEADER..];
@@ -78,30 +78,29 @@ pub(crate) fn entry_in(buffer: &mut BytesMut, size: usize, key: &[u8], raw: &[u8
     Ok(Entry {
         key: Key::new(keep(key)),
         value: keep(value),
-        create_rev: create,
-        mod_rev: modified,
+        mod_rev,
     })
 }
 
-pub(crate) fn revs(raw: &[u8]) -> Result<Revs, Error> {
-    match raw.split_first_chunk() {
-        Some((create, rest)) => match rest.first_chunk() {
-            Some(modified) => Ok(Revs {
-                create: Rev::from_be_bytes(*create),
-                modified: Rev::from_be_bytes(*modified),
-            }),
-            None => Err(malformed("a value")),
-        },
-        None => Err(malformed("a value")),
-    }
+/// The revision of a raw value.
+pub(crate) fn rev(raw: &[u8]) -> Result<Rev, Error> {
+    let header = raw.first_chunk::<HEADER>();
+    let rev = header.and_then(|header| header.last_chunk());
+    rev.map(|rev| Rev::from_be_bytes(*rev))
+        .ok_or_else(|| malformed("a value"))
 }
 
-pub(crate) fn put(batch: &mut WriteBatch, key: &Key, value: &[u8], revs: Revs) {
-    let mut raw = Vec::with_capacity(HEADER + value.len());
-    raw.extend_from_slice(&revs.create.to_be_bytes());
-    raw.extend_from_slice(&revs.modified.to_be_bytes());
+/// Adds a put to a batch. `raw` is room that many share.
+pub(crate) fn put(batch: &mut WriteBatch, raw: &mut Vec<u8>, key: &Key, value: &[u8], rev: Rev) {
+    raw.clear();
+    raw.push(DATA);
+    raw.extend_from_slice(key.as_ref());
+    let (rev, len) = (rev.to_be_bytes(), raw.len());
+    raw.extend_from_slice(&rev);
+    raw.extend_from_slice(&rev);
     raw.extend_from_slice(value);
-    batch.put(raw_key(key.as_ref()), raw);
+    let (key, value) = raw.split_at(len);
+    batch.put(key, value);
 }
 
 pub(crate) fn malformed(what: &str) -> Error {
@@ -118,12 +117,12 @@ mod tests {
 
     #[test]
     fn short_values_and_foreign_keys_are_damage_not_panics() {
-        assert!(matches!(revs(&[0; 15]), Err(Error::Corrupt { .. })));
+        assert!(matches!(rev(&[0; 15]), Err(Error::Corrupt { .. })));
         assert!(matches!(key(b""), Err(Error::Corrupt { .. })));
         assert!(matches!(key(b"\0rev"), Err(Error::Corrupt { .. })));
         let raw = [1u64.to_be_bytes(), 2u64.to_be_bytes()].concat();
         let entry = entry("k".into(), &raw).unwrap();
-        assert_eq!((entry.create_rev, entry.mod_rev, entry.value.len()), (1, 2, 0));
+        assert_eq!((entry.mod_rev, entry.value.len()), (2, 0));
     }
 
     #[test]
@@ -141,7 +140,7 @@ mod tests {
                 (entry.key.as_ref(), &*entry.value),
                 (&[n][..], &*vec![n; usize::from(n)])
             );
-            assert_eq!((entry.create_rev, entry.mod_rev), (1, 2));
+            assert_eq!(entry.mod_rev, 2);
         }
         assert!(entry_in(&mut buffer, 64, b"\0rev", &header).is_err());
         assert!(entry_in(&mut buffer, 64, &[DATA, 1], &[0; 15]).is_err());

@@ -4,7 +4,7 @@
 use crate::engine::{Entries, Meta};
 use crate::layout::{self, meta};
 use crate::{Options, fault, options, restore};
-use creel_store::{Bytes, Entry, Error, Key, KeyRange, Rev, Revs, limits};
+use creel_store::{Bytes, Entry, Error, Key, KeyRange, Rev, limits};
 use rocksdb::{DB, WriteBatch, checkpoint::Checkpoint};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -72,30 +72,15 @@ impl Changes {
         Ok(())
     }
 
-    fn batch(self, db: &DB, rev: Rev) -> Result<WriteBatch, Error> {
-        let mut batch = WriteBatch::default();
+    fn batch(self, rev: Rev) -> WriteBatch {
+        let (mut batch, mut raw) = (WriteBatch::default(), Vec::new());
         for (key, value) in self.keys {
-            let raw = layout::raw_key(key.as_ref());
-            let Some(value) = value else {
-                batch.delete(raw);
-                continue;
-            };
-            let before = db.get_pinned(raw).map_err(fault::read)?;
-            let create = before
-                .map(|raw| layout::revs(&raw))
-                .transpose()?
-                .map_or(rev, |revs| revs.create);
-            layout::put(
-                &mut batch,
-                &key,
-                &value,
-                Revs {
-                    create,
-                    modified: rev,
-                },
-            );
+            match value {
+                Some(value) => layout::put(&mut batch, &mut raw, &key, &value, rev),
+                None => batch.delete(layout::raw_key(key.as_ref())),
+            }
         }
-        Ok(batch)
+        batch
     }
 }
 
@@ -143,7 +128,7 @@ fn run(db: &DB, before: Meta, step: &Migration) -> Result<Meta, Error> {
     let mut changes = Changes::default();
     (step.apply)(&Before { db }, &mut changes)?;
     after.rev += Rev::from(!changes.keys.is_empty());
-    let mut batch = changes.batch(db, after.rev)?;
+    let mut batch = changes.batch(after.rev);
     batch.put(meta::REV, after.rev.to_be_bytes());
     batch.put(meta::SCHEMA, after.identity.schema_version.to_be_bytes());
     db.write_opt(batch, &options::synced())

@@ -81,15 +81,14 @@ async fn an_older_store_is_snapshotted_and_migrated() {
     let store = open(dir.path(), version(3)).unwrap();
     assert_eq!(store.schema_version(), 3);
     assert_eq!(store.latest_rev().await, 3, "one step changed something");
-    let entry = |key: &str, value: &'static str, create_rev, mod_rev| Entry {
+    let entry = |key: &str, value: &'static str, mod_rev| Entry {
         key: key.into(),
         value: value.into(),
-        create_rev,
         mod_rev,
     };
     assert_eq!(
         entries(&store).await,
-        [entry("a", "TWO", 1, 3), entry("new", "2", 3, 3)]
+        [entry("a", "TWO", 3), entry("new", "2", 3)]
     );
     let incarnation = store.incarnation();
     store.commit(Txn::new().put("later".into(), "")).await.unwrap();

@@ -165,7 +165,9 @@ pub fn last_part<const N: usize>(key: &Key) -> Option<[u8; N]> {
 }
 
 fn encode<P: AsRef<[u8]>>(tag: [u8; 2], parts: impl IntoIterator<Item = P>) -> Vec<u8> {
-    let mut out = tag.to_vec();
+    // Most keys fit, and need no second allocation.
+    let mut out = Vec::with_capacity(64);
+    out.extend_from_slice(&tag);
     for part in parts {
         for byte in part.as_ref() {
             match byte {

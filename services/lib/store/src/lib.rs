@@ -33,7 +33,7 @@ pub use error::{Cause, Error};
 pub use fated::{Fate, fated};
 pub use history::{Event, History, HistoryBounds, Watch, WatchItem};
 pub use key::{Key, KeyRange, be, from_be};
-pub use plan::{Change, Plan, Revs, View, plan};
+pub use plan::{Plan, View, plan, reads};
 pub use steady::Steady;
 pub use store::{Page, ScanPage, Store};
 pub use txn::{Cmp, Op, Outcome, Txn};
@@ -41,15 +41,13 @@ pub use txn::{Cmp, Op, Outcome, Txn};
 /// A store's revision: 0 when empty, plus one per committed transaction that changed a key.
 pub type Rev = u64;
 
-/// One key with its value and the revisions that made it.
+/// One key with its value and the revision that made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The key.
     pub key: Key,
     /// The value.
     pub value: Bytes,
-    /// The revision at which the key came into being (kept by later puts).
-    pub create_rev: Rev,
     /// The revision of the last put.
     pub mod_rev: Rev,
 }

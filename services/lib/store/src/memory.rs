@@ -1,8 +1,8 @@
 //! The engine for tests: a map behind a lock. Nothing survives the process.
 
 use crate::{
-    Change, Engine, Entry, Error, History, HistoryBounds, Identity, Key, KeyRange, Outcome, Rev, Revs,
-    ScanBounds, ScanPage, Txn, View, plan,
+    Engine, Entry, Error, Event, History, HistoryBounds, Identity, Key, KeyRange, Outcome, Rev, ScanBounds,
+    ScanPage, Txn, View, plan,
 };
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -73,30 +73,26 @@ impl Engine for Memory {
         let mut state = self.state();
         let plan = plan(&*state, txn, state.rev)?;
         let rev = plan.outcome.rev();
-        if plan.changes.is_empty() {
+        if plan.events.is_empty() {
             return Ok(plan.outcome);
         }
-        let events = plan.events();
-        for (key, change) in plan.changes {
-            match change {
-                Change::Put { value, create_rev } => {
+        for Event { key, value } in &plan.events {
+            match value {
+                Some(value) => {
                     let entry = Entry {
                         key: key.clone(),
-                        value,
-                        create_rev,
+                        value: value.clone(),
                         mod_rev: rev,
                     };
-                    state.entries.insert(key, entry);
+                    state.entries.insert(key.clone(), entry);
                 }
-                Change::Delete => {
-                    state.entries.remove(&key);
-                }
+                None => drop(state.entries.remove(key)),
             }
         }
         state.rev = rev;
         state.instant_ms = state.instant_ms.max(instant_ms);
         // Under the lock, so that revisions are published in order.
-        self.history.publish([(rev, events)]);
+        self.history.publish([(rev, plan.events)]);
         Ok(plan.outcome)
     }
 }
@@ -111,11 +107,8 @@ impl State {
 }
 
 impl View for State {
-    fn revs(&self, key: &Key) -> Result<Option<Revs>, Error> {
-        Ok(self.entries.get(key).map(|entry| Revs {
-            create: entry.create_rev,
-            modified: entry.mod_rev,
-        }))
+    fn rev(&self, key: &Key) -> Result<Option<Rev>, Error> {
+        Ok(self.entries.get(key).map(|entry| entry.mod_rev))
     }
 
     fn keys(&self, range: &KeyRange, limit: usize) -> Result<Vec<Key>, Error> {

@@ -4,22 +4,13 @@
 use crate::{Bytes, Cmp, Error, Event, Key, KeyRange, Op, Outcome, Rev, Txn, limits};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The revisions of an existing key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Revs {
-    /// When it came into being.
-    pub create: Rev,
-    /// When it was last put.
-    pub modified: Rev,
-}
-
 /// The state a transaction is evaluated against.
 pub trait View {
-    /// The revisions of a key, `None` if it doesn't exist.
+    /// When a key was last put, `None` if it doesn't exist.
     ///
     /// # Errors
     /// When the engine can't read.
-    fn revs(&self, key: &Key) -> Result<Option<Revs>, Error>;
+    fn rev(&self, key: &Key) -> Result<Option<Rev>, Error>;
 
     /// At most `limit` existing keys of a range, from its start.
     ///
@@ -28,42 +19,14 @@ pub trait View {
     fn keys(&self, range: &KeyRange, limit: usize) -> Result<Vec<Key>, Error>;
 }
 
-/// The net change of one key: at most one per key and transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// The key has this value from now on.
-    Put {
-        /// The new value.
-        value: Bytes,
-        /// The key's creation: kept if the key existed before the transaction.
-        create_rev: Rev,
-    },
-    /// The key existed and doesn't any more.
-    Delete,
-}
-
 /// An evaluated transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The answer once the changes are durable.
     pub outcome: Outcome,
-    /// The changes, all at `outcome.rev()`. Empty: nothing to write, the revision stays.
-    pub changes: BTreeMap<Key, Change>,
-}
-
-impl Plan {
-    /// The events a watch sees.
-    #[must_use]
-    pub fn events(&self) -> Vec<Event> {
-        let event = |(key, change): (&Key, &Change)| Event {
-            key: key.clone(),
-            value: match change {
-                Change::Put { value, .. } => Some(value.clone()),
-                Change::Delete => None,
-            },
-        };
-        self.changes.iter().map(event).collect()
-    }
+    /// The net changes, all at `outcome.rev()`, each key once and in key order: what a watch sees. Empty: nothing to
+    /// write, the revision stays.
+    pub events: Vec<Event>,
 }
 
 /// Evaluates a transaction against a view that is at revision `current`.
@@ -73,35 +36,35 @@ impl Plan {
 pub fn plan(view: &impl View, txn: Txn, current: Rev) -> Result<Plan, Error> {
     let matched = all_hold(view, &txn.when)?;
     let ops = if matched { txn.then } else { txn.otherwise };
-    let next = current + 1;
-    let mut changes = BTreeMap::new();
+    let mut events = Vec::new();
     for (key, value) in net_effect(view, ops)? {
-        let before = view.revs(&key)?;
-        let change = match (before, value) {
-            (None, None) => continue,
-            (Some(_), None) => Change::Delete,
-            (before, Some(value)) => Change::Put {
-                value,
-                create_rev: before.map_or(next, |revs| revs.create),
-            },
-        };
-        changes.insert(key, change);
+        // A put asks for nothing: whatever was there, it is gone.
+        if value.is_some() || view.rev(&key)?.is_some() {
+            events.push(Event { key, value });
+        }
     }
-    let rev = if changes.is_empty() { current } else { next };
+    let rev = if events.is_empty() { current } else { current + 1 };
     let outcome = if matched {
         Outcome::Committed { rev }
     } else {
         Outcome::Conflict { rev }
     };
-    Ok(Plan { outcome, changes })
+    Ok(Plan { outcome, events })
+}
+
+/// Whether evaluating a transaction may ask the view for anything: a bare put doesn't.
+#[must_use]
+pub fn reads(txn: &Txn) -> bool {
+    let puts = |ops: &[Op]| ops.iter().all(|op| matches!(op, Op::Put(..)));
+    !(txn.when.is_empty() && puts(&txn.then))
 }
 
 fn all_hold(view: &impl View, compares: &[Cmp]) -> Result<bool, Error> {
     for cmp in compares {
         let holds = match cmp {
-            Cmp::Exists(key) => view.revs(key)?.is_some(),
-            Cmp::Absent(key) => view.revs(key)?.is_none(),
-            Cmp::ModRev(key, rev) => view.revs(key)?.is_some_and(|revs| revs.modified == *rev),
+            Cmp::Exists(key) => view.rev(key)?.is_some(),
+            Cmp::Absent(key) => view.rev(key)?.is_none(),
+            Cmp::ModRev(key, rev) => view.rev(key)? == Some(*rev),
         };
         if !holds {
             return Ok(false);

@@ -18,8 +18,8 @@ async fn conforms_on_several_threads() {
 #[derive(Default)]
 struct Model {
     rev: Rev,
-    /// Value, create revision, modification revision.
-    map: BTreeMap<Vec<u8>, (Vec<u8>, Rev, Rev)>,
+    /// Value, revision.
+    map: BTreeMap<Vec<u8>, (Vec<u8>, Rev)>,
 }
 
 impl Model {
@@ -27,7 +27,7 @@ impl Model {
         let holds = |cmp: &Cmp| match cmp {
             Cmp::Exists(k) => self.map.contains_key(k.as_ref()),
             Cmp::Absent(k) => !self.map.contains_key(k.as_ref()),
-            Cmp::ModRev(k, rev) => self.map.get(k.as_ref()).is_some_and(|e| e.2 == *rev),
+            Cmp::ModRev(k, rev) => self.map.get(k.as_ref()).is_some_and(|e| e.1 == *rev),
         };
         let matched = txn.when.iter().all(holds);
         let mut values: BTreeMap<_, _> = self.map.iter().map(|(k, e)| (k.clone(), e.0.clone())).collect();
@@ -49,9 +49,9 @@ impl Model {
         }
         let old = std::mem::take(&mut self.map);
         for (k, v) in values {
-            let (create, modified) = old.get(&k).map_or((self.rev, self.rev), |e| (e.1, e.2));
-            let modified = if touched.contains(&k) { self.rev } else { modified };
-            self.map.insert(k, (v, create, modified));
+            let before = old.get(&k).map_or(self.rev, |e| e.1);
+            let rev = if touched.contains(&k) { self.rev } else { before };
+            self.map.insert(k, (v, rev));
         }
         match matched {
             true => Outcome::Committed { rev: self.rev },
@@ -129,8 +129,8 @@ proptest! {
                 if reverse {
                     expected.reverse();
                 }
-                let got: Vec<_> = got.iter().map(|e| (e.key.as_ref(), &e.value[..], e.create_rev, e.mod_rev)).collect();
-                let expected: Vec<_> = expected.iter().map(|(k, e)| (&k[..], &e.0[..], e.1, e.2)).collect();
+                let got: Vec<_> = got.iter().map(|e| (e.key.as_ref(), &e.value[..], e.mod_rev)).collect();
+                let expected: Vec<_> = expected.iter().map(|(k, e)| (&k[..], &e.0[..], e.1)).collect();
                 prop_assert_eq!(got, expected);
             }
             let state = store.scan_all(KeyRange::all(), 1000).await.unwrap().entries;

@@ -245,10 +245,11 @@ impl Ledger {
             Trust::Held { jump, .. } => (ClockState::Held, Some(jump)),
             Trust::Suspect(jump) => (ClockState::Suspect, Some(jump)),
         };
-        let count = |of: fn(&crate::run::Run) -> bool| {
-            let runs = self.runs.values().filter(|run| run.end.is_none());
-            runs.filter(|run| of(run)).count() as u64
-        };
+        let (mut waiting, mut held) = (0, 0);
+        for run in self.runs.values().filter(|run| run.end.is_none()) {
+            waiting += u64::from(run.lease.is_free());
+            held += u64::from(run.lease.held().is_some());
+        }
         SchedulerStatus {
             clock: state.into(),
             clock_since: jump.map(|jump| timestamp(jump.after_ms)),
@@ -261,8 +262,8 @@ impl Ledger {
                 .take(MAX_INVALID)
                 .map(ToString::to_string)
                 .collect(),
-            runs_waiting: count(|run| run.lease.is_free()),
-            runs_with_workers: count(|run| run.lease.held().is_some()),
+            runs_waiting: waiting,
+            runs_with_workers: held,
             runs_parked: self.parked.len() as u64,
             workers: self
                 .workers

@@ -1,5 +1,7 @@
 //! Time passes: occurrences are admitted or skipped, delayed runs come up, leases end.
 
+use std::sync::Arc;
+
 use creel_kit::outbox::Event;
 use creel_proto::scheduler::v1::{RunKind, RunRecord, RunState, TombstoneRecord};
 use creel_schedule::Schedule;
@@ -16,7 +18,7 @@ use crate::{
 };
 
 /// Jobs decided in one step; between steps others get their turn.
-const MAX_DUE: usize = 1_024;
+const MAX_DUE: usize = 4_096;
 /// Runs handled of each other kind in one step.
 const MAX_EACH: usize = 1_024;
 
@@ -339,7 +341,7 @@ impl Ledger {
             request,
             nominal_ms,
         });
-        if self.runs.contains_key(&run) {
+        if self.runs.contains(&run) {
             return None;
         }
         let at = RunRef {
@@ -347,38 +349,38 @@ impl Ledger {
             run,
         };
         let work = job.sound()?.kind;
+        // Most have one: room for four would be most of what a waiting job takes.
+        job.state.active.reserve_exact(1);
         job.state.active.push(at);
         job.open_skip = None;
-        self.runs.insert(
-            run,
-            Run {
-                at,
-                job: id,
-                incarnation,
-                owner: job.owner.clone(),
-                job_name: job.name.clone(),
-                kind,
-                work,
-                nominal_ms,
-                started_ms: 0,
-                not_before_ms: if delay_ms > 0 { now.wall_ms + delay_ms } else { 0 },
-                lease: Lease::default(),
-                interruptions: 0,
-                returned: 0,
-                instance: "".into(),
-                cancel: None,
-                session: String::new(),
-                end: None,
-                parking: None,
-                extra: None,
-                slow: false,
-                slow_at_ms: None,
-                new: true,
-                pack: None,
-                place: Place::None,
-                expiry_ms: None,
-            },
-        );
+        self.runs.insert(Run {
+            at,
+            job: id,
+            incarnation,
+            owner: job.owner.clone(),
+            job_name: job.name.clone(),
+            kind,
+            work,
+            nominal_ms,
+            started_ms: 0,
+            not_before_ms: if delay_ms > 0 { now.wall_ms + delay_ms } else { 0 },
+            lease: Lease::default(),
+            interruptions: 0,
+            returned: 0,
+            instance: Arc::default(),
+            cancel: None,
+            session: String::new(),
+            end: None,
+            parking: None,
+            extra: None,
+            slow: false,
+            slow_at_ms: None,
+            new: true,
+            pack: None,
+            place: Place::None,
+            number: 0,
+            expiry_ms: None,
+        });
         Some(run)
     }
 

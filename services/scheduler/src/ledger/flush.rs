@@ -6,7 +6,8 @@ use std::{
 };
 
 use creel_proto::scheduler::v1::{JobRecord, RunRecord, SchedulerMessage, TombstoneRecord};
-use creel_store::{Cmp, Op, Txn};
+use creel_store::{Bytes, Cmp, Op, Txn};
+use prost::Message as _;
 
 use super::{Ledger, packs::Fresh};
 use crate::{
@@ -44,10 +45,12 @@ pub(crate) enum Effect {
     Send(u64, Box<SchedulerMessage>),
     /// A stream ends: another one of the same worker took over.
     Close(u64),
-    /// To whoever watches runs.
-    Publish(Box<RunRecord>),
+    /// To whoever watches runs: an encoded record, which is read only for those who look.
+    Publish(Bytes),
     /// Likewise: these were admitted.
     Admitted(Vec<RunId>),
+    /// Likewise: a worker began it. If it has ended by then, its end says so.
+    Began(RunId),
     /// To whoever watches jobs: one changed, or is gone.
     Changed {
         id: JobId,
@@ -63,7 +66,7 @@ pub(crate) enum Effect {
 
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    jobs: BTreeMap<JobId, JobChange>,
+    jobs: BTreeMap<JobId, Box<JobChange>>,
     pub(super) packed: Fresh,
     effects: Vec<Effect>,
     /// Some job has as much as one more change of it leaves room for.
@@ -174,8 +177,9 @@ impl Ledger {
             packed.audited |= general_audited;
         }
         let mut published = Vec::new();
-        for (id, mut change) in jobs {
-            let (mut unit, mut late) = (Vec::new(), Vec::new());
+        for (id, change) in jobs {
+            let mut change = *change;
+            let (mut unit, mut late) = (Vec::with_capacity(LIGHT), Vec::new());
             // A packed run and its job's cursor become records together.
             if let Some(run) = self.packed_run(id) {
                 change.runs.insert(run);
@@ -186,19 +190,16 @@ impl Ledger {
                 let Some(run) = self.runs.get_mut(run_id) else {
                     continue;
                 };
-                let record = run.record();
-                let ops = store::put_run(run.at, id, &record, run.new);
-                if run.new {
-                    unit.extend(ops)
-                } else {
-                    late.extend(ops)
-                }
+                let record = Bytes::from(run.record().encode_to_vec());
+                let ops = if run.new { &mut unit } else { &mut late };
+                store::put_run(ops, run.at, id, record.clone(), run.new);
                 run.new = false;
-                published.push(Effect::Publish(Box::new(record)));
+                published.push(Effect::Publish(record));
             }
             for (at, (record, new)) in change.skips {
-                unit.extend(store::put_run(at, id, &record, new));
-                published.push(Effect::Publish(Box::new(record)));
+                let record = Bytes::from(record.encode_to_vec());
+                store::put_run(&mut unit, at, id, record.clone(), new);
+                published.push(Effect::Publish(record));
             }
             let who = match (&change.gone, self.jobs.get(&id)) {
                 (Some(tombstone), _) => {
@@ -288,6 +289,9 @@ impl Packed {
             self.close();
         }
         self.bytes += bytes;
+        if self.open.then.capacity() == 0 {
+            self.open.then.reserve_exact(MAX_OPS);
+        }
         self.open.then.extend(ops);
         self.open.when.extend(when);
     }

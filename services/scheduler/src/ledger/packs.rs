@@ -58,6 +58,8 @@ impl Ledger {
         let mut ops = Vec::new();
         for (nominal_ms, mut runs) in fresh {
             runs.retain(|(_, run)| self.runs.get(run).is_some_and(|run| run.new));
+            // In the order they are kept in: so each is added next to the one before.
+            runs.sort_unstable_by_key(|(_, run)| *run);
             for some in runs.chunks(MAX_JOBS) {
                 let Some((first, admitted_ms)) = some
                     .first()

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{id::RunId, lane::Lane};
+use crate::{id::RunId, lane::Lane, run::Turn};
 
 const LANES: usize = Lane::ALL.len();
 /// Owners looked at for a run that has just come up.
@@ -33,7 +33,7 @@ pub(super) struct Queue {
 /// The runs of an owner.
 #[derive(Debug, Default)]
 struct Line {
-    lanes: [BTreeSet<(i64, RunId)>; LANES],
+    lanes: [BTreeMap<Turn, RunId>; LANES],
     /// How often each lane was passed over.
     passed: [u8; LANES],
     /// Lanes whose next run is the newest.
@@ -72,7 +72,7 @@ impl Queue {
         self.owners.is_empty()
     }
 
-    pub(super) fn insert(&mut self, owner: &Arc<str>, lane: Lane, nominal_ms: i64, run: RunId) {
+    pub(super) fn insert(&mut self, owner: &Arc<str>, lane: Lane, turn: Turn, run: RunId) {
         let line = match self.owners.get_mut(owner) {
             Some(line) => line,
             None => self.owners.entry(Arc::clone(owner)).or_default(),
@@ -81,12 +81,12 @@ impl Queue {
         if runs.is_empty() {
             self.waiting[lane as usize].insert(Arc::clone(owner));
         }
-        runs.insert((nominal_ms, run));
+        runs.insert(turn, run);
     }
 
-    pub(super) fn remove(&mut self, owner: &Arc<str>, lane: Lane, nominal_ms: i64, run: RunId) {
+    pub(super) fn remove(&mut self, owner: &Arc<str>, lane: Lane, turn: Turn) {
         if let Some(line) = self.owners.get_mut(owner) {
-            line.lanes[lane as usize].remove(&(nominal_ms, run));
+            line.lanes[lane as usize].remove(&turn);
             self.tidy(owner, lane);
         }
     }
@@ -116,7 +116,7 @@ impl Queue {
     pub(super) fn pop_new(&mut self, since_ms: i64) -> Option<RunId> {
         let lane = Lane::Unknown;
         let owners = &self.waiting[lane as usize];
-        let newest = |owner: &Arc<str>| Some(self.owners.get(owner)?.lanes[lane as usize].last()?.0);
+        let newest = |owner: &Arc<str>| Some(self.owners.get(owner)?.lanes[lane as usize].last_key_value()?.0.0);
         let came = self.came.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let later = owners.range::<Arc<str>, _>((came, Bound::Unbounded));
         let mut looked_at = later.chain(owners).take(MAX_LOOKED_AT);
@@ -134,7 +134,7 @@ impl Queue {
         };
         if line.lanes[lane as usize].is_empty() {
             self.waiting[lane as usize].remove(owner);
-            if line.lanes.iter().all(BTreeSet::is_empty) {
+            if line.lanes.iter().all(BTreeMap::is_empty) {
                 self.owners.remove(owner);
             }
         }
@@ -163,15 +163,15 @@ mod tests {
         let (mut queue, flood, other) = (Queue::default(), "a".into(), "b".into());
         let pop = |queue: &mut Queue| queue.pop(Lane::Unruly);
         for n in 0..1_000 {
-            queue.insert(&flood, Lane::Prompt, n, run(n));
+            queue.insert(&flood, Lane::Prompt, (n / 2, n as u64), run(n));
         }
         assert_eq!([pop(&mut queue), pop(&mut queue)], [Some(run(0)), Some(run(999))]);
-        queue.insert(&other, Lane::Unruly, 5_001, run(5_001));
-        queue.insert(&other, Lane::Unruly, 5_000, run(5_000));
+        queue.insert(&other, Lane::Unruly, (5_001, 0), run(5_001));
+        queue.insert(&other, Lane::Unruly, (5_000, 1), run(5_000));
         let next: Vec<_> = std::iter::from_fn(|| pop(&mut queue)).take(5).collect();
         assert_eq!(next, [5_000, 1, 5_001, 998, 2].map(run));
         for n in 0..1_000 {
-            queue.remove(&flood, Lane::Prompt, n, run(n));
+            queue.remove(&flood, Lane::Prompt, (n / 2, n as u64));
         }
         assert!(
             queue.is_empty() && queue.waiting.iter().all(BTreeSet::is_empty) && pop(&mut queue).is_none()
@@ -182,14 +182,14 @@ mod tests {
     fn a_backlog_of_its_own_owner_costs_a_run_a_turn_or_two() {
         let (mut queue, owner) = (Queue::default(), "a".into());
         for n in 0..1_000 {
-            queue.insert(&owner, Lane::Unknown, n, run(n));
-            queue.insert(&owner, Lane::Unruly, n, run(-1 - n));
+            queue.insert(&owner, Lane::Unknown, (n, 0), run(n));
+            queue.insert(&owner, Lane::Unruly, (n, 0), run(-1 - n));
         }
         assert_eq!(queue.pop(Lane::Prompt), None, "what is held back is not for them");
-        queue.insert(&owner, Lane::Prompt, 2_000, run(2_000));
+        queue.insert(&owner, Lane::Prompt, (2_000, 0), run(2_000));
         assert_eq!(queue.pop(Lane::Prompt), Some(run(2_000)));
-        queue.insert(&owner, Lane::Prompt, 2_001, run(2_001));
-        queue.insert(&owner, Lane::Unknown, 2_002, run(2_002));
+        queue.insert(&owner, Lane::Prompt, (2_001, 0), run(2_001));
+        queue.insert(&owner, Lane::Unknown, (2_002, 0), run(2_002));
         let next: Vec<_> = std::iter::from_fn(|| queue.pop(Lane::Unknown)).take(3).collect();
         assert_eq!(next, [2_001, 0, 2_002].map(run));
         let next: Vec<_> = std::iter::from_fn(|| queue.pop(Lane::Unruly)).take(8).collect();
@@ -200,10 +200,10 @@ mod tests {
     fn what_has_just_come_up_is_found_and_owners_take_turns() {
         let (mut queue, names) = (Queue::default(), ["a", "b", "c"].map(Arc::from));
         for n in 0..10 {
-            queue.insert(&names[0], Lane::Unknown, n, run(n));
-            queue.insert(&names[1], Lane::Prompt, n, run(100 + n));
+            queue.insert(&names[0], Lane::Unknown, (n, 0), run(n));
+            queue.insert(&names[1], Lane::Prompt, (n, 0), run(100 + n));
         }
-        queue.insert(&names[2], Lane::Unknown, 8, run(208));
+        queue.insert(&names[2], Lane::Unknown, (8, 0), run(208));
         assert_eq!(queue.pop_new(10), None);
         assert_eq!(
             [(); 4].map(|()| queue.pop_new(7)),
@@ -230,12 +230,12 @@ mod tests {
             for (n, (who, lane, act)) in (0_i64..).zip(acts.into_iter().chain(rest)) {
                 match act {
                     0 | 1 => {
-                        queue.insert(&names[who], Lane::ALL[lane], n, run(n));
+                        queue.insert(&names[who], Lane::ALL[lane], (n, 0), run(n));
                         waiting[who][lane].insert(n);
                     }
                     2 => {
                         if let Some(gone) = waiting[who][lane].pop_last() {
-                            queue.remove(&names[who], Lane::ALL[lane], gone, run(gone));
+                            queue.remove(&names[who], Lane::ALL[lane], (gone, 0));
                         }
                     }
                     _ => {

@@ -205,7 +205,7 @@ impl Ledger {
         let Some(run) = self.runs.get_mut(&run_id) else {
             return;
         };
-        run.instance = "".into();
+        run.instance = Arc::default();
         run.started_ms = 0;
         let job = run.job;
         self.watch(run_id);
@@ -368,8 +368,7 @@ impl Ledger {
         }
         run.session = cut(session, 1_024);
         // Not written: after a crash the worker says it again, and the outcome carries it.
-        let record = run.record();
-        self.changes.effect(Effect::Publish(Box::new(record)));
+        self.changes.effect(Effect::Began(run_id));
         self.watch(run_id);
         self.pace(run_id, Some(now));
     }
