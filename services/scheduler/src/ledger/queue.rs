@@ -116,7 +116,8 @@ impl Queue {
     pub(super) fn pop_new(&mut self, since_ms: i64) -> Option<RunId> {
         let lane = Lane::Unknown;
         let owners = &self.waiting[lane as usize];
-        let newest = |owner: &Arc<str>| Some(self.owners.get(owner)?.lanes[lane as usize].last_key_value()?.0.0);
+        let newest =
+            |owner: &Arc<str>| Some(self.owners.get(owner)?.lanes[lane as usize].last_key_value()?.0.0);
         let came = self.came.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let later = owners.range::<Arc<str>, _>((came, Bound::Unbounded));
         let mut looked_at = later.chain(owners).take(MAX_LOOKED_AT);
