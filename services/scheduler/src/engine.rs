@@ -12,7 +12,7 @@ use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Fu
 use prost::Message as _;
 use tokio::{
     sync::{broadcast, mpsc},
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -221,7 +221,6 @@ impl Engine {
             } else {
                 most_ms
             };
-            let wait = Duration::from_millis(wait_ms.max(0).unsigned_abs());
             tokio::select! {
                 biased;
                 () = drain.cancelled() => return self.wind_down(turn).await,
@@ -240,7 +239,7 @@ impl Engine {
                     tracing::info!(zone_data = %zones.zone_data_version(), moved, "newer zone data is in use");
                 }
                 Some(command) = self.commands.recv(), if room => self.commands(&mut turn, command),
-                () = sleep(wait) => {}
+                () = pause(wait_ms) => {}
             }
         }
     }
@@ -427,6 +426,15 @@ impl Engine {
             }
         }
         Stop::Drained
+    }
+}
+
+/// The timer counts whole milliseconds, so no time at all would be most of one: a herd's steps follow each other at once.
+async fn pause(ms: i64) {
+    if ms > 0 {
+        sleep(Duration::from_millis(ms.unsigned_abs())).await;
+    } else {
+        yield_now().await;
     }
 }
 

@@ -57,40 +57,35 @@ impl Ledger {
     pub(super) fn flush_packs(&mut self, fresh: Fresh, effects: &mut Vec<Effect>) -> Vec<Op> {
         let mut ops = Vec::new();
         for (nominal_ms, mut runs) in fresh {
-            runs.retain(|(_, run)| self.runs.get(run).is_some_and(|run| run.new));
             // In the order they are kept in: so each is added next to the one before.
             runs.sort_unstable_by_key(|(_, run)| *run);
             for some in runs.chunks(MAX_JOBS) {
-                let Some((first, admitted_ms)) = some
-                    .first()
-                    .and_then(|(id, run)| Some((*id, self.runs.get(run)?.at.admitted_ms)))
+                let number = self.next_pack;
+                let (mut entries, mut admitted) =
+                    (Vec::with_capacity(some.len()), Vec::with_capacity(some.len()));
+                for (id, run_id) in some {
+                    let Some(run) = self.runs.get_mut(run_id).filter(|run| run.new) else {
+                        continue;
+                    };
+                    run.pack = Some(number);
+                    self.unwritten.insert(run.at);
+                    admitted.push(run.at);
+                    entries.push(Entry {
+                        job: *id,
+                        incarnation: run.incarnation,
+                    });
+                }
+                let (Some(first), Some(RunRef { admitted_ms, .. })) = (entries.first(), admitted.first())
                 else {
                     continue;
                 };
-                let number = self.next_pack;
                 self.next_pack += 1;
-                let mut entries = Vec::with_capacity(some.len());
-                for (id, run_id) in some {
-                    if let Some(run) = self.runs.get_mut(run_id) {
-                        run.pack = Some(number);
-                        self.unwritten.insert(run.at);
-                        entries.push(Entry {
-                            job: *id,
-                            incarnation: run.incarnation,
-                        });
-                    }
-                }
-                let key = admission_key(admitted_ms, nominal_ms, first);
-                let record = pack::record(nominal_ms, admitted_ms, &entries);
+                let key = admission_key(*admitted_ms, nominal_ms, first.job);
+                let record = pack::record(nominal_ms, *admitted_ms, &entries);
                 ops.push(Op::Put(key.clone(), record.encode_to_vec().into()));
-                self.packs.insert(
-                    number,
-                    Pack {
-                        key,
-                        left: entries.len(),
-                    },
-                );
-                effects.push(Effect::Admitted(some.iter().map(|(_, run)| *run).collect()));
+                let left = entries.len();
+                self.packs.insert(number, Pack { key, left });
+                effects.push(Effect::Admitted(admitted.into_iter().map(|at| at.run).collect()));
             }
         }
         ops
