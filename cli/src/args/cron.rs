@@ -185,7 +185,7 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
     #[command(after_help = "Example:
   creel cron cancel 16488c7d0d790e665c05823f7a29856f --reason \"wrong inbox\"")]
     Cancel {
-        /// The run's id
+        /// The run's id, or 8 or more characters of either end of it
         run: String,
         /// Kept in the record
         #[arg(long, default_value = "")]
@@ -199,7 +199,7 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
 
 What the worker still says is not taken. Without --retry the run ends as cancelled.")]
     Reset {
-        /// The run's id
+        /// The run's id, or 8 or more characters of either end of it
         run: String,
         /// Make its next attempt at once
         #[arg(long)]

@@ -80,6 +80,7 @@ struct EditedView {
     #[serde(flatten)]
     job: JobView,
     unchanged: bool,
+    warnings: Vec<String>,
 }
 
 async fn apply(context: &mut Context, client: &Client, change: &Change<'_>) -> Result<(), Failure> {
@@ -108,10 +109,14 @@ async fn apply(context: &mut Context, client: &Client, change: &Change<'_>) -> R
             .await?;
         &edited
     };
+    for warning in &job.warnings {
+        context.out.note(&format!("note: {warning}"));
+    }
     if context.out.is_json() {
         return context.out.json(&EditedView {
             job: JobView::from(job),
             unchanged,
+            warnings: job.warnings.clone(),
         });
     }
     if dry_run {

@@ -1,7 +1,7 @@
 //! `creel cron explain`: why a job ran, why it did not, and what is next.
 
 use creel_proto::{
-    scheduler::v1::{ExplainJobRequest, ExplainJobResponse, Explained, Finding, Instant, Run},
+    scheduler::v1::{ExplainJobRequest, ExplainJobResponse, Explained, Finding, Instant, Run, RunKind},
     time,
 };
 use creel_wire::{Code, Error, error::printable};
@@ -29,6 +29,7 @@ struct ExplainView {
     occurrence: Option<OccurrenceView>,
     findings: Vec<FindingView>,
     next: Vec<InstantView>,
+    newest: Option<RunView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -144,6 +145,7 @@ fn view(answer: &ExplainJobResponse) -> ExplainView {
                 text: text(&one.text),
             })
             .collect(),
+        newest: answer.newest.as_ref().map(RunView::from),
     }
 }
 
@@ -158,8 +160,10 @@ fn lines(answer: &ExplainJobResponse, local: &Local) -> Vec<String> {
     }
     match &answer.occurrence {
         Some(one) => lines.extend(occurrence(one, local)),
+        None if answer.newest.is_some() => lines.push("It has not been due yet.".to_owned()),
         None => lines.push("It has never been due.".to_owned()),
     }
+    lines.extend(answer.newest.iter().flat_map(|run| newest(run, local)));
     if answer.findings.is_empty() {
         lines.push("Nothing keeps it from running.".to_owned());
     }
@@ -179,21 +183,39 @@ fn occurrence(one: &Explained, local: &Local) -> Vec<String> {
     let at =
         at_ms(one.nominal_at.as_ref()).map_or_else(String::new, |ms| format!("{}: ", local.show_seconds(ms)));
     let mut lines = vec![format!("{at}{}", told(&one.text, &one.outcome))];
-    if let Some(run) = &one.run {
-        let took = duration_ms(run).map_or_else(String::new, |ms| format!(" in {}", times::took(ms)));
-        let late = late_ms(run)
-            .filter(|ms| *ms >= 1_000)
-            .map_or_else(String::new, |ms| format!(", {} late", times::took(ms)));
-        lines.push(format!("  run {}: {}{took}{late}", run.run_id, status(run)));
-        if !run.error.is_empty() {
-            lines.push(format!("  {}", printable(&run.error, 400)));
-        }
+    lines.extend(one.run.iter().flat_map(ran));
+    lines
+}
+
+/// A run that is not that of the occurrence, and why there is one.
+fn newest(run: &Run, local: &Local) -> Vec<String> {
+    let why = match run.kind() {
+        RunKind::Manual => "it was run by hand",
+        RunKind::Backfill => "a run of a backfill",
+        RunKind::Probe => "it was tried after its quarantine",
+        RunKind::Scheduled | RunKind::Alert | RunKind::Unspecified => "a run of its schedule",
+    };
+    let at = at_ms(run.admitted_at.as_ref()).map_or_else(|| "-".to_owned(), |ms| local.show_seconds(ms));
+    let mut lines = vec![format!("Newest, {at}: {why}.")];
+    lines.extend(ran(run));
+    lines
+}
+
+/// What became of a run.
+fn ran(run: &Run) -> Vec<String> {
+    let took = duration_ms(run).map_or_else(String::new, |ms| format!(" in {}", times::took(ms)));
+    let late = late_ms(run)
+        .filter(|ms| *ms >= 1_000)
+        .map_or_else(String::new, |ms| format!(", {} late", times::took(ms)));
+    let mut lines = vec![format!("  run {}: {}{took}{late}", run.run_id, status(run))];
+    if !run.error.is_empty() {
+        lines.push(format!("  {}", printable(&run.error, 400)));
     }
     lines
 }
 
 /// How long after its time a run began.
-fn late_ms(run: &creel_proto::scheduler::v1::Run) -> Option<i64> {
+fn late_ms(run: &Run) -> Option<i64> {
     Some(at_ms(run.started_at.as_ref())?.saturating_sub(at_ms(run.nominal_at.as_ref())?))
 }
 
@@ -289,6 +311,7 @@ mod tests {
                     text: "the clocks leave out 02:30".into(),
                 },
             ],
+            newest: None,
         }
     }
 
@@ -310,6 +333,29 @@ Next:
         assert_eq!(
             told,
             "It has never been due. Nothing keeps it from running. Nothing is to come."
+        );
+        let tried = ExplainJobResponse {
+            newest: Some(Run {
+                kind: RunKind::Manual.into(),
+                admitted_at: at("2026-11-22T06:00:00Z"),
+                run_id: "cd".into(),
+                state: RunState::Failed.into(),
+                error: "exit 3".into(),
+                ..Run::default()
+            }),
+            ..quiet
+        };
+        let told = lines(&tried, &berlin()).join("\n");
+        let expected = "\
+It has not been due yet.
+Newest, Sun 22 Nov 07:00:00 CET: it was run by hand.
+  run cd: failed
+  exit 3
+";
+        assert!(told.starts_with(expected), "{told}");
+        assert_eq!(
+            serde_json::to_value(view(&tried)).unwrap()["newest"]["runId"],
+            "cd"
         );
         let json = serde_json::to_value(view(&answer())).unwrap();
         assert_eq!(json["occurrence"]["run"]["durationMs"], 2_000);

@@ -138,14 +138,19 @@ impl JobView {
 
     /// An instant by the clocks of this machine and, where those of the job show something else, by them.
     pub(crate) fn on_its_clock(&self, unix_ms: i64, local: &Local) -> String {
-        let here = local.show(unix_ms);
+        // `every 5 s` and `in 4m` don't keep to whole minutes.
+        let show = |local: &Local| match unix_ms % 60_000 {
+            0 => local.show(unix_ms),
+            _ => local.show_seconds(unix_ms),
+        };
+        let here = show(local);
         let zone = match self.spec.as_ref().and_then(|spec| spec.schedule.as_ref()) {
             Some(ScheduleSpec::Cron { zone, .. } | ScheduleSpec::At { zone: Some(zone), .. }) => zone,
             _ => return here,
         };
         match jiff::tz::TimeZone::get(zone) {
             Ok(zone) => {
-                let there = Local { zone, now: local.now }.show(unix_ms);
+                let there = show(&Local { zone, now: local.now });
                 // `UTC` and `Etc/UTC` are the same clock.
                 if there == here {
                     here
@@ -218,6 +223,10 @@ pub(crate) mod tests {
         let view = JobView::from(&job());
         let at_ms = 1_806_195_600_000; // 2027-03-28 01:00 UTC, when clocks there jump
         assert_eq!(view.on_its_clock(at_ms, &berlin()), "Sun 28 Mar 2027 03:00 CEST");
+        assert_eq!(
+            view.on_its_clock(at_ms + 5_000, &berlin()),
+            "Sun 28 Mar 2027 03:00:05 CEST"
+        );
         let utc = Local {
             zone: jiff::tz::TimeZone::UTC,
             ..berlin()

@@ -34,6 +34,9 @@ const MAX_HEARTBEAT: Duration = Duration::from_secs(3_600);
 const INCOMING: usize = 4 * MAX_HELD;
 /// Messages that wait to be sent.
 const OUTGOING: usize = 64;
+/// Most backends the scheduler hears of, and the longest name of one, in bytes.
+const MAX_BACKENDS: usize = 256;
+const MAX_BACKEND_BYTES: usize = 128;
 
 /// Stays attached until the drain.
 pub(crate) async fn attach(runner: Runner, channel: Channel) {
@@ -78,7 +81,7 @@ async fn talk(
     let (send, outgoing) = mpsc::channel(OUTGOING);
     let mut said = Said::default();
     let mut changes = runner.works.changes();
-    let _ = send.try_send(hello(instance, runner.works.capacity, &runner.works.all()));
+    let _ = send.try_send(hello(runner, instance));
     let mut client = WorkServiceClient::new(channel);
     let mut incoming = tokio::select! {
         attached = client.attach(ReceiverStream::new(outgoing)) => attached?.into_inner(),
@@ -316,12 +319,17 @@ const fn message(message: worker_message::Message) -> WorkerMessage {
     }
 }
 
-fn hello(instance: &str, capacity: usize, held: &[WorkRecord]) -> WorkerMessage {
+fn hello(runner: &Runner, instance: &str) -> WorkerMessage {
+    let backends = &runner.settings.backends;
+    // What would not pass is not said: nobody can refuse a job by it then, and all else goes on.
+    let sayable =
+        backends.len() <= MAX_BACKENDS && backends.iter().all(|name| name.len() <= MAX_BACKEND_BYTES);
     message(worker_message::Message::Hello(WorkerHello {
         kinds: vec![WorkKind::SystemEvent.into(), WorkKind::AgentTurn.into()],
-        capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
-        holding: held.iter().map(reference).collect(),
+        capacity: u32::try_from(runner.works.capacity).unwrap_or(u32::MAX),
+        holding: runner.works.all().iter().map(reference).collect(),
         instance: instance.to_owned(),
+        backends: backends.iter().filter(|_| sayable).cloned().collect(),
     }))
 }
 

@@ -285,6 +285,9 @@ pub(crate) fn refused(mut record: WorkRecord, error: &Error) -> WorkRecord {
     if record.kind == i32::from(WorkKind::SystemEvent) {
         record.delivery_state = "failed".to_owned();
         record.delivery_error = record.reason.clone();
+    } else {
+        // Its own context was never made: nobody is sent to look there.
+        record.session.clear();
     }
     record
 }

@@ -61,6 +61,26 @@ fn a_turn_is_isolated_and_an_event_goes_to_its_target() {
 }
 
 #[test]
+fn a_refused_run_names_no_context_that_was_never_made() {
+    let error = Error::invalid("backend", "no backend `nosuch`");
+    let read_well = |payload| read(&work("r1", 1, payload), 5).unwrap().record;
+    let turn = read_well(turn("hello"));
+    assert_eq!(turn.session, "cron:j1:run:r1");
+    let refused_turn = refused(turn, &error);
+    assert_eq!(
+        (refused_turn.session.as_str(), refused_turn.error.as_str()),
+        ("", "no backend `nosuch`")
+    );
+    let event = read_well(Payload::SystemEvent(SystemEventPayload { text: "tea".into() }));
+    let session = event.session.clone();
+    assert_eq!(
+        refused(event, &error).session,
+        session,
+        "the target is there whatever comes of the event"
+    );
+}
+
+#[test]
 fn what_cannot_be_right_is_refused_with_its_record() {
     let refuse = |work: &Work| {
         let (record, error) = *read(work, 5).unwrap_err();

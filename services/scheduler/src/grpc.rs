@@ -26,10 +26,12 @@ use crate::{
 
 mod admin;
 mod agents;
+mod backends;
 mod backfill;
 mod create;
 mod explain;
 mod jobs;
+mod named;
 mod preview;
 mod runs;
 mod tail;
@@ -158,6 +160,7 @@ fn shown(record: Option<&JobRecord>, view: &View) -> Job {
             .state
             .quarantine
             .map(|quarantine| timestamp(quarantine.until_ms)),
+        warnings: Vec::new(),
     }
 }
 

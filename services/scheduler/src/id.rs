@@ -193,9 +193,68 @@ impl FromStr for RunId {
     }
 }
 
+/// The fewest digits that name a run.
+const SHORTEST_END: usize = 8;
+
+/// Digits that a run's id begins or ends with, as a person copied them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RunEnd {
+    value: u128,
+    /// Bits of an id beside them.
+    other: u32,
+}
+
+impl RunEnd {
+    pub(crate) fn is_of(self, run: RunId) -> bool {
+        let id = whole(run.0);
+        id >> self.other == self.value || id & (u128::MAX >> self.other) == self.value
+    }
+
+    /// The first and the last id that begin with them.
+    pub(crate) fn beginnings(self) -> (RunId, RunId) {
+        let first = self.value << self.other;
+        (
+            RunId(halves(first)),
+            RunId(halves(first | !(u128::MAX << self.other))),
+        )
+    }
+}
+
+impl FromStr for RunEnd {
+    type Err = NotAnId;
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if !(SHORTEST_END..32).contains(&text.len()) || !text.bytes().all(hex) {
+            return Err(NotAnId);
+        }
+        let value = u128::from_str_radix(text, 16).map_err(|_| NotAnId)?;
+        let other = 128 - 4 * text.len() as u32;
+        Ok(Self { value, other })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_is_named_by_either_end() {
+        let id = "16488c7d0d790e665c05823f7a29856f";
+        let run: RunId = id.parse().unwrap();
+        let end = |text: &str| text.parse::<RunEnd>();
+        for text in ["16488c7d", "16488c7d0", "7a29856f", &id[1..], &id[..31]] {
+            assert!(end(text).unwrap().is_of(run), "{text}");
+        }
+        for text in ["16488c7e", "88c7d0d7", "7a29856e"] {
+            assert!(!end(text).unwrap().is_of(run), "{text}");
+        }
+        for text in ["", "7a29856", "16488C7D", "16488c7g", id] {
+            assert_eq!(end(text), Err(NotAnId), "{text}");
+        }
+        let (first, last) = end("16488c7d").unwrap().beginnings();
+        assert_eq!(first.to_string(), "16488c7d000000000000000000000000");
+        assert_eq!(last.to_string(), "16488c7dffffffffffffffffffffffff");
+    }
 
     #[test]
     fn every_part_of_an_occurrence_is_in_its_id() {

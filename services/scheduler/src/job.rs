@@ -275,7 +275,9 @@ impl Job {
                 state.failures = state.failures.saturating_add(1);
                 state.recent.note(true);
                 state.last_failure = Some(at);
-                if !one_shot {
+                // What a person tries by hand is beside the schedule, and keeps none of its occurrences back. A
+                // failure it is all the same: it counts towards the quarantine and the alert.
+                if !one_shot && kind != RunKind::Manual {
                     let wait_ms = policy.retry.ladder_ms(state.failures);
                     state.backoff_until_ms =
                         (wait_ms > 0).then_some(last.finished_ms.saturating_add(wait_ms));

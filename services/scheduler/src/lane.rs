@@ -2,7 +2,7 @@
 //!
 //! A job that hangs, floods or crashes must not be felt by others, and often all belong to one owner. So the runs
 //! of an owner wait in lanes, better ones first, and the last places of every worker are held back for the better
-//! ones. Nobody gets into the first lane by a promise, and one slow run leads out again. It all follows from the
+//! ones. Nobody is taken for prompt by a promise, and one slow run ends it again. It all follows from the
 //! record of a job, so a restart changes nothing.
 
 use creel_proto::scheduler::v1::{RunKind, RunState, WorkKind};
@@ -21,6 +21,8 @@ const NEW_PART_MS: i64 = 15_000;
 /// Where a run waits, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
+    /// It tells somebody that a job goes wrong.
+    Alert,
     /// Its job's last run succeeded soon.
     Prompt,
     /// It may be anything.
@@ -31,7 +33,7 @@ pub(crate) enum Lane {
 
 impl Lane {
     /// The best first.
-    pub(crate) const ALL: [Self; 3] = [Self::Prompt, Self::Unknown, Self::Unruly];
+    pub(crate) const ALL: [Self; 4] = [Self::Alert, Self::Prompt, Self::Unknown, Self::Unruly];
 
     /// The lane of a job's next run.
     pub(crate) fn of(job: &Job) -> Self {
@@ -50,11 +52,11 @@ impl Lane {
 
     /// The lane of a run, of a job in this one.
     pub(crate) fn for_run(self, run: &Run) -> Self {
-        // They only put a text into a queue.
-        let told = run.kind == RunKind::Alert || run.work == WorkKind::SystemEvent;
-        // The first is the one it waits for.
+        // The first attempt is the one it waits for.
         match run.attempts_used() {
-            0 | 1 if told => Self::Prompt,
+            0 | 1 if run.kind == RunKind::Alert => Self::Alert,
+            // It only puts a text into a queue.
+            0 | 1 if run.work == WorkKind::SystemEvent => Self::Prompt,
             0 | 1 => self,
             _ => Self::Unruly,
         }
@@ -62,38 +64,66 @@ impl Lane {
 
     /// A worker of so many places that holds so many runs is given none of this lane.
     pub(crate) const fn most_held(self, places: usize) -> usize {
-        let parts = match self {
-            Self::Prompt => 0,
-            Self::Unknown => 2,
-            Self::Unruly => 3,
+        let part = part(places);
+        let kept = match (self, places) {
+            (Self::Alert | Self::Prompt, _) => 0,
+            (Self::Unknown, PARTS..) => 2 * part,
+            (Self::Unruly, PARTS..) => 3 * part,
+            // A small worker has no whole part. Whatever fails leaves a place to the others; what may be anything
+            // does, too, where that is not a third of all.
+            (Self::Unknown, 4..) => 1,
+            (Self::Unruly, 4..) => 2,
+            (Self::Unruly, 2..) => 1,
+            (Self::Unknown | Self::Unruly, _) => 0,
         };
-        places - parts * part(places)
+        places - kept
     }
 
-    /// How long a worker of so many places that holds so many runs waits between runs that have just come up, of jobs
-    /// that may be anything. `None`: it takes none beside what [`Self::most_held`] says.
+    /// How many runs of this lane a worker of so many places is given at once.
+    ///
+    /// What ended soon until now may begin to hang with all others of its kind, in one instant. Then a part of the
+    /// places is left for those who say so.
+    pub(crate) const fn most_at_once(self, places: usize) -> usize {
+        match self {
+            Self::Prompt => places - part(places),
+            Self::Alert | Self::Unknown | Self::Unruly => places,
+        }
+    }
+
+    /// The lane of which a worker of so many places is given one more run that has just come up, beside what
+    /// [`Self::most_held`] and [`Self::most_at_once`] say, and how long after the one before. It holds so many, of
+    /// which so many are [`Self::Prompt`].
     ///
     /// What comes alone into a backlog that hangs is begun soon, and a herd that comes at once gets a part of the part.
-    pub(crate) const fn new_every_ms(places: usize, held: usize) -> Option<i64> {
+    pub(crate) const fn new_of(places: usize, held: usize, prompt: usize) -> Option<(Self, i64)> {
         let (least, part) = (Self::Unknown.most_held(places), part(places));
-        if held >= least && held < least + part {
-            Some(NEW_PART_MS / part as i64)
+        let lane = if prompt >= Self::Prompt.most_at_once(places) && held < places {
+            Self::Prompt
+        } else if held >= least && held < least + part {
+            Self::Unknown
         } else {
+            return None;
+        };
+        // Without a part the first is all of them, and the second none.
+        if part == 0 {
             None
+        } else {
+            Some((lane, NEW_PART_MS / part as i64))
         }
     }
 
     /// How often a lane is passed over in favour of better ones.
     pub(crate) const fn patience(self) -> u8 {
         match self {
-            Self::Prompt => 0,
+            Self::Alert => 0,
+            Self::Prompt => 1,
             Self::Unknown => 3,
             Self::Unruly => 7,
         }
     }
 }
 
-/// A part of a worker's places; a small worker holds none back.
+/// A part of a worker's places; a small worker has none.
 const fn part(places: usize) -> usize {
     if places < PARTS { 0 } else { places.div_ceil(PARTS) }
 }
@@ -124,16 +154,45 @@ mod tests {
 
     #[test]
     fn every_worker_takes_all_lanes_and_keeps_room_for_the_better_ones() {
-        for places in 1..2_000 {
-            let [best, middle, last] = Lane::ALL.map(|lane| lane.most_held(places));
-            assert!(best == places && last > places / 4, "{places}");
+        for places in PARTS..2_000 {
+            let [alert, best, middle, last] = Lane::ALL.map(|lane| lane.most_held(places));
+            assert!(alert == places && best == places && last > places / 4, "{places}");
             let part = middle - last;
             assert!(best - middle == 2 * part && part <= places / 4, "{places}");
-            let new = (0..=places).filter(|held| Lane::new_every_ms(places, *held).is_some());
-            assert!(new.eq(middle..best - part), "{places}");
+            let new = |held| Lane::new_of(places, held, 0).map(|(lane, _)| lane);
+            let unknown = (0..=places).filter(|held| new(*held) == Some(Lane::Unknown));
+            assert!(unknown.eq(middle..best - part), "{places}");
+            let hangs = Lane::Prompt.most_at_once(places);
+            assert!(hangs == best - part && hangs >= middle, "{places}");
+            let new = |held| Lane::new_of(places, held, hangs).map(|(lane, _)| lane);
+            assert!(
+                (hangs..best).all(|held| new(held) == Some(Lane::Prompt)),
+                "{places}"
+            );
+            assert_eq!(new(best), None, "{places}");
         }
-        assert_eq!(Lane::ALL.map(|lane| lane.most_held(7)), [7; 3]);
-        assert_eq!(Lane::ALL.map(|lane| lane.most_held(768)), [768, 576, 480]);
-        assert_eq!(Lane::new_every_ms(48, 36), Some(2_500));
+        let small = [
+            [1; 3],
+            [2, 2, 1],
+            [3, 3, 2],
+            [4, 3, 2],
+            [5, 4, 3],
+            [6, 5, 4],
+            [7, 6, 5],
+            [8, 6, 5],
+        ];
+        for (places, most) in (1..).zip(small) {
+            let [_, rest @ ..] = Lane::ALL.map(|lane| lane.most_held(places));
+            assert_eq!(rest, most, "{places}");
+            assert_eq!(Lane::new_of(places, places, places), None, "{places}");
+        }
+        assert_eq!(Lane::ALL.map(|lane| lane.most_held(768)), [768, 768, 576, 480]);
+        assert_eq!(Lane::new_of(48, 36, 0), Some((Lane::Unknown, 2_500)));
+        assert_eq!(Lane::new_of(48, 42, 42), Some((Lane::Prompt, 2_500)));
+        assert_eq!(
+            Lane::new_of(7, 6, 6),
+            None,
+            "a small worker has no part of a part"
+        );
     }
 }

@@ -27,6 +27,7 @@ use crate::{
 
 mod alert;
 mod attempt;
+mod backends;
 mod backfill;
 mod change;
 mod explain;
@@ -34,6 +35,7 @@ mod fire;
 mod flush;
 mod grants;
 mod jobs;
+mod messages;
 mod packs;
 mod park;
 mod queue;
@@ -44,13 +46,15 @@ mod time;
 mod view;
 mod work;
 
+pub(crate) use backends::{Backend, listed};
 pub(crate) use change::{Changed, Creation, Target, late_one_shot, name_taken, run_finished};
-pub(crate) use explain::Known;
+pub(crate) use explain::{Known, quoted};
 pub(crate) use flush::{Commit, Effect};
+pub(crate) use messages::ack_message;
 pub(crate) use park::{MAX_APPROVAL_BYTES, was_taken};
 pub(crate) use said::{Said, Unknown};
 pub(crate) use view::{Query, Retention, View};
-pub(crate) use work::{Hello, Prepared, ack_message};
+pub(crate) use work::{Hello, Prepared};
 
 use flush::Changes;
 use jobs::Jobs;
@@ -89,8 +93,8 @@ pub(crate) struct Ledger {
     /// Jobs whose backfills may go on.
     backfilling: BTreeSet<JobId>,
     workers: BTreeMap<u64, Worker>,
-    /// No run is given a place for those that have just come up before, monotonic milliseconds.
-    new_from_ms: i64,
+    /// By lane: no run is given a place for those that have just come up before, monotonic milliseconds.
+    new_from_ms: [i64; Lane::ALL.len()],
     /// Jobs whose records can't be used.
     invalid: BTreeSet<JobId>,
     mint: MintGate,
@@ -129,7 +133,7 @@ impl Ledger {
             parked: BTreeSet::new(),
             backfilling: BTreeSet::new(),
             workers: BTreeMap::new(),
-            new_from_ms: 0,
+            new_from_ms: [0; Lane::ALL.len()],
             invalid: BTreeSet::new(),
             mint: MintGate::default(),
             clock: Watch::default(),
@@ -215,7 +219,8 @@ impl Ledger {
         let backfill = at_once.then_some(0);
         let ready = self.ready.values().any(|queue| !queue.is_empty());
         let mint = ready.then(|| self.mint.wait_ms(now.mono_ms)).flatten();
-        let new = Some(self.new_from_ms - now.mono_ms).filter(|wait| ready && *wait > 0);
+        let new = self.new_from_ms.iter().map(|from| from - now.mono_ms);
+        let new = new.filter(|wait| ready && *wait > 0).min();
         // What only a believed wall clock ends waits for that, too.
         let [delayed, parked] = [delayed, parked].map(|wait| wait.filter(|_| held_ms.is_none()));
         let waits = [due, delayed, parked, expiry, slow, backfill, mint, new];

@@ -16,6 +16,7 @@ use crate::policy::{
 mod instants;
 mod schedule;
 
+use instants::cut_short;
 pub(crate) use instants::{Sample, last_until, swallowed};
 pub(crate) use schedule::{Origin, refused, schedule};
 
@@ -25,6 +26,9 @@ pub(crate) const MAX_TEXT_BYTES: usize = 64 * 1_024;
 pub(crate) const MAX_NAME_CHARS: usize = 128;
 /// Longest description, in bytes.
 pub(crate) const MAX_DESCRIPTION_BYTES: usize = 4 * 1_024;
+/// Longest name of a backend, in bytes.
+pub(crate) const MAX_BACKEND_BYTES: usize = 128;
+pub(crate) const BACKEND_FIELD: &str = "spec.payload.agent_turn.backend";
 /// The agent whose main session `main` means.
 const AGENT: &str = "default";
 
@@ -49,11 +53,14 @@ impl Spec {
         if spec.description.len() > MAX_DESCRIPTION_BYTES {
             return Err(too_long("spec.description", MAX_DESCRIPTION_BYTES));
         }
-        let (schedule, warnings) = schedule(spec.schedule.as_ref(), origin)?;
+        let (schedule, mut warnings) = schedule(spec.schedule.as_ref(), origin)?;
         let kind = payload(spec.payload.as_ref())?;
         session(&spec.target, "spec.target")?;
         delivery(spec.delivery.as_ref())?;
         let policy = policy(spec.policy.as_ref())?;
+        if policy.jitter_ms > 0 {
+            warnings.extend(cut_short(&schedule, policy.jitter_ms, origin.anchor_ms));
+        }
         if proto::DeleteAfter::try_from(spec.delete_after).is_err() {
             let message = format!("{} is not known here", spec.delete_after);
             return Err(Error::invalid("spec.delete_after", message));
@@ -130,8 +137,8 @@ pub(crate) fn payload(payload: Option<&proto::Payload>) -> Result<proto::WorkKin
         }
         Some(payload::Kind::AgentTurn(turn)) => {
             text(&turn.message, "spec.payload.agent_turn.message")?;
-            if turn.backend.len() > 128 {
-                return Err(too_long("spec.payload.agent_turn.backend", 128));
+            if turn.backend.len() > MAX_BACKEND_BYTES {
+                return Err(too_long(BACKEND_FIELD, MAX_BACKEND_BYTES));
             }
             if let Some(timeout) = &turn.timeout {
                 between(

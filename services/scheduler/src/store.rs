@@ -141,6 +141,11 @@ pub(crate) fn job_of_key(key: &Key) -> Option<JobId> {
     JobId::of_bytes(&last_part::<16>(key)?)
 }
 
+/// The run of a key of [`Kind::RunById`].
+pub(crate) fn run_of_key(key: &Key) -> Option<RunId> {
+    RunId::of_bytes(&last_part::<16>(key)?)
+}
+
 /// A time as a key part. Times before 1970 share a place.
 fn time(unix_ms: i64) -> [u8; 8] {
     be(unix_ms.max(0).unsigned_abs())

@@ -23,6 +23,7 @@ use crate::{
     engine::Handle,
     id::RunId,
     ledger::{Hello, MAX_APPROVAL_BYTES, Said, Unknown, ack_message, was_taken},
+    spec::MAX_BACKEND_BYTES,
     store,
 };
 
@@ -34,6 +35,8 @@ const MAX_CAPACITY: u32 = 1_024;
 const MAX_AT_ONCE: usize = 256;
 /// Longest name of a worker's process.
 const MAX_INSTANCE_BYTES: usize = 64;
+/// Most backends of a worker.
+const MAX_BACKENDS: usize = 256;
 
 #[derive(Debug, Clone)]
 pub(crate) struct WorkApi {
@@ -241,8 +244,14 @@ fn read_hello(hello: &WorkerHello, allowed: &[WorkKind]) -> Result<Hello, Error>
             format!("1 to {MAX_INSTANCE_BYTES} bytes, random per process"),
         ));
     }
+    let unusable = |name: &String| name.is_empty() || name.len() > MAX_BACKEND_BYTES;
+    if hello.backends.len() > MAX_BACKENDS || hello.backends.iter().any(unusable) {
+        let message = format!("at most {MAX_BACKENDS}, of 1 to {MAX_BACKEND_BYTES} bytes");
+        return Err(Error::invalid("hello.backends", message));
+    }
     Ok(Hello {
         kinds: hello.kinds.iter().copied().collect(),
+        backends: hello.backends.iter().map(|name| name.as_str().into()).collect(),
         capacity: hello.capacity as usize,
         instance: hello.instance.as_str().into(),
         holding: read_refs(&hello.holding)?,

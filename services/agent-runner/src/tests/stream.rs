@@ -173,6 +173,10 @@ async fn work_is_started_kept_alive_finished_and_forgotten_when_acknowledged() {
     let (mut stream, hello) = scheduler.attached().await;
     assert_eq!((hello.kinds.len(), hello.holding.len()), (2, 0));
     assert!(hello.capacity > 0 && !hello.instance.is_empty());
+    assert!(
+        hello.backends.contains(&"echo".to_owned()),
+        "what it runs turns with"
+    );
     stream.give("r1", "hold hello").await;
     assert_eq!(stream.started().await, "r1");
     let Some(Message::Heartbeat(beat)) = stream.next().await else {

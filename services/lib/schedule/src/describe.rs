@@ -33,8 +33,10 @@ impl Schedule {
     }
 }
 
-fn describe_every(every: &Every) -> String {
-    let mut rest = every.period_ms();
+/// A time span in words, whole milliseconds: `1 h 30 min`.
+#[must_use]
+pub fn describe_span(ms: u64) -> String {
+    let mut rest = ms;
     let mut parts = Vec::new();
     for (unit, unit_ms) in [
         ("d", 86_400_000),
@@ -48,7 +50,11 @@ fn describe_every(every: &Every) -> String {
             rest %= unit_ms;
         }
     }
-    let period = parts.join(" ");
+    parts.join(" ")
+}
+
+fn describe_every(every: &Every) -> String {
+    let period = describe_span(every.period_ms());
     match every.mode() {
         EveryMode::FixedRate => format!("every {period}"),
         EveryMode::FixedDelay => format!("{period} after each run"),

@@ -39,6 +39,7 @@ mod suggest;
 mod zone;
 mod zones;
 
+pub use describe::describe_span;
 pub use expr::{CronExpr, Field, MAX_EXPRESSION_BYTES, ParseError, Reason, Syntax, Warning, expand_hash};
 pub use human::{DurationError, TimeError, parse_duration, parse_time};
 pub use schedule::{

@@ -49,7 +49,7 @@ impl Api {
             None => spec,
         };
         let zones = self.zones.get();
-        let spec = Spec::check(
+        let mut spec = Spec::check(
             spec,
             Origin {
                 zones: &zones,
@@ -67,6 +67,7 @@ impl Api {
                 warnings: spec.warnings,
             });
         }
+        spec.warnings.extend(self.check_backend(&spec.proto, None).await?);
         let cursor_ms = first_cursor(&spec, now_ms, message.late_ok)?;
         let record = JobRecord {
             job_id: JobId::new(now_ms, &(self.random)()).to_string(),
@@ -173,7 +174,7 @@ impl Api {
             let (changed, refreeze) = merged(before.spec.clone().unwrap_or_default(), wanted, paths)?;
             let now_ms = self.clock.now_ms();
             let zones = self.zones.get();
-            let spec = Spec::check(
+            let mut spec = Spec::check(
                 &changed,
                 Origin {
                     zones: &zones,
@@ -183,6 +184,9 @@ impl Api {
             if before.spec.as_ref().map(|spec| &spec.schedule) != Some(&changed.schedule) {
                 first_cursor(&spec, now_ms, false)?;
             }
+            let told = self.check_backend(&changed, before.spec.as_ref()).await?;
+            spec.warnings.extend(told);
+            let warnings = spec.warnings.clone();
             let scopes = if refreeze {
                 narrowed(caller, &before.scopes)
             } else {
@@ -199,6 +203,7 @@ impl Api {
                 self.engine.ask(move |ledger, _| ledger.check(&checked)).await??;
                 return Ok(Job {
                     etag: view.state.version.to_string(),
+                    warnings,
                     ..preview(&record, &spec, view.state.cursor_ms)
                 });
             }
@@ -213,7 +218,10 @@ impl Api {
                 let job = ledger
                     .find(&owner, &id.to_string(), now)
                     .map(|view| shown(Some(&record), &view));
-                let job = job.ok_or_else(|| Error::internal("reading the changed job"))?;
+                let job = Job {
+                    warnings,
+                    ..job.ok_or_else(|| Error::internal("reading the changed job"))?
+                };
                 let mut answer = Txn::new();
                 slot.record(&mut answer, &job);
                 ledger.attach(id, answer);

@@ -10,7 +10,7 @@ use creel_store::Page;
 use creel_wire::{Caller, Error};
 use jiff::Timestamp;
 
-use super::{Api, shown};
+use super::{Api, backends::backend_of, shown};
 use crate::{
     id::{JobId, Occurrence, RunId},
     ledger::{Known, View},
@@ -33,15 +33,25 @@ impl Api {
         let view = self.find(caller, &message.job).await?;
         let record = self.store_record(&view).await?;
         let id = view.id;
+        let spec = record.as_ref().and_then(|record| record.spec.as_ref());
+        let backend = spec.and_then(backend_of).map(str::to_owned);
         let known = self
             .engine
-            .ask(move |ledger, now| ledger.known(id, now))
+            .ask(move |ledger, now| ledger.known(id, backend.as_deref(), now))
             .await?
             .ok_or_else(|| Error::not_found("job", &message.job).field("job"))?;
         let now_ms = self.clock.now_ms();
         let at_ms = message.at.as_ref().map_or(now_ms, unix_ms);
         let created_ms = record.as_ref().map_or(0, |record| record.created_at_unix_ms);
         let occurrence = self.occurrence(&view, &known, created_ms, at_ms, now_ms).await?;
+        let shown_run = occurrence.as_ref().and_then(|one| one.run.as_ref());
+        let newest = match known.newest {
+            Some(run) if message.at.is_none() => self.live_or_stored(run).await?,
+            _ => None,
+        };
+        let newest = newest
+            .map(|record| run::shown(&record))
+            .filter(|run| shown_run.is_none_or(|shown| shown.run_id != run.run_id));
         let after = Timestamp::from_millisecond(now_ms).unwrap_or_default();
         let next = match &known.sample {
             Some(sample) if !view.state.completed => sample.preview(after, NEXT).0,
@@ -52,6 +62,7 @@ impl Api {
             occurrence,
             findings: known.findings,
             next,
+            newest,
         })
     }
 
@@ -237,7 +248,7 @@ fn skipped(reason: &str) -> &'static str {
         "window" => "It was skipped: it was too late by the time it could run.",
         "quarantined" => "It was skipped: the job was quarantined after its failures.",
         "dst" => "It was skipped: the clock change of its zone took its time away.",
-        "backoff" => "It was skipped: the job waited after failures, and a later occurrence ran.",
+        "backoff" => "It was skipped: the job waited after failures.",
         _ => "It was skipped.",
     }
 }

@@ -275,7 +275,9 @@ impl Api {
         let view = self.find(caller, &message.job).await?;
         let target = target(caller, &view, "")?;
         if message.validate_only {
-            self.engine.ask(move |ledger, _| ledger.check(&target)).await??;
+            self.engine
+                .ask(move |ledger, _| ledger.may_trigger(&target))
+                .await??;
             return Ok(Run {
                 job_id: view.id.to_string(),
                 job_name: view.name.to_string(),

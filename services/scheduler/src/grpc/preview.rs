@@ -46,7 +46,7 @@ impl Api {
                 let view = self.find(caller, job).await?;
                 let known = self
                     .engine
-                    .ask(move |ledger, now| ledger.known(view.id, now))
+                    .ask(move |ledger, now| ledger.known(view.id, None, now))
                     .await?;
                 let sample = known.and_then(|known| known.sample);
                 sample.ok_or_else(|| {

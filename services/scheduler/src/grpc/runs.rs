@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use super::{Api, person};
 use crate::{
     id::{JobId, RunId},
-    ledger::run_finished,
+    ledger::{quoted, run_finished},
     run::{has_ended, shown},
     store::{self, Kind, RunRef},
 };
@@ -37,7 +37,8 @@ impl RunService for Api {
 
     async fn get(&self, request: Request<GetRunRequest>) -> Result<Response<Run>, Status> {
         let (caller, message) = authz::split(request)?;
-        let record = self.run_of(&caller, run_id(&message.run_id)?).await?;
+        let run = self.named_run(&caller, &message.run_id).await?;
+        let record = self.run_of(&caller, run).await?;
         Ok(Response::new(shown(&record)))
     }
 
@@ -203,7 +204,7 @@ impl Api {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
-        let run = run_id(&message.run_id)?;
+        let run = self.named_run(caller, &message.run_id).await?;
         let (owner, principal) = (person(caller)?.to_owned(), caller.principal().to_string());
         let done = self.engine.change(move |ledger, now| {
             let (job, record) = ledger.cancel(&owner, run, &message.reason, &principal, now)?;
@@ -239,10 +240,11 @@ impl Api {
             Begin::Done(answer) => return Ok(answer),
             Begin::Go(slot) => slot,
         };
-        let run = run_id(&message.run_id)?;
+        let run = self.named_run(caller, &message.run_id).await?;
         let record = self.run_of(caller, run).await?;
         if has_ended(&record) {
-            return Err(run_finished().hint("creel cron run NAME runs the job now"));
+            let job = quoted(&record.job_name);
+            return Err(run_finished().hint(format!("creel cron run {job} runs the job now")));
         }
         if message.validate_only {
             return Ok(shown(&record));
@@ -259,11 +261,6 @@ impl Api {
             })
             .await
     }
-}
-
-fn run_id(text: &str) -> Result<RunId, Error> {
-    text.parse()
-        .map_err(|_| Error::invalid("run_id", "a run's id has 32 hex digits").hint("creel cron runs"))
 }
 
 /// A page of runs, newest first: those of the store, and between them those that only the ledger has.

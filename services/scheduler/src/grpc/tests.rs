@@ -15,6 +15,7 @@ use tonic::Status;
 use crate::testing::{START_MS, Stack, World, asked, asked_by, every, operator, turn};
 
 mod agents;
+mod backends;
 mod explains;
 mod reasons;
 mod updates;

@@ -76,6 +76,23 @@ fn failures_in_a_row_quarantine_and_a_good_probe_releases() {
 }
 
 #[test]
+fn what_is_tried_by_hand_keeps_no_occurrence_back() {
+    let mut job = job(3);
+    end(&mut job, RunKind::Manual, RunState::Failed, 1);
+    assert_eq!((job.state.failures, job.state.backoff_until_ms), (1, None));
+    end(&mut job, RunKind::Scheduled, RunState::Failed, 2);
+    let until_ms = job.state.backoff_until_ms;
+    assert_eq!(until_ms, Some(2 + 60_000), "the second failure in a row");
+    end(&mut job, RunKind::Manual, RunState::Failed, 3);
+    assert_eq!(job.state.backoff_until_ms, until_ms);
+    assert_eq!(
+        job.hold(),
+        Some(SkipReason::Quarantined),
+        "it is a failure all the same"
+    );
+}
+
+#[test]
 fn a_state_survives_its_record() {
     let mut job = job(1);
     end(&mut job, RunKind::Scheduled, RunState::Failed, 1);

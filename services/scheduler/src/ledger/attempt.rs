@@ -36,7 +36,7 @@ impl Ledger {
         let stream = run.lease.cancel(now.mono_ms, times).flatten();
         let id = run.job;
         if let Some(stream) = stream {
-            let message = super::work::cancel_message(run);
+            let message = super::messages::cancel_message(run);
             self.changes.effect(Effect::Send(stream, Box::new(message)));
         }
         self.changes.run(id, run_id);
@@ -68,7 +68,7 @@ impl Ledger {
             .with("retry", retry);
         let audit = self.audit(event)?;
         if let Some(stream) = holder {
-            let message = super::work::fenced_message(run_id, attempt);
+            let message = super::messages::fenced_message(run_id, attempt);
             self.changes.effect(Effect::Send(stream, Box::new(message)));
         }
         if retry {

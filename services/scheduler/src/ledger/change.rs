@@ -7,7 +7,7 @@ use creel_proto::scheduler::v1::{JobRecord, RunKind, RunRecord, RunState, Tombst
 use creel_schedule::Schedule;
 use creel_wire::{Code, Error};
 
-use super::Ledger;
+use super::{Ledger, quoted};
 use crate::{
     grpc::MAX_PER_CONTEXT,
     id::{JobId, RunId},
@@ -240,13 +240,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Runs a job now, beside its schedule. A `request` that was used before answers the same run.
-    pub(crate) fn trigger(&mut self, target: &Target, request: &str, now: Now) -> Result<RunRecord, Error> {
+    /// Whether a job may be run now; its overlap, if it may.
+    ///
+    /// # Errors
+    /// What keeps it from it.
+    pub(crate) fn may_trigger(&self, target: &Target) -> Result<Overlap, Error> {
         self.check(target)?;
-        let id = target.job;
-        let Some(job) = self.jobs.get(&id) else {
-            return Err(gone());
-        };
+        let job = self.jobs.get(&target.job).ok_or_else(gone)?;
+        let name = quoted(&job.name);
         let sound = match &job.plan {
             Plan::Sound(sound) => sound,
             Plan::Broken(why) => {
@@ -255,7 +256,7 @@ impl Ledger {
                     "invalid_record",
                     format!("the job's record is invalid: {why}"),
                 )
-                .hint("creel cron edit NAME, or creel cron rm NAME"));
+                .hint(format!("creel cron edit {name}, or creel cron rm {name}")));
             }
         };
         if job.state.pause.as_deref() == Some(OWNER_REVOKED) {
@@ -266,7 +267,8 @@ impl Ledger {
             ));
         }
         let (active, waiting) = self.overlapping(job);
-        let admitted = match sound.policy.overlap {
+        let overlap = sound.policy.overlap;
+        let admitted = match overlap {
             Overlap::Forbid => active == 0,
             Overlap::BufferOne => active == 0 || waiting == 0,
             Overlap::Allow { max } => active < max as usize,
@@ -274,11 +276,20 @@ impl Ledger {
         };
         if !admitted {
             let message = "another run of this job is not over, and its policy forbids overlap";
-            return Err(
-                Error::new(Code::FailedPrecondition, "overlap", message).hint("creel cron runs --job NAME")
-            );
+            return Err(Error::new(Code::FailedPrecondition, "overlap", message)
+                .hint(format!("creel cron runs --job {name}")));
         }
-        let replaced = if sound.policy.overlap == Overlap::Replace {
+        Ok(overlap)
+    }
+
+    /// Runs a job now, beside its schedule. A `request` that was used before answers the same run.
+    pub(crate) fn trigger(&mut self, target: &Target, request: &str, now: Now) -> Result<RunRecord, Error> {
+        let overlap = self.may_trigger(target)?;
+        let id = target.job;
+        let Some(job) = self.jobs.get(&id) else {
+            return Err(gone());
+        };
+        let replaced = if overlap == Overlap::Replace {
             job.state.active.clone()
         } else {
             Vec::new()
@@ -409,7 +420,10 @@ pub(crate) fn name_taken(name: &str) -> Error {
         format!("there is another job named `{shown}`"),
     )
     .field("spec.name")
-    .hint("creel cron edit NAME changes it; another name makes another job")
+    .hint(format!(
+        "creel cron edit {} changes it; another name makes another job",
+        quoted(name)
+    ))
 }
 
 pub(crate) fn run_finished() -> Error {

@@ -1,19 +1,22 @@
 //! What keeps a job from running, and how the service as a whole is: what only the ledger knows.
 
 use creel_proto::{
-    scheduler::v1::{ClockState, Finding, SchedulerStatus, WorkKind, WorkerStatus},
+    scheduler::v1::{ClockState, Finding, RunKind, SchedulerStatus, WorkKind, WorkerStatus},
     time::{duration, timestamp},
 };
 use creel_schedule::Zones;
+use creel_wire::error::printable;
 
-use super::Ledger;
+use super::{Backend, Ledger, listed};
 use crate::{
     clock::Trust,
     id::{JobId, RunId},
     job::{APPROVAL, DISABLED, Job, OWNER_REVOKED, Plan},
+    lane::Lane,
     policy::Overlap,
     run::{Now, Place},
-    spec::Sample,
+    spec::{MAX_BACKEND_BYTES, Sample},
+    store::RunRef,
 };
 
 /// Ids of jobs whose records can't be used, shown at most.
@@ -40,14 +43,19 @@ fn finding(reason: &str, text: impl Into<String>, hint: &str) -> Finding {
     }
 }
 
-/// Findings whose commands name the job.
-fn named(findings: Vec<Finding>, job: &str) -> Vec<Finding> {
+/// A job's name as a shell takes it.
+pub(crate) fn quoted(job: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-    let name = if !job.starts_with('-') && job.chars().all(plain) {
+    if !job.starts_with('-') && job.chars().all(plain) {
         job.to_owned()
     } else {
         format!("'{}'", job.replace('\'', r"'\''"))
-    };
+    }
+}
+
+/// Findings whose commands name the job.
+fn named(findings: Vec<Finding>, job: &str) -> Vec<Finding> {
+    let name = quoted(job);
     let hint = |finding: Finding| Finding {
         hint: finding.hint.replace("NAME", &name),
         ..finding
@@ -63,14 +71,23 @@ fn until(finding: Finding, ms: i64) -> Finding {
 }
 
 impl Ledger {
-    /// What is known of a job.
-    pub(crate) fn known(&self, id: JobId, now: Now) -> Option<Known> {
+    /// What is known of a job that names this backend.
+    pub(crate) fn known(&self, id: JobId, backend: Option<&str>, now: Now) -> Option<Known> {
         let job = self.jobs.get(&id)?;
         let state = &job.state;
         let ended = [state.last_success, state.last_failure].into_iter().flatten();
-        let newest = state.active.iter().copied().chain(ended).max().map(|at| at.run);
+        // An alert is not the job's own.
+        let own = |at: &RunRef| {
+            self.runs
+                .get(&at.run)
+                .is_none_or(|run| run.kind != RunKind::Alert)
+        };
+        let active = state.active.iter().copied().filter(own);
+        let newest = active.chain(ended).max().map(|at| at.run);
+        let mut findings = self.findings(job, now);
+        findings.extend(backend.and_then(|name| self.find_backend(name)));
         Some(Known {
-            findings: named(self.findings(job, now), &job.name),
+            findings: named(findings, &job.name),
             sample: job.sound().map(|sound| Sample {
                 schedule: sound.schedule.clone(),
                 job: id.bytes(),
@@ -197,7 +214,10 @@ impl Ledger {
         let runs = || job.state.active.iter().filter_map(|at| self.runs.get(&at.run));
         let parked = runs().filter(|run| run.lease.is_parked()).count();
         if parked > 0 {
-            let text = format!("{parked} of its runs wait for an approval.");
+            let text = match parked {
+                1 => "A run of it waits for an approval.".to_owned(),
+                more => format!("{more} of its runs wait for an approval."),
+            };
             found.push(finding("parked", text, "creel approvals list"));
         }
         let (active, waiting) = self.overlapping(job);
@@ -208,8 +228,11 @@ impl Ledger {
             Overlap::Replace => false,
         };
         if full && active > waiting {
-            let text =
-                format!("{active} of its runs are not over, and its policy lets no other begin meanwhile.");
+            let runs = match active {
+                1 => "A run of it is not over".to_owned(),
+                more => format!("{more} of its runs are not over"),
+            };
+            let text = format!("{runs}, and its policy lets no other begin meanwhile.");
             found.push(finding("overlap", text, "creel cron runs --job NAME"));
         }
         let waits = runs().any(|run| run.lease.is_free());
@@ -228,13 +251,46 @@ impl Ledger {
         } else if let Some(lane) = lined_up.max()
             && workers.all(|worker| worker.room().last < Some(lane))
         {
-            let text = "All workers are busy, or keep their last places for jobs whose runs end well and soon: \
-                        what is due waits for its turn.";
+            let text = match lane {
+                Lane::Alert | Lane::Prompt => {
+                    "All workers are busy, or keep their last places for alerts: what is due waits for its turn."
+                }
+                Lane::Unknown => {
+                    "The workers have no place left but those they keep for jobs whose runs end well and soon: what \
+                     is due waits for its turn."
+                }
+                Lane::Unruly => {
+                    "Its last run or attempt did not end well, and the workers have no place left but those they keep for other \
+                     jobs: what is due waits for its turn."
+                }
+            };
             found.push(finding("workers_full", text, "creel cron status"));
         }
         if waits && self.mint.is_shut() {
             let text = "identity can't be reached: runs wait for their assertion.";
             found.push(finding("identity_unavailable", text, "creel status"));
+        }
+    }
+
+    fn find_backend(&self, name: &str) -> Option<Finding> {
+        let shown = printable(name, MAX_BACKEND_BYTES);
+        match self.backend(name) {
+            Backend::There => None,
+            Backend::Unknown => {
+                let text = format!("No attached worker says whether there is its backend `{shown}`.");
+                Some(finding("backend_not_known", text, "creel status"))
+            }
+            Backend::Missing(there) => {
+                let text = format!(
+                    "No worker has its backend `{shown}`: its runs fail. There are: {}.",
+                    listed(&there)
+                );
+                Some(finding(
+                    "unknown_backend",
+                    text,
+                    "creel cron edit NAME --backend BACKEND",
+                ))
+            }
         }
     }
 

@@ -299,7 +299,7 @@ impl Ledger {
                 .filter(|held| held.sent)
                 .and_then(|held| held.stream)
             {
-                let message = super::work::cancel_message(run);
+                let message = super::messages::cancel_message(run);
                 self.changes.effect(Effect::Send(stream, Box::new(message)));
             }
             self.end(at.run, End::new(RunState::Cancelled, "job_deleted", ""), now);

@@ -26,8 +26,8 @@ pub(super) struct Queue {
     waiting: [BTreeSet<Arc<str>>; LANES],
     /// Whose run was given away last, by the last lane it could be of: the next owner by name has the turn.
     served: [Option<Arc<str>>; LANES],
-    /// Whose run was given away last because it had just come up.
-    came: Option<Arc<str>>,
+    /// By lane: whose run was given away last because it had just come up.
+    came: [Option<Arc<str>>; LANES],
 }
 
 /// The runs of an owner.
@@ -112,19 +112,20 @@ impl Queue {
         Some(run)
     }
 
-    /// A run in the middle lane that has just come up: for an instant not before `since_ms`, its owner's newest.
-    pub(super) fn pop_new(&mut self, since_ms: i64) -> Option<RunId> {
-        let lane = Lane::Unknown;
+    /// A run in a lane that has just come up: for an instant not before `since_ms`, its owner's newest.
+    pub(super) fn pop_new(&mut self, lane: Lane, since_ms: i64) -> Option<RunId> {
         let owners = &self.waiting[lane as usize];
         let newest =
             |owner: &Arc<str>| Some(self.owners.get(owner)?.lanes[lane as usize].last_key_value()?.0.0);
-        let came = self.came.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let came = self.came[lane as usize]
+            .as_ref()
+            .map_or(Bound::Unbounded, Bound::Excluded);
         let later = owners.range::<Arc<str>, _>((came, Bound::Unbounded));
         let mut looked_at = later.chain(owners).take(MAX_LOOKED_AT);
         let owner = Arc::clone(looked_at.find(|owner| newest(owner) >= Some(since_ms))?);
         let (_, run) = self.owners.get_mut(&owner)?.lanes[lane as usize].pop_last()?;
         self.tidy(&owner, lane);
-        self.came = Some(owner);
+        self.came[lane as usize] = Some(owner);
         Some(run)
     }
 
@@ -205,13 +206,14 @@ mod tests {
             queue.insert(&names[1], Lane::Prompt, (n, 0), run(100 + n));
         }
         queue.insert(&names[2], Lane::Unknown, (8, 0), run(208));
-        assert_eq!(queue.pop_new(10), None);
+        assert_eq!(queue.pop_new(Lane::Unknown, 10), None);
         assert_eq!(
-            [(); 4].map(|()| queue.pop_new(7)),
+            [(); 4].map(|()| queue.pop_new(Lane::Unknown, 7)),
             [9, 208, 8, 7].map(|n| Some(run(n)))
         );
-        assert_eq!(queue.pop_new(7), None, "the rest waits for longer");
+        assert_eq!(queue.pop_new(Lane::Unknown, 7), None, "the rest waits for longer");
         assert_eq!(queue.pop(Lane::Prompt), Some(run(100)));
+        assert_eq!(queue.pop_new(Lane::Prompt, 9), Some(run(109)), "of its lane");
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use creel_wire::{Error, error::printable};
 
 use super::Ledger;
 use crate::{
-    id::{JobId, RunId},
+    id::{JobId, RunEnd, RunId},
     job::{Job, State},
     name::Name,
     run::{Now, Run},
@@ -220,6 +220,15 @@ impl Ledger {
     pub(crate) fn live(&self, ids: &[RunId]) -> BTreeMap<RunId, RunRecord> {
         let runs = ids.iter().filter_map(|id| Some((*id, self.shown_run(*id)?)));
         runs.collect()
+    }
+
+    /// Some of an owner's runs that have not ended, whose ids begin or end so. All are looked at: a person asks.
+    pub(crate) fn live_with(&self, owner: &str, end: RunEnd, most: usize) -> Vec<RunId> {
+        let runs = self
+            .runs
+            .values()
+            .filter(|run| end.is_of(run.id()) && &*run.owner == owner);
+        runs.take(most).map(Run::id).collect()
     }
 
     fn view(&self, id: JobId, job: &Job, now: Now) -> View {

@@ -6,14 +6,14 @@ use std::{
 };
 
 use creel_proto::scheduler::v1::{
-    RunState, SchedulerMessage, Work, WorkAck, WorkBegin, WorkCancel, WorkFinished, WorkRef, WorkResumed,
-    scheduler_message::Message,
+    RunState, SchedulerMessage, Work, WorkFinished, WorkResumed, scheduler_message::Message,
 };
 
 use super::{
     Ledger,
     flush::Effect,
-    room::{Room, Worker},
+    messages::{ack_message, begin_message, cancel_message, fenced_message},
+    room::{Holding, Room, Worker},
     said::Named,
 };
 use crate::{
@@ -23,13 +23,15 @@ use crate::{
     lane::Lane,
     lease::{Start, Verdict},
     mint::MintError,
-    run::{End, Now, Run, cut},
+    run::{End, Now, Place, Run, cut},
 };
 
 /// What a worker says first, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Hello {
     pub(crate) kinds: BTreeSet<i32>,
+    /// Empty: it does not say.
+    pub(crate) backends: BTreeSet<Arc<str>>,
     pub(crate) capacity: usize,
     pub(crate) instance: Arc<str>,
     pub(crate) holding: Vec<(RunId, u32)>,
@@ -89,15 +91,17 @@ impl Ledger {
         }
         let Hello {
             kinds,
+            backends,
             capacity,
             instance,
             holding,
         } = hello;
         let mut worker = Worker {
             kinds,
+            backends,
             capacity,
             instance,
-            holding: BTreeSet::new(),
+            holding: Holding::default(),
         };
         let times = self.times();
         for &(run_id, attempt) in &holding {
@@ -106,7 +110,8 @@ impl Ledger {
                 Some(run) => {
                     run.lease.renew(stream, attempt, Start::Began, now.mono_ms, times);
                     run.instance = Arc::clone(&worker.instance);
-                    worker.holding.insert(run_id);
+                    let lane = self.jobs.get(&run.job).map_or(Lane::Unknown, Lane::of);
+                    worker.holding.insert(run_id, lane.for_run(run));
                     if run.cancel.is_some() {
                         let message = cancel_message(run);
                         self.changes.effect(Effect::Send(stream, Box::new(message)));
@@ -160,7 +165,7 @@ impl Ledger {
         let Some(worker) = self.workers.remove(&stream) else {
             return;
         };
-        for run_id in worker.holding {
+        for run_id in worker.holding.into_runs() {
             if !self.give_back(run_id)
                 && let Some(run) = self.runs.get_mut(&run_id)
             {
@@ -249,11 +254,14 @@ impl Ledger {
         let Some(run) = self.runs.get_mut(&run_id) else {
             return false;
         };
-        run.place = crate::run::Place::None;
+        let lane = match std::mem::replace(&mut run.place, Place::None) {
+            Place::Ready(lane) => lane,
+            Place::None | Place::Delayed => Lane::Unknown,
+        };
         let Some(worker) = self.workers.get_mut(&stream).filter(|_| run.lease.take(stream)) else {
             return false;
         };
-        worker.holding.insert(run_id);
+        worker.holding.insert(run_id, lane);
         run.instance = Arc::clone(&worker.instance);
         // Counts from here until the worker says that it began.
         run.started_ms = now.wall_ms;
@@ -441,51 +449,5 @@ impl Ledger {
         {
             self.runs.remove(&run_id);
         }
-    }
-}
-
-/// The answer to a result.
-pub(crate) fn ack_message(run_id: RunId, attempt: u32, accepted: bool) -> SchedulerMessage {
-    let r#ref = Some(WorkRef {
-        run_id: run_id.to_string(),
-        attempt,
-    });
-    SchedulerMessage {
-        message: Some(Message::Ack(WorkAck { r#ref, accepted })),
-    }
-}
-
-/// The answer to a worker that would begin.
-fn begin_message(run_id: RunId, attempt: u32) -> SchedulerMessage {
-    let r#ref = Some(WorkRef {
-        run_id: run_id.to_string(),
-        attempt,
-    });
-    SchedulerMessage {
-        message: Some(Message::Begin(WorkBegin { r#ref })),
-    }
-}
-
-pub(super) fn cancel_message(run: &Run) -> SchedulerMessage {
-    stop_message(
-        run.id(),
-        run.lease.attempt(),
-        run.cancel.clone().unwrap_or_default(),
-    )
-}
-
-/// The attempt is somebody else's, or nobody's: what its worker says is not taken.
-pub(super) fn fenced_message(run_id: RunId, attempt: u32) -> SchedulerMessage {
-    stop_message(run_id, attempt, "fenced".to_owned())
-}
-
-fn stop_message(run_id: RunId, attempt: u32, reason: String) -> SchedulerMessage {
-    let r#ref = Some(WorkRef {
-        run_id: run_id.to_string(),
-        attempt,
-    });
-    let cancel = WorkCancel { r#ref, reason };
-    SchedulerMessage {
-        message: Some(Message::Cancel(cancel)),
     }
 }

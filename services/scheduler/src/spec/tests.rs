@@ -47,6 +47,23 @@ fn is(field: &str, reason: &str) -> (String, String) {
 }
 
 #[test]
+fn a_jitter_that_is_cut_short_is_taken_with_a_warning() {
+    let mut spec = cron("0 * * * *", "Europe/Berlin");
+    let jitter = |seconds: i64| proto::Policy {
+        jitter: Some(duration(seconds * SECOND)),
+        ..Default::default()
+    };
+    spec.policy = Some(jitter(3_599));
+    assert_eq!(check(&spec).unwrap().warnings, Vec::<String>::new());
+    spec.policy = Some(jitter(7_200));
+    let warnings = check(&spec).unwrap().warnings;
+    assert!(
+        warnings[0].contains("2 h") && warnings[0].contains("1 h"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn defaults_are_those_of_the_page() {
     let spec = check(&cron("0 7 * * *", "Europe/Berlin")).unwrap();
     assert_eq!(spec.policy, Policy::default());

@@ -16,6 +16,17 @@ use super::Stack;
 impl Stack {
     /// A worker of agent-runner with room for 16 runs that holds `holding`.
     pub(crate) async fn worker(&self, instance: &str, holding: &[WorkRef]) -> Worker {
+        self.attach(WorkerHello {
+            capacity: 16,
+            holding: holding.to_vec(),
+            instance: instance.into(),
+            ..WorkerHello::default()
+        })
+        .await
+    }
+
+    /// A worker of agent-runner that says this.
+    pub(crate) async fn attach(&self, hello: WorkerHello) -> Worker {
         let (up, incoming) = mpsc::channel::<Result<WorkerMessage, Status>>(64);
         let kinds: &'static [WorkKind] = &[WorkKind::SystemEvent, WorkKind::AgentTurn];
         let down = self.work.open(kinds, ReceiverStream::new(incoming));
@@ -26,9 +37,7 @@ impl Stack {
         };
         let hello = WorkerHello {
             kinds: kinds.iter().map(|kind| (*kind).into()).collect(),
-            capacity: 16,
-            holding: holding.to_vec(),
-            instance: instance.into(),
+            ..hello
         };
         worker.say(Up::Hello(hello)).await;
         assert!(matches!(worker.hear().await, Down::Welcome(_)));

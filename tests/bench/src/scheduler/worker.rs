@@ -135,6 +135,7 @@ impl Worker {
             capacity: self.capacity,
             holding: self.refs(),
             instance: self.instance.clone(),
+            backends: Vec::new(),
         };
         say(&up, Up::Hello(hello)).await?;
         let mut client = WorkServiceClient::new(self.channel.clone());

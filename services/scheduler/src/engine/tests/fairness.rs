@@ -1,10 +1,26 @@
 //! What one owner has waiting, and what that costs another.
 
-use creel_proto::scheduler::v1::{CreateJobRequest, job_service_server::JobService as _};
+use creel_proto::scheduler::v1::{
+    CreateJobRequest, ExplainJobRequest, WorkerHello, job_service_server::JobService as _,
+};
 use creel_wire::{Scope, authz::test_acting_for};
 
 use super::*;
-use crate::testing::{asked_by, operator};
+use crate::testing::{asked, asked_by, operator};
+
+/// Takes and ends so many runs, as they come.
+async fn end_each(worker: &mut Worker, mut runs: u32, outcome: RunState) {
+    while runs > 0 {
+        match worker.hear().await {
+            Down::Work(work) => worker.finish(&of(&work), outcome).await,
+            Down::Ack(ack) => {
+                assert!(ack.accepted);
+                runs -= 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_one_owner_holds_up_no_other_owner() {
@@ -39,6 +55,55 @@ async fn a_flood_of_one_owner_holds_up_no_other_owner() {
             other => panic!("{other:?}"),
         }
     }
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_of_two_places_is_not_filled_by_what_fails() {
+    let world = World::new();
+    let stack = world.start().await;
+    let quiet = |spec| with(spec, Policy::default());
+    for name in ["fails 1", "fails 2"] {
+        stack.create(quiet(every(name, 60))).await;
+    }
+    let hello = WorkerHello {
+        capacity: 2,
+        instance: "small".into(),
+        ..WorkerHello::default()
+    };
+    let mut worker = stack.attach(hello).await;
+    end_each(&mut worker, 2, RunState::Failed).await;
+    stack.create(quiet(once("new", 200_000))).await;
+    // Both are due again. One hangs, the other waits for it: the last place is for others.
+    let hangs = of(&worker.work().await);
+    for _ in 0..7 {
+        sleep(10 * SECOND).await;
+        worker.beat(std::slice::from_ref(&hangs)).await;
+    }
+    let waits = ["fails 1", "fails 2"].map(|job| job.to_owned());
+    let mut told = Vec::new();
+    for job in &waits {
+        let request = ExplainJobRequest {
+            job: job.clone(),
+            at: None,
+        };
+        let explained = stack.api.explain(asked(request)).await.unwrap().into_inner();
+        told.extend(explained.findings.into_iter().map(|one| (one.reason, one.text)));
+    }
+    let full = told.iter().find(|(reason, _)| reason == "workers_full").unwrap();
+    assert!(
+        full.1.starts_with("Its last run or attempt did not end well"),
+        "{told:?}"
+    );
+    let mut work = None;
+    for _ in 0..10 {
+        work = tokio::time::timeout(10 * SECOND, worker.work()).await.ok();
+        if work.is_some() {
+            break;
+        }
+        worker.beat(std::slice::from_ref(&hangs)).await;
+    }
+    assert_eq!(work.unwrap().job_name, "new");
     stack.stop().await;
 }
 
@@ -88,5 +153,38 @@ async fn jobs_that_hang_leave_room_for_those_that_end_well() {
         assert!(worker.acked().await.accepted);
     }
     assert!(worker.work().await.job_name.starts_with("hangs"));
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn prompt_jobs_that_all_hang_at_once_leave_room_for_what_is_told_of_them() {
+    let world = World::new();
+    let stack = world.start().await;
+    let slow = Policy {
+        expected: Some(duration(30_000)),
+        alert: Some(Alert::default()),
+        ..Policy::default()
+    };
+    for n in 0..30 {
+        stack
+            .create(with(every(&format!("wave {n}"), 100), slow.clone()))
+            .await;
+    }
+    let mut worker = stack.worker("one", &[]).await;
+    end_each(&mut worker, 30, RunState::Succeeded).await;
+    // All that came now ends soon, as far as anybody knows. Of 16 places they get 14, and one for what came last.
+    let mut hanging = Vec::new();
+    for _ in 0..15 {
+        let work = worker.work().await;
+        assert!(work.job_name.starts_with("wave"), "{}", work.job_name);
+        hanging.push(of(&work));
+    }
+    let told = loop {
+        if let Ok(work) = tokio::time::timeout(10 * SECOND, worker.work()).await {
+            break work;
+        }
+        worker.beat(&hanging).await;
+    };
+    assert_eq!(told.kind(), RunKind::Alert, "{}", told.job_name);
     stack.stop().await;
 }

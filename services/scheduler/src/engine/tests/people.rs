@@ -78,6 +78,18 @@ async fn triggers_run_beside_the_schedule_and_under_its_policy() {
     );
     let refused = creel_wire::Error::of_status(&trigger("b").await.unwrap_err());
     assert_eq!(refused.reason, "overlap");
+    assert_eq!(refused.hint.as_deref(), Some("creel cron runs --job job"));
+    let asked_only = TriggerJobRequest {
+        job: "job".into(),
+        validate_only: true,
+        ..Default::default()
+    };
+    let told = stack.api.trigger(asked(asked_only)).await.unwrap_err();
+    assert_eq!(
+        creel_wire::Error::of_status(&told).reason,
+        "overlap",
+        "as it would be"
+    );
     worker.finish(&of(&work), RunState::Succeeded).await;
     assert!(worker.acked().await.accepted);
     assert_ne!(trigger("c").await.unwrap().into_inner().run_id, run.run_id);

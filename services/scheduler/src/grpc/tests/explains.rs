@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use creel_proto::scheduler::v1::{
-    ExplainJobRequest, ExplainJobResponse, PruneRequest, ResetRunRequest, RunKind, SnapshotRequest,
-    StatusRequest, TailRunsRequest, WatchJobsRequest, admin_service_server::AdminService as _,
-    snapshot_record::Record,
+    CancelRunRequest, ExplainJobRequest, ExplainJobResponse, GetRunRequest, PruneRequest, ResetRunRequest,
+    RunKind, SnapshotRequest, StatusRequest, TailRunsRequest, TriggerJobRequest, WatchJobsRequest,
+    admin_service_server::AdminService as _, snapshot_record::Record,
 };
+use creel_wire::authz::test_acting_for;
 use tokio::time::sleep;
 
 use super::*;
@@ -102,6 +103,43 @@ async fn every_occurrence_has_its_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_by_hand_is_told_of_and_keeps_nothing_back() {
+    let world = World::new();
+    let stack = world.start().await;
+    create(&stack, new(every("job", 60))).await.unwrap();
+    let mut worker = stack.worker("one", &[]).await;
+    assert_eq!(explain(&stack, "job", None).await.newest, None);
+    let request = TriggerJobRequest {
+        job: "job".into(),
+        ..Default::default()
+    };
+    stack.api.trigger(asked(request)).await.unwrap();
+    let tried = of(&worker.fail().await).run_id;
+    let explained = explain(&stack, "job", None).await;
+    assert_eq!((explained.occurrence, explained.findings), (None, Vec::new()));
+    let newest = explained.newest.unwrap();
+    assert_eq!(
+        (newest.run_id.as_str(), newest.kind(), newest.state()),
+        (tried.as_str(), RunKind::Manual, RunState::Failed)
+    );
+    assert_eq!(
+        explain(&stack, "job", Some(0)).await.newest,
+        None,
+        "an instant is asked about, not the job"
+    );
+    let due = worker.succeed().await;
+    assert_eq!(
+        unix_ms(&due.nominal_at.unwrap()),
+        START_MS + MINUTE_MS,
+        "in its time"
+    );
+    let explained = explain(&stack, "job", None).await;
+    assert_eq!(explained.occurrence.unwrap().run.unwrap().run_id, of(&due).run_id);
+    assert_eq!(explained.newest, None, "it is shown already");
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reset_takes_a_run_from_its_worker() {
     let world = World::new();
     let stack = world.start().await;
@@ -140,6 +178,61 @@ async fn a_reset_takes_a_run_from_its_worker() {
     sleep(SECOND).await;
     let error = refusal(reset(&of(&again).run_id, true).await);
     assert_eq!(error.reason, "run_finished");
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_named_by_either_end_of_its_id() {
+    let world = World::new();
+    let stack = world.start().await;
+    create(&stack, new(every("job", 60))).await.unwrap();
+    let mut worker = stack.worker("one", &[]).await;
+    let over = of(&worker.succeed().await).run_id;
+    let running = of(&worker.work().await).run_id;
+    let get = async |run_id: &str| {
+        let request = GetRunRequest {
+            run_id: run_id.into(),
+        };
+        RunService::get(&stack.api, asked(request))
+            .await
+            .map(|run| run.into_inner().run_id)
+    };
+    for whole in [&over, &running] {
+        for part in [&whole[..8], &whole[24..], &whole[1..], whole.as_str()] {
+            assert_eq!(get(part).await.unwrap(), *whole, "{part}");
+        }
+    }
+    for (part, code) in [
+        (&over[..7], Code::InvalidArgument),
+        (&over[8..20], Code::NotFound),
+        ("no-id", Code::InvalidArgument),
+    ] {
+        let error = refusal(get(part).await);
+        assert_eq!(
+            (error.code, error.field.as_deref()),
+            (code, Some("run_id")),
+            "{part}"
+        );
+        assert!(error.hint.is_some());
+    }
+    let request = GetRunRequest {
+        run_id: running[..8].into(),
+    };
+    let stranger = test_acting_for(operator(&[Scope::Read]), "guest");
+    let error = refusal(RunService::get(&stack.api, asked_by(stranger, request)).await);
+    assert_eq!(error.code, Code::NotFound, "nobody learns of others' runs");
+    let request = CancelRunRequest {
+        run_id: running[20..].into(),
+        ..Default::default()
+    };
+    stack.api.cancel(asked(request)).await.unwrap();
+    assert_eq!(worker.cancelled().await.r#ref.unwrap().run_id, running);
+    let request = ResetRunRequest {
+        run_id: running[..12].into(),
+        ..Default::default()
+    };
+    let run = stack.api.reset(asked(request)).await.unwrap().into_inner();
+    assert_eq!((run.run_id, run.reason.as_str()), (running, "reset"));
     stack.stop().await;
 }
 
