@@ -1,6 +1,8 @@
 //! The stack, called through its edge by this machine's device. The first call makes the device over
 //! identity's local socket; a certificate past half its life is renewed on the way.
 
+mod resume;
+
 use std::{env, fs, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use creel_kit::Profile;
@@ -25,16 +27,20 @@ use crate::{
     stubs,
 };
 
+pub(crate) use resume::{Following, Messages};
+
 /// Attempts of a call that is told "not now".
 const ATTEMPTS: u32 = 3;
 
-/// What was cut is taken up again for so long before it is given up, with pauses that double up to the longest.
-const PATIENCE: Duration = Duration::from_secs(15);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
 /// A certificate that could not be renewed is mentioned when it ends within a week.
 const WARN_MS: i64 = 7 * 86_400_000;
+
+impl Context {
+    /// The stack, ready to be called.
+    pub(crate) async fn client(&mut self) -> Result<Client, Failure> {
+        Client::open(self).await
+    }
+}
 
 /// The stack.
 pub(crate) struct Client {
@@ -178,29 +184,10 @@ impl Client {
         }
     }
 
-    /// Makes a call again while the stack, or a part of it, starts anew: what was begun there goes on without
-    /// us. A stack that was ended is not waited for.
-    pub(crate) async fn patiently<T, R>(&self, call: impl Fn() -> R) -> Result<T, Failure>
-    where
-        R: Future<Output = Result<T, Failure>>,
-    {
-        let mut left = PATIENCE;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match call().await {
-                Err(failure) if left >= pause && reach::may_come_back(&failure) => {
-                    tokio::time::sleep(pause).await;
-                    left -= pause;
-                    pause = LONGEST_PAUSE.min(pause * 2);
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// Before a stream that was cut is asked for again.
-    pub(crate) async fn pause(&self) {
-        tokio::time::sleep(FIRST_PAUSE).await;
+    /// The device id of this machine.
+    pub(crate) fn device_id(&self) -> Option<String> {
+        let key = self.files.load_key().ok().flatten()?;
+        key.device_id().map(|id| id.to_string())
     }
 
     /// What a failed call or a broken stream means.

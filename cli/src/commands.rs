@@ -12,6 +12,7 @@ mod cron_explain;
 mod cron_follow;
 mod cron_grant;
 mod cron_import;
+mod cron_list;
 mod cron_next;
 mod cron_runs;
 mod cron_show;

@@ -6,7 +6,6 @@ use creel_kit::{Clock, Profile};
 
 use crate::{
     args::{Global, Repeatable},
-    client::Client,
     failure::Failure,
     output::Out,
     times::Local,
@@ -43,11 +42,6 @@ impl Context {
             return Ok(profile.clone());
         }
         Ok(Profile::resolve(self.global.profile.as_deref())?)
-    }
-
-    /// The stack, ready to be called.
-    pub(crate) async fn client(&mut self) -> Result<Client, Failure> {
-        Client::open(self).await
     }
 
     /// The clocks of this machine.

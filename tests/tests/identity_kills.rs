@@ -221,8 +221,8 @@ async fn an_approval_is_whole_or_not_at_all_whenever_identity_is_killed() {
     }
 }
 
-/// Proves a device of the original at the door, again as long as it is told to come again: `hello-ok`, or the
-/// details of the refusal.
+/// Proves a device of the original at the door, again as long as identity is not there to judge it: `hello-ok`, or
+/// the details of the refusal.
 async fn knock(cluster: &Cluster, device: &door::Device) -> Result<serde_json::Value, String> {
     let edge = cluster.edge().address;
     let until = Instant::now() + PATIENCE;
@@ -232,7 +232,7 @@ async fn knock(cluster: &Cluster, device: &door::Device) -> Result<serde_json::V
             .unwrap();
         match socket.prove(device).await {
             // A knock now and then, not a flood.
-            Err(error) if error["retryable"] == true && Instant::now() < until => {
+            Err(error) if error["code"] == "UNAVAILABLE" && Instant::now() < until => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             answer => return answer.map_err(|error| error["details"].to_string()),

@@ -2,6 +2,7 @@
 //! certificates as identity makes them.
 
 mod fakes;
+mod resume;
 
 use creel_wire::ServiceName;
 use fakes::{Certs, Stack};

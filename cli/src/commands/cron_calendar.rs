@@ -9,7 +9,7 @@ use creel_wire::error::printable;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{cron, cron_spec};
+use super::{cron_list, cron_spec};
 use crate::{
     context::Context,
     failure::Failure,
@@ -79,7 +79,7 @@ pub(super) async fn run(
         .get(&name)
         .map_err(|error| invalid("tz", &error, Some(error.hint())))?;
     let client = context.client().await?;
-    let jobs = cron::all(&client, prefix.unwrap_or_default(), &[], "").await?;
+    let jobs = cron_list::all(&client, prefix.unwrap_or_default(), &[], "").await?;
     let picture = Picture::draw(&jobs, days, zone, &zones, local.now)?;
     if context.out.is_json() {
         return context.out.json(&picture.view());

@@ -1,19 +1,24 @@
 //! Runs as they change, over restarts of the stack: what was cut is taken up where it ended.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    mem,
+};
 
 use creel_proto::{
     scheduler::v1::{GetRunRequest, Run, RunState, TailRunsRequest, WatchRunsRequest},
     time,
 };
+use futures_util::{StreamExt as _, stream};
 use tonic::Streaming;
 
 use super::cron_runs::show_each;
 use crate::{
-    client::Client,
+    client::{Client, Following, Messages},
     context::Context,
     failure::Failure,
-    reach, stubs,
+    stubs,
     views::run::{is_over, status},
 };
 
@@ -59,71 +64,98 @@ pub(super) async fn follow(
     client: &Client,
     job: &str,
     wanted: RunState,
-    mut runs: Streaming<Run>,
-    mut shown: Shown,
+    runs: Streaming<Run>,
+    shown: Shown,
 ) -> Result<(), Failure> {
-    let mut resumed = false;
-    loop {
-        let mut news = false;
-        loop {
-            match runs.message().await {
-                Ok(Some(run)) => {
-                    news = true;
-                    let wanted = wanted == RunState::Unspecified || run.state() == wanted;
-                    if wanted && (shown.take(&run) || !resumed) {
-                        show_each(context, &[run])?;
-                    }
-                }
-                Ok(None) => break,
-                Err(status) if reach::is_cut(&status) => break,
-                Err(status) => return Err(client.judge(&status)),
-            }
+    let tail = Tail {
+        context,
+        job,
+        wanted,
+        first: Some(runs),
+        resumed: false,
+        told: false,
+        shown,
+    };
+    match client.resume(tail).await? {}
+}
+
+/// Runs of a job as they change.
+struct Tail<'a> {
+    context: &'a mut Context,
+    job: &'a str,
+    wanted: RunState,
+    /// What was asked for before the first were shown.
+    first: Option<Streaming<Run>>,
+    resumed: bool,
+    /// Whether the cut was spoken of since the last news.
+    told: bool,
+    shown: Shown,
+}
+
+impl Following for Tail<'_> {
+    type Message = Run;
+    type Found = Infallible;
+
+    async fn open(&mut self, client: &Client) -> Result<Messages<Run>, Failure> {
+        if let Some(first) = self.first.take() {
+            return Ok(first.boxed());
         }
-        if !resumed || news {
-            context
+        self.resumed = true;
+        if !mem::replace(&mut self.told, true) {
+            self.context
                 .out
                 .note("the connection ended; it goes on when the stack answers");
         }
-        client.pause().await;
-        runs = client.patiently(|| tail(client, job, wanted, CATCH_UP)).await?;
-        resumed = true;
+        let runs = tail(client, self.job, self.wanted, CATCH_UP).await?;
+        Ok(runs.boxed())
+    }
+
+    fn take(&mut self, run: Run) -> Result<Option<Infallible>, Failure> {
+        self.told = false;
+        let wanted = self.wanted == RunState::Unspecified || run.state() == self.wanted;
+        if wanted && (self.shown.take(&run) || !self.resumed) {
+            show_each(self.context, &[run])?;
+        }
+        Ok(None)
     }
 }
 
 /// Waits until a run has ended, or waits for a person.
 pub(super) async fn end_of(context: &mut Context, client: &Client, run: Run) -> Result<Run, Failure> {
-    let mut seen = run;
-    loop {
-        let mut changes = client.patiently(|| watch(client, &seen.job_id)).await?;
+    client.resume(End { context, seen: run }).await
+}
+
+/// One run on the way to its end.
+struct End<'a> {
+    context: &'a mut Context,
+    seen: Run,
+}
+
+impl Following for End<'_> {
+    type Message = Run;
+    type Found = Run;
+
+    async fn open(&mut self, client: &Client) -> Result<Messages<Run>, Failure> {
+        let changes = watch(client, &self.seen.job_id).await?;
         // What happened before the watch began.
         let request = GetRunRequest {
-            run_id: seen.run_id.clone(),
+            run_id: self.seen.run_id.clone(),
         };
-        let ask = || {
-            client.call(&request, |channel, request| async move {
+        let now = client
+            .call(&request, |channel, request| async move {
                 stubs::runs(channel).get(request).await
             })
-        };
-        let now = client.patiently(ask).await?;
-        tell(context, &seen, &now);
-        seen = now;
-        while !is_over(&seen) {
-            match changes.message().await {
-                Ok(Some(run)) if run.run_id == seen.run_id => {
-                    tell(context, &seen, &run);
-                    seen = run;
-                }
-                Ok(Some(_)) => {}
-                // The scheduler restarts, say: ask anew. A stack that is gone ends the loop above.
-                Ok(None) => break,
-                Err(status) if reach::is_cut(&status) => break,
-                Err(status) => return Err(client.judge(&status)),
-            }
+            .await?;
+        Ok(stream::iter([Ok(now)]).chain(changes).boxed())
+    }
+
+    fn take(&mut self, run: Run) -> Result<Option<Run>, Failure> {
+        if run.run_id != self.seen.run_id {
+            return Ok(None);
         }
-        if is_over(&seen) {
-            return Ok(seen);
-        }
-        client.pause().await;
+        tell(self.context, &self.seen, &run);
+        self.seen = run;
+        Ok(is_over(&self.seen).then(|| self.seen.clone()))
     }
 }
 

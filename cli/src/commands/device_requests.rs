@@ -6,7 +6,7 @@ use creel_proto::identity::v1::{
 };
 use serde::Serialize;
 
-use super::devices::{changed, own_id};
+use super::device_show::changed;
 use crate::{
     args::devices::Approve,
     context::{Context, request_id},
@@ -190,7 +190,7 @@ struct TokenView {
 
 pub(super) async fn rotate(context: &mut Context, request: RotateTokenRequest) -> Result<(), Failure> {
     let client = context.client().await?;
-    let own = own_id(&client);
+    let own = client.device_id();
     let answer = client
         .call(&request, |channel, request| async move {
             stubs::devices(channel).rotate_token(request).await

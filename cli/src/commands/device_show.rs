@@ -1,8 +1,7 @@
-//! `creel devices show`: one device, in words.
+//! `creel devices show`: one device, in words; and what was done to one.
 
-use creel_proto::identity::v1::GetDeviceRequest;
+use creel_proto::identity::v1::{Device, GetDeviceRequest};
 
-use super::devices::own_id;
 use crate::{
     context::Context,
     failure::Failure,
@@ -13,7 +12,7 @@ use crate::{
 
 pub(super) async fn run(context: &mut Context, name: String) -> Result<(), Failure> {
     let client = context.client().await?;
-    let own = own_id(&client);
+    let own = client.device_id();
     let which = GetDeviceRequest { device: name };
     let device = client
         .call(&which, |channel, which| async move {
@@ -29,6 +28,25 @@ pub(super) async fn run(context: &mut Context, name: String) -> Result<(), Failu
         context.out.line(&format!("{name:<13}{value}"))?;
     }
     Ok(())
+}
+
+/// What was, or would be, done to a device.
+pub(super) fn changed(
+    context: &mut Context,
+    device: &Device,
+    own: Option<&str>,
+    dry_run: bool,
+    done: &str,
+) -> Result<(), Failure> {
+    if context.out.is_json() {
+        return context.out.json(&DeviceView::of(device, own));
+    }
+    let done = if dry_run {
+        format!("would be {done} (dry run)")
+    } else {
+        done.to_owned()
+    };
+    context.out.line(&format!("{}: {done}", device.name))
 }
 
 fn facts(device: &DeviceView, local: &Local) -> Vec<(&'static str, String)> {
@@ -73,8 +91,6 @@ fn facts(device: &DeviceView, local: &Local) -> Vec<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
-    use creel_proto::identity::v1::Device;
-
     use super::*;
     use crate::times::tests::berlin;
 

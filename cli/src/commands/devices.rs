@@ -6,8 +6,8 @@ use std::{io::Read as _, path::Path};
 use creel_proto::{
     gateway::v1::WhoAmIRequest,
     identity::v1::{
-        Device, GetDeviceRequest, IssueCertificateResponse, ListDevicesRequest, RecoverRequest,
-        RejectRequest, RenameDeviceRequest, RevokeDeviceRequest, RotateTokenRequest, WithdrawInviteRequest,
+        GetDeviceRequest, IssueCertificateResponse, ListDevicesRequest, RecoverRequest, RejectRequest,
+        RenameDeviceRequest, RevokeDeviceRequest, RotateTokenRequest, WithdrawInviteRequest,
         local_service_client::LocalServiceClient,
     },
 };
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     args::devices::Devices,
-    client::{self, Client},
+    client,
     context::{Context, request_id},
     credentials::{Files, Key},
     failure::Failure,
@@ -115,14 +115,9 @@ pub(super) async fn run(context: &mut Context, command: Devices) -> Result<(), F
     }
 }
 
-/// The device id of this machine.
-pub(super) fn own_id(client: &Client) -> Option<String> {
-    status::cli(client).device_id
-}
-
 async fn list(context: &mut Context, all: bool) -> Result<(), Failure> {
     let client = context.client().await?;
-    let own = own_id(&client);
+    let own = client.device_id();
     let mut devices = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -185,7 +180,7 @@ fn row(device: &DeviceView, local: &Local) -> Vec<String> {
 
 async fn revoke(context: &mut Context, request: RevokeDeviceRequest) -> Result<(), Failure> {
     let client = context.client().await?;
-    let own = own_id(&client);
+    let own = client.device_id();
     if !context.global.yes && !request.validate_only {
         // Asked about what will really end: a name may be a prefix of an id.
         let which = GetDeviceRequest {
@@ -215,36 +210,18 @@ async fn revoke(context: &mut Context, request: RevokeDeviceRequest) -> Result<(
             stubs::devices(channel).revoke(request).await
         })
         .await?;
-    changed(context, &device, own.as_deref(), request.validate_only, "revoked")
+    device_show::changed(context, &device, own.as_deref(), request.validate_only, "revoked")
 }
 
 async fn rename(context: &mut Context, request: RenameDeviceRequest) -> Result<(), Failure> {
     let client = context.client().await?;
-    let own = own_id(&client);
+    let own = client.device_id();
     let device = client
         .call(&request, |channel, request| async move {
             stubs::devices(channel).rename(request).await
         })
         .await?;
-    changed(context, &device, own.as_deref(), request.validate_only, "renamed")
-}
-
-pub(super) fn changed(
-    context: &mut Context,
-    device: &Device,
-    own: Option<&str>,
-    dry_run: bool,
-    done: &str,
-) -> Result<(), Failure> {
-    if context.out.is_json() {
-        return context.out.json(&DeviceView::of(device, own));
-    }
-    let done = if dry_run {
-        format!("would be {done} (dry run)")
-    } else {
-        done.to_owned()
-    };
-    context.out.line(&format!("{}: {done}", device.name))
+    device_show::changed(context, &device, own.as_deref(), request.validate_only, "renamed")
 }
 
 /// All scopes for this machine. Its key stays, unless it was revoked.
@@ -390,6 +367,8 @@ pub(super) async fn whoami(context: &mut Context) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use creel_proto::identity::v1::Device;
+
     use super::*;
     use crate::times::tests::berlin;
 

@@ -10,21 +10,19 @@ use creel_proto::{
     identity::v1::Sender,
 };
 use creel_wire::{Code, Error, error::printable};
+use futures_util::StreamExt as _;
 use serde_json::json;
 
 use crate::{
     args::Send,
-    client::Client,
+    client::{Client, Following, Messages},
     context::{Context, request_id},
     failure::Failure,
-    reach, stubs, times, views,
+    stubs, times, views,
 };
 
 /// The longest message, in bytes.
 const MAX_TEXT: u64 = 1 << 20;
-
-/// Times in a row that a stream may break without news before we give up.
-const RECONNECTS: u32 = 5;
 
 pub(super) async fn run(context: &mut Context, args: Send) -> Result<(), Failure> {
     let sender = args.sender.as_deref().map(super::people::sender).transpose()?;
@@ -53,7 +51,12 @@ pub(super) async fn run(context: &mut Context, args: Send) -> Result<(), Failure
         return show_accepted(context, &accepted);
     }
     let limit = context.global.timeout;
-    let waiting = wait(context, &client, &accepted, args.follow);
+    let waiting = client.resume(Turn {
+        context,
+        message_id: &accepted.message_id,
+        follow: args.follow,
+        reading: Reading::default(),
+    });
     let outcome = match limit {
         None => waiting.await,
         Some(limit) => match tokio::time::timeout(limit, waiting).await {
@@ -123,57 +126,36 @@ fn allow(sender: &Sender) -> String {
     format!("creel pairing allow {} {id}", sender.channel)
 }
 
-/// Follows the turn to its end: its reply, or why there is none. With `follow` what happens is shown as it does.
-async fn wait(
-    context: &mut Context,
-    client: &Client,
-    accepted: &SendMessageResponse,
+/// A turn on the way to its end: its reply, or why there is none. With `follow` what happens is shown as it does.
+struct Turn<'a> {
+    context: &'a mut Context,
+    message_id: &'a str,
     follow: bool,
-) -> Result<Result<String, TurnError>, Failure> {
-    let mut reading = Reading::default();
-    let mut broken = 0;
-    loop {
-        let from_sequence = reading.next;
+    reading: Reading,
+}
+
+impl Following for Turn<'_> {
+    type Message = TurnEvent;
+    type Found = Result<String, TurnError>;
+
+    async fn open(&mut self, client: &Client) -> Result<Messages<TurnEvent>, Failure> {
         let request = SubscribeMessageRequest {
-            message_id: accepted.message_id.clone(),
-            from_sequence,
+            message_id: self.message_id.to_owned(),
+            from_sequence: self.reading.next,
         };
-        let subscribe = || {
-            client.call(&request, |channel, request| async move {
+        let events = client
+            .call(&request, |channel, request| async move {
                 stubs::messages(channel).subscribe(request).await
             })
-        };
-        let mut stream = client.patiently(subscribe).await?;
-        let ended = loop {
-            match stream.message().await {
-                Ok(Some(event)) => {
-                    broken = 0;
-                    if follow {
-                        show(context, &mut reading, &event)?;
-                    }
-                    if let Some(outcome) = reading.take(event) {
-                        return Ok(outcome);
-                    }
-                }
-                Ok(None) => break None,
-                Err(status) => break Some(status),
-            }
-        };
-        // The turn goes on without us; we go on where we were.
-        broken += 1;
-        let lost = ended.as_ref().is_none_or(reach::is_cut);
-        if !lost || broken > RECONNECTS {
-            return Err(ended.map_or_else(
-                || {
-                    let message = "the answer's stream ended before the answer";
-                    Error::new(Code::Unavailable, "stream_ended", message)
-                        .hint("creel sessions show main")
-                        .into()
-                },
-                |status| client.judge(&status),
-            ));
+            .await?;
+        Ok(events.boxed())
+    }
+
+    fn take(&mut self, event: TurnEvent) -> Result<Option<Self::Found>, Failure> {
+        if self.follow {
+            show(self.context, &self.reading, &event)?;
         }
-        tokio::time::sleep(Duration::from_millis(50) * broken.pow(2)).await;
+        Ok(self.reading.take(event))
     }
 }
 
@@ -219,7 +201,7 @@ impl Reading {
     }
 }
 
-fn show(context: &mut Context, reading: &mut Reading, event: &TurnEvent) -> Result<(), Failure> {
+fn show(context: &mut Context, reading: &Reading, event: &TurnEvent) -> Result<(), Failure> {
     if context.out.is_json() {
         return views::turn::event(event).map_or(Ok(()), |event| context.out.json_line(&event));
     }

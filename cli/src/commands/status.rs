@@ -52,9 +52,8 @@ pub(super) async fn of(client: &Client) -> Result<Status, Failure> {
 
 /// This machine's device.
 pub(super) fn cli(client: &Client) -> CliView {
-    let key = client.files.load_key().ok().flatten();
     CliView {
-        device_id: key.and_then(|key| key.device_id()).map(|id| id.to_string()),
+        device_id: client.device_id(),
         certificate_expires_at: times::rfc3339(client.device.until_ms),
         certificate_expires_at_ms: client.device.until_ms,
     }

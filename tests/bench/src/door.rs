@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::{Row, median, stack::Stack};
+use crate::{
+    Row, median,
+    stack::{Stack, written_bytes},
+};
 
 const PEER: u16 = 19_793;
 /// The peer's shared token: it pairs devices on loopback by it.
@@ -132,16 +135,6 @@ fn written_each(package: &Package, ours: &Target, theirs: &Target) -> anyhow::Re
         format!("{own:.0} bytes"),
         format!("OpenClaw 2026.9.6 (ws): {other:.0} bytes"),
     ))
-}
-
-fn written_bytes(pids: &str) -> anyhow::Result<u64> {
-    let mut sum = 0;
-    for pid in pids.split(',') {
-        let text = fs::read_to_string(format!("/proc/{pid}/io"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-        sum += line.context("write_bytes")?.trim().parse::<u64>()?;
-    }
-    Ok(sum)
 }
 
 /// Once: memory that was had for connections stays had.

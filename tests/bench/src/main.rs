@@ -1,4 +1,5 @@
-//! Creel beside its peers on this machine: start, memory, the cost of the edge, the speed of a turn.
+//! Creel beside its peers on this machine: start, memory, the cost of the edge, the speed of a turn, the WebSocket
+//! door, certificates and assertions, when things run.
 //!
 //! It is no test: nothing here passes or fails. Every figure is the median of several rounds of one run,
 //! peers interleaved; only ratios within a run mean something on a machine that is shared.
@@ -13,8 +14,10 @@
 )]
 #![allow(missing_docs, reason = "a program, not a library")]
 
+mod disk;
 mod door;
 mod echo;
+mod identity;
 mod load;
 mod nginx;
 mod peers;
@@ -129,6 +132,9 @@ fn main() -> anyhow::Result<()> {
         }
         stack.stop()?;
     }
+    if wanted(Section::Identity) {
+        table.extend(runtime.block_on(identity::measure(&bin))?)?;
+    }
     if wanted(Section::Scheduler) {
         let size = scheduler::Size {
             jobs: args.jobs,
@@ -153,6 +159,8 @@ enum Section {
     Edge,
     /// The WebSocket door beside OpenClaw's own gateway.
     Door,
+    /// Certificates and assertions, on a stack of their own.
+    Identity,
     /// When things run.
     Scheduler,
 }
@@ -208,4 +216,9 @@ pub(crate) fn percentile(values: &mut [f64], percent: f64) -> f64 {
     )]
     let at = ((values.len().saturating_sub(1)) as f64 * percent / 100.0).round() as usize;
     values.get(at).copied().unwrap_or(f64::NAN)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a bench stay far below 2^52")]
+pub(crate) fn number(count: u64) -> f64 {
+    count as f64
 }

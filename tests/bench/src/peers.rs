@@ -62,7 +62,7 @@ pub(crate) fn measure(
     );
     let nginx = nginx::start(dir.path(), NGINX, ECHO)?.map(Peer);
     let edge = stack.edge()?.address;
-    let ours = stack.dir.path().join("bench-cert");
+    let ours = stack.script_cert()?;
     let device = device_id(stack)?;
     for (connections, in_flight) in [(1, 32), (64, 1)] {
         let (mut creel, mut echo, mut proxy) = (Vec::new(), Vec::new(), Vec::new());

@@ -4,7 +4,6 @@
 //! service is down: a person may not have so many.
 
 mod bed;
-mod disk;
 mod next;
 mod seed;
 mod worker;
@@ -27,7 +26,7 @@ use self::{
     seed::{at, every},
     worker::{Fleet, Manner},
 };
-use crate::{Row, Table, percentile, stack::cpu_ticks};
+use crate::{Row, Table, disk, number, percentile, stack::cpu_ticks};
 
 /// Runs a worker may hold; what the scheduler allows.
 const CAPACITY: u32 = 1_024;
@@ -373,11 +372,6 @@ async fn many(bin: &Path, size: Size) -> anyhow::Result<Vec<Row>> {
             "goal ≤ 0.1 %",
         ),
     ])
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of a bench stay far below 2^52")]
-fn number(count: u64) -> f64 {
-    count as f64
 }
 
 /// What a seeded job does when; by its number.

@@ -4,17 +4,30 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
-use creel_kit::profile::{EdgeFile, StatusFile};
+use creel_kit::{
+    Profile,
+    profile::{EdgeFile, StatusFile},
+};
+use creel_proto::identity::v1::TrustBundle;
+use creel_wire::{
+    ServiceName,
+    channel::{Dialler, Target},
+    tls::{Credentials, Tls, Trust},
+};
+use prost::Message as _;
+use tonic::transport::Channel;
 
-use crate::{Row, median};
+use crate::{Row, load, median};
 
 pub(crate) struct Stack {
     bin: PathBuf,
     pub(crate) dir: tempfile::TempDir,
+    pub(crate) profile: Profile,
 }
 
 impl Stack {
@@ -27,6 +40,7 @@ impl Stack {
         fs::write(dir.path().join("creel.toml"), config)?;
         Ok(Self {
             bin: bin.to_owned(),
+            profile: Profile::at("default", dir.path())?,
             dir,
         })
     }
@@ -44,7 +58,7 @@ impl Stack {
     }
 
     /// `creeld up --detach`; seconds until it returned, which is when everything is ready.
-    fn up(&self) -> anyhow::Result<f64> {
+    pub(crate) fn up(&self) -> anyhow::Result<f64> {
         let started = Instant::now();
         let output = self
             .command("creeld")
@@ -76,10 +90,50 @@ impl Stack {
         )?)?)
     }
 
+    /// The directory of a script's certificate, made when there is none.
+    pub(crate) fn script_cert(&self) -> anyhow::Result<PathBuf> {
+        let dir = self.dir.path().join("bench-cert");
+        if !dir.exists() {
+            let out = dir.to_string_lossy();
+            let mut arguments = vec!["devices", "cert", "--name", "bench", "--out", &out];
+            for scope in ["operator.read", "operator.write", "operator.pairing"] {
+                arguments.extend(["--scope", scope]);
+            }
+            self.creel(&arguments)?;
+        }
+        Ok(dir)
+    }
+
+    /// A connection to the edge, as that script.
+    pub(crate) fn script(&self) -> anyhow::Result<Channel> {
+        load::edge_channel(&self.edge()?.address, &self.script_cert()?)
+    }
+
+    /// A connection to the service `to` as the service `own`, by its certificate.
+    pub(crate) fn as_service(&self, own: ServiceName, to: ServiceName) -> anyhow::Result<Channel> {
+        let bundle = TrustBundle::decode(fs::read(self.profile.bundle_file())?.as_slice())?;
+        let trust = Trust::try_from(&bundle)?;
+        let name = trust.domain.dns_name(to);
+        let dir = self.profile.credentials(own);
+        let own = Credentials::from_pem(&fs::read(dir.join("cert.pem"))?, &fs::read(dir.join("key.pem"))?)?;
+        let tls = Tls::new(trust, Some(own))?;
+        let target = Target::Unix(self.profile.socket(to));
+        Ok(Dialler::new(target, &name, Arc::new(move || tls.client()))?.channel())
+    }
+
+    fn status(&self) -> anyhow::Result<StatusFile> {
+        Ok(serde_json::from_slice(&fs::read(self.profile.status_file())?)?)
+    }
+
+    pub(crate) fn pid_of(&self, service: ServiceName) -> anyhow::Result<u32> {
+        let services = self.status()?.services;
+        let own = services.iter().find(|one| one.name == service.as_str());
+        Ok(own.with_context(|| format!("no {service}"))?.pid)
+    }
+
     /// Supervisor, services, and everything they started.
     fn pids(&self) -> anyhow::Result<Vec<u32>> {
-        let status: StatusFile = serde_json::from_slice(&fs::read(self.dir.path().join("run/status.json"))?)?;
-        let mut pids = vec![status.pid];
+        let mut pids = vec![self.status()?.pid];
         let mut at = 0;
         while at < pids.len() {
             let tasks = format!("/proc/{0}/task/{0}/children", pids[at]);
@@ -188,4 +242,15 @@ pub(crate) fn cpu_ticks(pids: &[u32]) -> u64 {
         Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
     };
     pids.iter().filter_map(of).sum()
+}
+
+/// What processes, a list with commas, have put on the disk, by the kernel's account.
+pub(crate) fn written_bytes(pids: &str) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for pid in pids.split(',') {
+        let text = fs::read_to_string(format!("/proc/{pid}/io"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        sum += line.context("write_bytes")?.trim().parse::<u64>()?;
+    }
+    Ok(sum)
 }

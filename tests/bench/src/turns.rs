@@ -11,29 +11,12 @@ use creel_proto::{
 use futures_util::future::join_all;
 use tonic::transport::Channel;
 
-use crate::{Row, load, percentile, stack::Stack};
+use crate::{Row, percentile, stack::Stack};
 
 const TURNS: usize = 200;
 
 pub(crate) async fn measure(stack: &Stack) -> anyhow::Result<Vec<Row>> {
-    let dir = stack.dir.path().join("bench-cert");
-    let scopes = [
-        "--scope",
-        "operator.read",
-        "--scope",
-        "operator.write",
-        "--scope",
-        "operator.pairing",
-    ];
-    let out = dir.to_string_lossy().into_owned();
-    stack.creel(
-        &[
-            &["devices", "cert", "--name", "bench", "--out", &out][..],
-            &scopes,
-        ]
-        .concat(),
-    )?;
-    let channel = load::edge_channel(&stack.edge()?.address, &dir)?;
+    let channel = stack.script()?;
     let mut first = Vec::new();
     for n in 0..TURNS {
         if let Some(ms) = first_event(channel.clone(), format!("s{}", n % 8)).await? {

@@ -5,23 +5,16 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, ensure};
-use creel_kit::Profile;
-use creel_proto::{identity::v1::TrustBundle, scheduler::v1::Schedule};
-use creel_wire::{
-    ServiceName,
-    channel::{Dialler, Target},
-    tls::{Credentials, Tls, Trust},
-};
-use prost::Message as _;
+use creel_proto::scheduler::v1::Schedule;
+use creel_wire::ServiceName;
 use tonic::transport::Channel;
 
 use super::seed;
-use crate::{load, stack::Stack};
+use crate::stack::Stack;
 
 /// A million jobs are read at a start.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,7 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Bed {
     bin: PathBuf,
     stack: Stack,
-    profile: Profile,
     identity: Option<Child>,
     scheduler: Option<Child>,
     gateway: Option<Child>,
@@ -40,16 +32,7 @@ impl Bed {
     /// A profile with certificates and one job to copy; nothing runs.
     pub(crate) fn new(bin: &Path) -> anyhow::Result<Self> {
         let stack = Stack::start(bin)?;
-        let cert = stack.dir.path().join("bench-cert");
-        let scopes = ["--scope", "operator.read", "--scope", "operator.write"];
-        let out = cert.to_string_lossy().into_owned();
-        stack.creel(
-            &[
-                &["devices", "cert", "--name", "bench", "--out", &out][..],
-                &scopes,
-            ]
-            .concat(),
-        )?;
+        stack.script_cert()?;
         stack.creel(&[
             "cron",
             "add",
@@ -65,7 +48,6 @@ impl Bed {
         stack.stop()?;
         Ok(Self {
             bin: bin.to_owned(),
-            profile: Profile::at("default", stack.dir.path())?,
             stack,
             identity: None,
             scheduler: None,
@@ -81,7 +63,7 @@ impl Bed {
         when: impl Fn(i64) -> Schedule + Send + Sync,
     ) -> anyhow::Result<()> {
         ensure!(self.scheduler.is_none(), "the scheduler has its store open");
-        let store = self.profile.state(ServiceName::Scheduler).join("db");
+        let store = self.stack.profile.state(ServiceName::Scheduler).join("db");
         seed::write(&store, self.seeded, count, &when).await?;
         self.seeded += count;
         Ok(())
@@ -89,7 +71,7 @@ impl Bed {
 
     pub(crate) fn start(&mut self) -> anyhow::Result<()> {
         // Identity's health is asked with a certificate that only the supervisor has; its socket is made anew.
-        let socket = self.profile.socket(ServiceName::Identity);
+        let socket = self.stack.profile.socket(ServiceName::Identity);
         let _ = fs::remove_file(&socket);
         self.identity = Some(self.spawn("identity")?);
         let limit = Instant::now() + PATIENCE;
@@ -178,22 +160,13 @@ impl Bed {
 
     /// A connection to the edge, as an operator's script.
     pub(crate) fn edge(&self) -> anyhow::Result<Channel> {
-        load::edge_channel(
-            &self.stack.edge()?.address,
-            &self.stack.dir.path().join("bench-cert"),
-        )
+        self.stack.script()
     }
 
-    /// A connection to the scheduler, as agent-runner: with its own certificate, which this user can read.
+    /// A connection to the scheduler, as agent-runner.
     pub(crate) fn as_worker(&self) -> anyhow::Result<Channel> {
-        let bundle = TrustBundle::decode(fs::read(self.profile.bundle_file())?.as_slice())?;
-        let trust = Trust::try_from(&bundle)?;
-        let name = trust.domain.dns_name(ServiceName::Scheduler);
-        let dir = self.profile.credentials(ServiceName::AgentRunner);
-        let own = Credentials::from_pem(&fs::read(dir.join("cert.pem"))?, &fs::read(dir.join("key.pem"))?)?;
-        let tls = Tls::new(trust, Some(own))?;
-        let target = Target::Unix(self.profile.socket(ServiceName::Scheduler));
-        Ok(Dialler::new(target, &name, Arc::new(move || tls.client()))?.channel())
+        self.stack
+            .as_service(ServiceName::AgentRunner, ServiceName::Scheduler)
     }
 }
 

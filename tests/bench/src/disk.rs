@@ -7,7 +7,7 @@ use crate::{Row, percentile};
 const SYNCS: usize = 300;
 
 /// Appends of 4 KiB with fdatasync, where the store would lie.
-pub(super) fn measure() -> anyhow::Result<Vec<Row>> {
+pub(crate) fn measure() -> anyhow::Result<Vec<Row>> {
     let dir = tempfile::Builder::new()
         .prefix("creel-bench-")
         .tempdir_in("/tmp")?;
