@@ -315,11 +315,12 @@ impl Devices {
         let (entry, token) = self.noted(proven, request, entry).await?;
         let record = &entry.record;
         let held = device::grant(record);
-        let of_token = if proven.legacy {
-            // A token is for its scopes; a scope that can't be read is not held.
-            parse_scopes(&record.token_scopes).unwrap_or_default()
-        } else {
+        let of_token = if record.token_hash.is_empty() {
             held.scopes.clone()
+        } else {
+            // A token is for its scopes, by whichever protocol it is shown or left out; a scope that can't be read
+            // is not held.
+            parse_scopes(&record.token_scopes).unwrap_or_default()
         };
         let scopes = grants::attenuate(&proven.declared.wants.scopes, &of_token, &held.scopes);
         let usable = proven.declared.wants.meet(&held);
