@@ -12,7 +12,6 @@ use creel_proto::{
 };
 use creel_wire::{
     Caller, Code, DeviceId, Error, Principal, Secret, ServiceName, Source,
-    names::parse_scopes,
     proof::{Signed, own_payload},
 };
 use ed25519_dalek::VerifyingKey;
@@ -318,14 +317,11 @@ impl Devices {
         let (entry, token) = self.noted(proven, request, entry).await?;
         let record = &entry.record;
         let held = device::grant(record);
-        let of_token = if record.token_hash.is_empty() {
-            held.scopes.clone()
-        } else {
-            // A token is for its scopes, by whichever protocol it is shown or left out; a scope that can't be read
-            // is not held.
-            parse_scopes(&record.token_scopes).unwrap_or_default()
-        };
-        let scopes = grants::attenuate(&proven.declared.wants.scopes, &of_token, &held.scopes);
+        let scopes = grants::attenuate(
+            &proven.declared.wants.scopes,
+            &device::usable(record),
+            &held.scopes,
+        );
         let usable = proven.declared.wants.meet(&held);
         let upgrade = self.upgrade(proven, record, &held).await?;
         let presenter = match caller.principal() {
