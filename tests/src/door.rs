@@ -1,5 +1,5 @@
-//! A client of the WebSocket door, as a stranger would write it from the original's protocol: TLS, a device key,
-//! frames. It panics where a test can't go on.
+//! A client of the WebSocket door, as a stranger would write it from the original's protocol, or from Creel's own:
+//! TLS, a device key, frames. It panics where a test can't go on.
 
 use std::{net::Ipv4Addr, path::Path, sync::Arc};
 
@@ -21,7 +21,9 @@ use tokio_tungstenite::{
     },
 };
 
-/// A device of the original.
+use crate::strangers::own_payload;
+
+/// A device, of the original if it doesn't speak Creel's own protocol.
 #[derive(Debug, Clone)]
 pub struct Device {
     key: SigningKey,
@@ -30,6 +32,10 @@ pub struct Device {
     pub commands: Vec<&'static str>,
     /// Shown when it has one.
     pub token: Option<String>,
+    /// Used where there is no token.
+    pub invite: Option<String>,
+    /// It speaks Creel's own protocol.
+    pub own: bool,
 }
 
 impl Device {
@@ -53,7 +59,15 @@ impl Device {
             scopes: scopes.to_vec(),
             commands: Vec::new(),
             token: None,
+            invite: None,
+            own: false,
         }
+    }
+
+    /// The same device, speaking Creel's own protocol.
+    #[must_use]
+    pub fn own(self) -> Self {
+        Self { own: true, ..self }
     }
 
     #[must_use]
@@ -62,7 +76,34 @@ impl Device {
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The `connect` that answers a challenge.
+    /// The `connect` that answers a challenge over a connection with this exporter.
+    #[must_use]
+    pub fn connect_over(&self, challenge: &Value, exporter: &[u8; 32]) -> Value {
+        let mut frame = self.connect(challenge);
+        if self.own {
+            let nonce = challenge["nonce"].as_str().expect("nonce");
+            let said = [
+                &self.id(),
+                self.role,
+                &self.scopes.join(","),
+                nonce,
+                self.secret(),
+            ];
+            let signature = self.key.sign(&own_payload(exporter, said)).to_bytes();
+            let device = &mut frame["params"]["device"];
+            device["protocol"] = json!("creel-v1");
+            device["signature"] = json!(URL_SAFE_NO_PAD.encode(signature));
+            device.as_object_mut().expect("an object").remove("signedAt");
+        }
+        frame
+    }
+
+    fn secret(&self) -> &str {
+        let secret = self.token.as_deref().or(self.invite.as_deref());
+        secret.unwrap_or_default()
+    }
+
+    /// The `connect` of the original that answers a challenge.
     #[must_use]
     pub fn connect(&self, challenge: &Value) -> Value {
         let (nonce, ts) = (
@@ -74,7 +115,6 @@ impl Device {
         } else {
             ("cli", "cli")
         };
-        let token = self.token.clone().unwrap_or_default();
         let payload = [
             "v3",
             &self.id(),
@@ -83,7 +123,7 @@ impl Device {
             self.role,
             &self.scopes.join(","),
             &ts.to_string(),
-            &token,
+            self.secret(),
             nonce,
             "linux",
             "",
@@ -100,8 +140,10 @@ impl Device {
                 "signedAt": ts, "nonce": nonce,
             },
         });
-        if !token.is_empty() {
+        if let Some(token) = &self.token {
             params["auth"] = json!({ "deviceToken": token });
+        } else if let Some(invite) = &self.invite {
+            params["auth"] = json!({ "bootstrapToken": invite });
         }
         json!({ "type": "req", "id": "c1", "method": "connect", "params": params })
     }
@@ -243,10 +285,19 @@ impl Socket {
         frame["payload"].clone()
     }
 
+    /// RFC 9266, of this end of its TLS.
+    #[must_use]
+    pub fn exporter(&self) -> [u8; 32] {
+        let tls = self.stream.get_ref().get_ref().1;
+        tls.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None)
+            .expect("a handshake that is done")
+    }
+
     /// Proves a device: `hello-ok`, or the error.
     pub async fn prove(&mut self, device: &Device) -> Result<Value, Value> {
         let challenge = self.challenge().await;
-        self.send(&device.connect(&challenge)).await;
+        self.send(&device.connect_over(&challenge, &self.exporter()))
+            .await;
         let answer = self.next().await.expect("an answer");
         assert_eq!(answer["id"], "c1");
         if answer["ok"] == true {

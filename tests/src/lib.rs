@@ -19,6 +19,7 @@ pub mod netns;
 pub mod occurrences;
 pub mod openclaw;
 pub mod processes;
+pub mod relay;
 pub mod strangers;
 pub mod tools;
 

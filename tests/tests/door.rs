@@ -182,6 +182,84 @@ fn devices_are_let_in_and_sent_away_through_the_door_where_the_config_says_so() 
 }
 
 #[test]
+fn a_client_of_creels_own_pairs_lets_others_in_and_comes_back_by_its_key() {
+    let bed = Bed::new();
+    runtime().block_on(async {
+        let mut device = Device::new(20, "operator", &["operator.read", "operator.pairing"]).own();
+        let mut socket = bed.paired(&mut device).await;
+        // Not a legacy device: it may hold what lets others in.
+        let node = Device::new(21, "node", &[]);
+        let waiting = bed.asked(&node).await;
+        socket
+            .call("device.pair.approve", json!({ "requestId": waiting }))
+            .await
+            .unwrap();
+        bed.open().await.prove(&node).await.unwrap();
+        let mut again = bed.open().await;
+        let hello = again.prove(&device).await.unwrap();
+        assert_eq!(
+            hello["auth"]["scopes"],
+            json!(["operator.read", "operator.pairing"]),
+            "{hello}"
+        );
+        // Signed for another connection: what a relay would have.
+        let (mut one, other) = (bed.open().await, bed.open().await);
+        let challenge = one.challenge().await;
+        one.send(&device.connect_over(&challenge, &other.exporter()))
+            .await;
+        let error = one.next().await.unwrap()["error"].clone();
+        assert_eq!(
+            error["details"]["code"], "DEVICE_AUTH_SIGNATURE_INVALID",
+            "{error}"
+        );
+        // The original's payload of this key opens nothing any more.
+        let mut legacy = device.clone();
+        legacy.own = false;
+        let error = bed.open().await.prove(&legacy).await.unwrap_err();
+        assert!(
+            error["message"].as_str().unwrap().contains("own protocol"),
+            "{error}"
+        );
+        bed.cluster
+            .creel(&["devices", "revoke", &device.id(), "--yes"])
+            .ok();
+        let closed = tokio::time::timeout(PATIENCE, socket.closed()).await.unwrap();
+        assert_eq!(closed.code, 1008, "{closed:?}");
+        assert!(bed.open().await.prove(&device).await.is_err());
+    });
+}
+
+#[test]
+fn a_device_that_leaves_the_originals_protocol_keeps_its_token_for_what_it_was() {
+    let bed = Bed::new();
+    runtime().block_on(async {
+        let mut device = Device::new(22, "operator", &["operator.read", "operator.write"]);
+        drop(bed.paired(&mut device).await);
+        let rotated = [
+            "devices",
+            "rotate",
+            &device.id(),
+            "--scope",
+            "operator.read",
+            "--json",
+        ];
+        let rotated = bed.cluster.creel(&rotated).json();
+        device.token = rotated["token"].as_str().map(str::to_owned);
+        let device = device.own();
+        let hello = bed.open().await.prove(&device).await.unwrap();
+        assert_eq!(hello["auth"]["scopes"], json!(["operator.read"]), "{hello}");
+        let mut keyed = device.clone();
+        keyed.token = None;
+        let hello = bed.open().await.prove(&keyed).await.unwrap();
+        assert_eq!(hello["auth"]["scopes"], json!(["operator.read"]), "{hello}");
+        let mut thief = device;
+        thief.token = Some("x".repeat(43));
+        let error = bed.open().await.prove(&thief).await.unwrap_err();
+        assert_eq!(error["details"]["code"], "AUTH_DEVICE_TOKEN_MISMATCH", "{error}");
+    });
+}
+
+#[test]
 fn a_node_answers_what_was_approved_and_nothing_else() {
     let bed = Arc::new(Bed::new());
     runtime().block_on(async {

@@ -20,7 +20,7 @@ use creel_tests::{
     cluster::PATIENCE,
     edge,
     processes::{signal, wait_until},
-    strangers::{asks, new_key, reason, stranger},
+    strangers::{asks, bound, new_key, reason, stranger},
 };
 use rcgen::KeyPair;
 
@@ -247,7 +247,13 @@ async fn without_a_certificate_only_the_ways_to_prove_oneself_answer_and_slowly(
     ca.get_trust_bundle(GetTrustBundleRequest {}).await.unwrap();
 
     let key = new_key();
-    let asked = devices.request_pairing(asks(&key)).await.unwrap().into_inner();
+    let (channel, exporter) = bound(&cluster).await;
+    let mut bound = DeviceServiceClient::new(channel);
+    let asked = bound
+        .request_pairing(asks(&key, &exporter))
+        .await
+        .unwrap()
+        .into_inner();
     let Some(Outcome::Pending(pending)) = asked.outcome else {
         panic!("{asked:?}")
     };
@@ -265,7 +271,11 @@ async fn without_a_certificate_only_the_ways_to_prove_oneself_answer_and_slowly(
             "tablet",
         ])
         .ok();
-    let collected = devices.request_pairing(asks(&key)).await.unwrap().into_inner();
+    let collected = bound
+        .request_pairing(asks(&key, &exporter))
+        .await
+        .unwrap()
+        .into_inner();
     let Some(Outcome::Approved(approved)) = collected.outcome else {
         panic!("{collected:?}")
     };

@@ -15,14 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use creel_kit::cert::request_for;
 use creel_proto::{
     gateway::v1::{WhoAmIRequest, status_service_client::StatusServiceClient},
     identity::v1::{
         ApproveRequest, CreateInviteRequest, Device, GetTrustBundleRequest, ListDevicesRequest,
-        ListRequestsRequest, RedeemInviteRequest, RevokeDeviceRequest, RotateTokenRequest,
-        ca_service_client::CaServiceClient, device_service_client::DeviceServiceClient,
-        request_pairing_response::Outcome,
+        ListRequestsRequest, RevokeDeviceRequest, RotateTokenRequest, ca_service_client::CaServiceClient,
+        device_service_client::DeviceServiceClient, request_pairing_response::Outcome,
     },
 };
 use creel_tests::{
@@ -30,7 +28,7 @@ use creel_tests::{
     cluster::PATIENCE,
     door, edge,
     processes::{kill9, signal, wait_until},
-    strangers::{asks, new_key, reason, stranger},
+    strangers::{asks, bound, new_key, reason, redeems, stranger},
 };
 use creel_wire::{Code, ServiceName};
 use rcgen::KeyPair;
@@ -150,14 +148,10 @@ async fn an_invite_lets_exactly_one_device_in_whenever_identity_is_killed() {
         };
         let made = until_answered("inviting", make).await.unwrap();
         let (first, second) = (new_key(), new_key());
-        let redeem = |key: &KeyPair| {
-            let request = RedeemInviteRequest {
-                secret: made.secret.clone(),
-                csr_der: request_for(key).unwrap(),
-                declared: None,
-            };
-            let mut client = DeviceServiceClient::new(stranger(&cluster));
-            async move { client.redeem_invite(request).await }
+        let redeem = async |key: &KeyPair| {
+            let (channel, exporter) = bound(&cluster).await;
+            let request = redeems(key, &made.secret, &exporter);
+            DeviceServiceClient::new(channel).redeem_invite(request).await
         };
         let before = cluster.pid_of("identity");
         // Both race for it while identity is killed somewhere in between.
@@ -180,10 +174,10 @@ async fn an_approval_is_whole_or_not_at_all_whenever_identity_is_killed() {
     let owner = owner(&cluster);
     for round in 0..rounds() {
         let key = new_key();
-        let ask = || {
-            let mut client = DeviceServiceClient::new(stranger(&cluster));
-            let request = asks(&key);
-            async move { client.request_pairing(request).await }
+        let ask = || async {
+            let (channel, exporter) = bound(&cluster).await;
+            let request = asks(&key, &exporter);
+            DeviceServiceClient::new(channel).request_pairing(request).await
         };
         let asked = until_answered("asking", ask).await.unwrap();
         let Some(Outcome::Pending(pending)) = asked.outcome else {

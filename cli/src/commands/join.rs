@@ -5,7 +5,7 @@ use std::{io::Read as _, sync::Arc};
 
 use creel_kit::Profile;
 use creel_proto::identity::v1::{
-    Declaration, GetTrustBundleRequest, IssueCertificateResponse, RedeemInviteRequest,
+    Declaration, GetTrustBundleRequest, IssueCertificateResponse, RedeemInviteRequest, Role,
     ca_service_client::CaServiceClient, device_service_client::DeviceServiceClient,
 };
 use creel_wire::{
@@ -13,11 +13,13 @@ use creel_wire::{
     channel::{Dialler, Target},
     names::sha256_hex,
     phrase,
+    proof::{Signed, own_payload},
     tls::{edge_client, unproven_client},
 };
+use rcgen::SigningKey as _;
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use crate::{
     args::Join,
@@ -146,7 +148,7 @@ fn show(context: &mut Context, view: &JoinView) -> Result<(), Failure> {
 /// The root of the stack at that address, if it is the one in the code.
 async fn proven_root(context: &Context, invite: &Invite) -> Result<CertificateDer<'static>, Failure> {
     let tls = unproven_client().map_err(|error| Failure::internal("TLS", &error))?;
-    let channel = dial(&invite.endpoint, tls)?;
+    let channel = dialler(&invite.endpoint, tls)?.channel();
     let profile = context.profile()?;
     let mut client = CaServiceClient::new(channel);
     let asked = client.get_trust_bundle(GetTrustBundleRequest {});
@@ -171,26 +173,52 @@ async fn redeem(
     key: &Key,
 ) -> Result<IssueCertificateResponse, Failure> {
     let tls = edge_client(root, None).map_err(|error| Failure::internal("TLS", &error))?;
-    let channel = dial(&invite.endpoint, tls)?;
-    let request = RedeemInviteRequest {
+    let dialler = dialler(&invite.endpoint, tls)?;
+    let mut request = RedeemInviteRequest {
         secret: invite.secret.expose().clone(),
         csr_der: key.request()?,
         declared: Some(Declaration {
             display_name: client::device_name(),
+            role: Role::Unspecified.into(),
             platform: std::env::consts::OS.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             client_id: "creel".to_owned(),
             client_mode: "cli".to_owned(),
             ..Declaration::default()
         }),
+        signature: Vec::new(),
     };
     let profile = context.profile()?;
-    let mut client = DeviceServiceClient::new(channel);
-    let answer = tokio::time::timeout(context.call_time(), client.redeem_invite(request))
+    let called = async {
+        let (channel, exporter) = dialler
+            .bound()
+            .await
+            .map_err(|status| judge(&status, &invite.endpoint, &profile))?;
+        request.signature = sign(key, &request.secret, &exporter)?;
+        let answer = DeviceServiceClient::new(channel).redeem_invite(request).await;
+        answer.map_err(|status| judge(&status, &invite.endpoint, &profile))
+    };
+    let answer = tokio::time::timeout(context.call_time(), called)
         .await
-        .map_err(|_| too_slow(&invite.endpoint))?
-        .map_err(|status| judge(&status, &invite.endpoint, &profile))?;
+        .map_err(|_| too_slow(&invite.endpoint))??;
     Ok(answer.into_inner())
+}
+
+/// Over the connection on which the invite is used: what a server in between passes on is refused. What the device
+/// will be, the invite says.
+fn sign(key: &Key, secret: &str, exporter: &[u8; 32]) -> Result<Vec<u8>, Failure> {
+    let device = key.device_id();
+    let signed = Signed {
+        device: &device.ok_or_else(|| Error::internal("reading the device's key"))?,
+        role: "unspecified",
+        scopes: &[],
+        nonce: "",
+        secret,
+    };
+    let payload = own_payload(signed, exporter);
+    key.pair
+        .sign(&payload)
+        .map_err(|error| Failure::internal("signing with the device's key", &error))
 }
 
 fn judge(status: &Status, endpoint: &Endpoint, profile: &Profile) -> Failure {
@@ -203,11 +231,10 @@ fn judge(status: &Status, endpoint: &Endpoint, profile: &Profile) -> Failure {
     }
 }
 
-fn dial(endpoint: &Endpoint, tls: Arc<rustls::ClientConfig>) -> Result<Channel, Failure> {
+fn dialler(endpoint: &Endpoint, tls: Arc<rustls::ClientConfig>) -> Result<Dialler, Failure> {
     let source = Arc::new(move || Arc::clone(&tls));
-    let dialler = Dialler::new(Target::Tcp(endpoint.to_string()), &endpoint.host, source)
-        .map_err(|error| Failure::usage(error.to_string()))?;
-    Ok(dialler.channel())
+    Dialler::new(Target::Tcp(endpoint.to_string()), &endpoint.host, source)
+        .map_err(|error| Failure::usage(error.to_string()))
 }
 
 fn too_slow(endpoint: &Endpoint) -> Failure {

@@ -146,7 +146,7 @@ impl Proven {
         let claims = SignedAssertion::decode(bytes.clone())
             .and_then(|signed| AssertionClaims::decode(signed.payload.as_slice()))
             .map_err(|_| Error::internal("reading the assertion"))?;
-        let header = authz::header_value(&bytes);
+        let header = authz::bin_header(&bytes);
         let issued_at_unix_ms = claims.issued_at_unix_ms;
         let caller =
             authz::own_caller(claims, bytes).map_err(|_| Error::internal("reading the assertion"))?;

@@ -231,14 +231,14 @@ impl Shared {
             (Some(method), Some(proven)) if method.owner != "gateway" => {
                 let header = Some(proven.header.clone());
                 self.upstreams
-                    .forward(method, request, header, session.connection.source())
+                    .forward(method, request, header, &session.connection)
                     .await
             }
             // Let in by a rule for everybody: the ways to prove oneself.
             (Some(method), None) if method.owner != "gateway" => {
                 self.slow_down(session)?;
                 self.upstreams
-                    .forward(method, request, None, session.connection.source())
+                    .forward(method, request, None, &session.connection)
                     .await
             }
             _ => self.serve_here(request, caller.clone()).await,

@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use creel_kit::Deps;
-use creel_wire::{Code, Error, ServiceName, Source, assertion, channel::Dialler, source};
+use creel_wire::{
+    Code, Error, ServiceName, accept::Connection, assertion, authz, channel::Dialler, proof, source,
+};
 use http::{HeaderName, HeaderValue, Request, Response, Uri, uri::PathAndQuery};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -66,7 +68,7 @@ impl Upstreams {
         method: &creel_proto::Method,
         request: Request<Incoming>,
         header: Option<HeaderValue>,
-        source: Source,
+        connection: &Connection,
     ) -> Result<Response<Body>, Error> {
         let upstream = self.0.get(method.owner).ok_or_else(|| {
             Error::new(
@@ -81,7 +83,7 @@ impl Upstreams {
             &upstream.calls
         };
         let mut sender = line.sender(upstream).await?;
-        let request = prepare(request, method, upstream.name, header, source)?;
+        let request = prepare(request, method, upstream.name, header, connection)?;
         let answer = async {
             sender.ready().await?;
             sender.send_request(request).await
@@ -168,7 +170,7 @@ fn prepare(
     method: &creel_proto::Method,
     service: ServiceName,
     header: Option<HeaderValue>,
-    source: Source,
+    connection: &Connection,
 ) -> Result<Request<Incoming>, Error> {
     let uri = Uri::builder()
         .scheme("http")
@@ -182,8 +184,13 @@ fn prepare(
     if let Some(header) = header {
         headers.insert(HeaderName::from_static(assertion::METADATA), header);
     }
-    if let Ok(from) = HeaderValue::from_str(&source.to_string()) {
+    if let Ok(from) = HeaderValue::from_str(&connection.source().to_string()) {
         headers.insert(HeaderName::from_static(source::METADATA), from);
+    }
+    // Who is not in yet signs for its connection; identity alone judges that.
+    if service == ServiceName::Identity {
+        let exporter = authz::bin_header(&connection.exporter);
+        headers.insert(HeaderName::from_static(proof::METADATA), exporter);
     }
     request.extensions_mut().clear();
     Ok(request)
@@ -209,7 +216,13 @@ mod tests {
     #[test]
     fn no_creel_header_comes_in_from_outside() {
         let mut headers = http::HeaderMap::new();
-        for name in ["creel-assertion-bin", "creel-source", "te", "grpc-timeout"] {
+        for name in [
+            "creel-assertion-bin",
+            "creel-exporter-bin",
+            "creel-source",
+            "te",
+            "grpc-timeout",
+        ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static("x"));
             headers.append(HeaderName::from_static(name), HeaderValue::from_static("y"));
         }

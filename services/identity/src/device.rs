@@ -11,7 +11,10 @@ use creel_wire::{
     names::{Subject, parse_scopes},
 };
 
-use crate::{epochs::Standing, grants::Grant};
+use crate::{
+    epochs::Standing,
+    grants::{self, Grant},
+};
 
 /// Devices that are not revoked, at most.
 pub(crate) const MAX_DEVICES: usize = 1_000;
@@ -209,6 +212,16 @@ pub(crate) fn scopes(record: &DeviceRecord) -> Scopes {
     } else {
         parse_scopes(&record.scopes).unwrap_or_default()
     }
+}
+
+/// What it may use of that: a token is for its scopes, whichever way a device comes that has one.
+pub(crate) fn usable(record: &DeviceRecord) -> Scopes {
+    let held = scopes(record);
+    if record.token_hash.is_empty() {
+        return held;
+    }
+    let of_token = parse_scopes(&record.token_scopes).unwrap_or_default();
+    grants::attenuate(&held, &held, &of_token)
 }
 
 /// Whether this device can let others in.

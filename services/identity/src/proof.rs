@@ -1,26 +1,12 @@
-//! Proofs of possession: what a device signs, in Creel's own protocol and in the original's. Pure.
+//! Proofs of possession, judged: keys are canonical and not of small order, verification is strict. Pure.
 //!
-//! The own payload holds the TLS exporter, so a proof that another server relays is a proof of another
-//! connection. Keys are canonical and not of small order; verification is strict.
+//! What Creel's own protocol signs is in [`creel_wire::proof`], what the original's does is here.
 
-use creel_wire::DeviceId;
+use creel_wire::proof::Signed;
 use ed25519_dalek::{Signature, VerifyingKey};
-use sha2::{Digest as _, Sha256};
 
 /// How far the original's `signedAt` may be off, either way, in milliseconds.
 pub(crate) const MAX_SKEW_MS: i64 = 2 * 60 * 1_000;
-
-/// What both payloads bind.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Signed<'a> {
-    pub(crate) device: &'a DeviceId,
-    pub(crate) role: &'a str,
-    /// In the order sent.
-    pub(crate) scopes: &'a [String],
-    pub(crate) nonce: &'a str,
-    /// The token, or the invite's secret; empty without one.
-    pub(crate) secret: &'a str,
-}
 
 /// What the original's payloads bind besides.
 #[derive(Debug, Clone, Copy)]
@@ -44,32 +30,6 @@ pub(crate) fn device_key(raw: &[u8]) -> Option<VerifyingKey> {
 fn is_canonical(point: &[u8; 32]) -> bool {
     let [low, middle @ .., high] = point;
     high & 0x7f != 0x7f || *low < 0xed || middle.iter().any(|byte| *byte != 0xff)
-}
-
-/// What Creel's own protocol signs.
-pub(crate) fn own_payload(signed: Signed<'_>, exporter: &[u8; 32]) -> Vec<u8> {
-    let scopes = signed.scopes.join(",");
-    let secret_hash = if signed.secret.is_empty() {
-        vec![]
-    } else {
-        Sha256::digest(signed.secret).to_vec()
-    };
-    let parts: [&[u8]; 7] = [
-        b"creel-v1",
-        exporter,
-        signed.device.as_str().as_bytes(),
-        signed.role.as_bytes(),
-        scopes.as_bytes(),
-        signed.nonce.as_bytes(),
-        &secret_hash,
-    ];
-    let mut payload = Vec::new();
-    for part in parts {
-        // Every part was bounded long before; one that were not would only make a payload nobody signed.
-        payload.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-        payload.extend_from_slice(part);
-    }
-    payload
 }
 
 /// What the published package signs, newest version first; `None` when a part could be read as two.
@@ -117,6 +77,7 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use creel_wire::{DeviceId, proof::own_payload};
     use ed25519_dalek::{Signer as _, SigningKey};
     use proptest::prelude::*;
 

@@ -3,6 +3,20 @@
 //!
 //! Each refusal is a variant of [`Refusal`], in the original's words, because its clients decide by them
 //! whether to come again. Fields that nothing here reads are ignored: no grant follows from them.
+//!
+//! A client that names Creel's own protocol proves its key for this TLS connection alone:
+//!
+//! ```json
+//! {"type": "req", "id": "1", "method": "connect", "params": {
+//!   "minProtocol": 4, "maxProtocol": 4, "role": "operator", "scopes": ["operator.read"],
+//!   "client": {"id": "gateway-client", "mode": "backend", "version": "1", "platform": "linux"},
+//!   "device": {"protocol": "creel-v1", "id": "…", "publicKey": "…", "signature": "…", "nonce": "…"}}}
+//! ```
+//!
+//! `nonce` is that of `connect.challenge`; `publicKey` and `signature` are base64url; what is signed stands at
+//! `OwnProof` in identity.proto. `signedAt` is not needed: the exporter is fresh. `hello-ok` holds no token, the key
+//! alone is the proof; a token from before may be shown (`auth.deviceToken`) and is signed then. Without `protocol`
+//! the original's payloads are meant, and refused for a key that ever used this one.
 
 use std::collections::BTreeMap;
 
@@ -92,9 +106,21 @@ pub(crate) struct Proof {
     pub(crate) id: String,
     pub(crate) public_key: Vec<u8>,
     pub(crate) signature: Vec<u8>,
-    pub(crate) signed_at_unix_ms: i64,
     pub(crate) nonce: String,
+    pub(crate) protocol: Protocol,
 }
+
+/// Which payload the device signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Creel's own, bound to the TLS connection.
+    Own,
+    /// The original's.
+    Legacy { signed_at_unix_ms: i64 },
+}
+
+/// The word for [`Protocol::Own`].
+const OWN: &str = "creel-v1";
 
 /// `params` of `connect` as sent. It holds secrets: no `Debug`.
 #[derive(Deserialize)]
@@ -125,8 +151,11 @@ struct Device {
     id: String,
     public_key: String,
     signature: String,
-    signed_at: i64,
+    #[serde(default)]
+    signed_at: Option<i64>,
     nonce: String,
+    #[serde(default)]
+    protocol: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -215,6 +244,7 @@ pub(crate) fn judge(params: Params) -> Result<Connect, Refusal> {
         return Err(Refusal::Client);
     }
     let device = params.device.ok_or(Refusal::NoDevice)?;
+    let protocol = protocol_of(&device)?;
     let auth = params.auth.unwrap_or_default();
     // As the original's client binds it: an invite only where there is no token.
     let token = auth.token.or(auth.device_token).unwrap_or_default();
@@ -234,12 +264,22 @@ pub(crate) fn judge(params: Params) -> Result<Connect, Refusal> {
             public_key: decode(&device.public_key, 32).ok_or(Refusal::PublicKey)?,
             signature: decode(&device.signature, 64).ok_or(Refusal::Signature)?,
             id: device.id,
-            signed_at_unix_ms: device.signed_at,
             nonce: device.nonce,
+            protocol,
         },
         token: Secret::new(token),
         invite: Secret::new(invite),
     })
+}
+
+fn protocol_of(device: &Device) -> Result<Protocol, Refusal> {
+    let wrong = |why: &str| Err(Refusal::Params(format!("invalid connect params: {why}")));
+    match (device.protocol.as_deref(), device.signed_at) {
+        (Some(OWN), _) => Ok(Protocol::Own),
+        (Some(_), _) => wrong("at /device/protocol: must be \"creel-v1\" or left out"),
+        (None, Some(signed_at_unix_ms)) => Ok(Protocol::Legacy { signed_at_unix_ms }),
+        (None, None) => wrong("missing field `signedAt`"),
+    }
 }
 
 fn decode(text: &str, bytes: usize) -> Option<Vec<u8>> {
@@ -347,6 +387,35 @@ pub(crate) mod tests {
         assert!(
             serde_json::from_value::<Params>(value).is_err(),
             "a nonce is not optional"
+        );
+    }
+
+    #[test]
+    fn the_own_protocol_is_named_and_no_other_is_taken_for_it() {
+        let protocol =
+            |change: &dyn Fn(&mut Value)| judged(|v| change(&mut v["device"])).map(|c| c.device.protocol);
+        let at = |device: &mut Value| drop(device.as_object_mut().unwrap().remove("signedAt"));
+        assert_eq!(protocol(&|_| {}), Ok(Protocol::Legacy { signed_at_unix_ms: 5 }));
+        assert_eq!(
+            protocol(&|device| device["protocol"] = Value::Null),
+            Ok(Protocol::Legacy { signed_at_unix_ms: 5 })
+        );
+        let own = |device: &mut Value| {
+            device["protocol"] = json!("creel-v1");
+            at(device);
+        };
+        assert_eq!(protocol(&own), Ok(Protocol::Own));
+        for word in ["", "creel-v2", "Creel-v1", "v3"] {
+            let refused = protocol(&|device| device["protocol"] = json!(word)).unwrap_err();
+            assert!(
+                refused.failure().message.contains("/device/protocol"),
+                "{refused:?}"
+            );
+        }
+        let refused = protocol(&at).unwrap_err();
+        assert!(
+            refused.failure().message.ends_with("missing field `signedAt`"),
+            "{refused:?}"
         );
     }
 

@@ -10,17 +10,17 @@ use async_trait::async_trait;
 use creel_kit::Clock;
 use creel_proto::{
     identity::v1::{
-        ChallengeRequest, Connected, Declaration, LegacyProof, PairingReason, ProveRequest, Refused,
-        RefusedReason, Role as WireRole, Surface, device_service_client::DeviceServiceClient,
-        prove_request::Protocol, prove_response::Outcome,
+        ChallengeRequest, Connected, Declaration, LegacyProof, OwnProof, PairingReason, ProveRequest,
+        Refused, RefusedReason, Role as WireRole, Surface, device_service_client::DeviceServiceClient,
+        prove_request::Protocol as Proof, prove_response::Outcome,
     },
     time,
 };
-use creel_wire::{Code, Error, Secret, names::parse_scopes};
+use creel_wire::{Code, Error, Secret, accept::Connection, names::parse_scopes};
 use tonic::transport::Channel;
 
 use super::{
-    connect::{Connect, Role},
+    connect::{Connect, Protocol, Role},
     machine::{Pairing, Verdict, Welcome},
     spares::{Challenge, Spares},
 };
@@ -31,6 +31,8 @@ use crate::callers::{Callers, Memory, Proven, unanswered};
 pub(crate) struct Knocking {
     pub(crate) connection_id: String,
     pub(crate) remote: Option<IpAddr>,
+    /// Of its TLS, by this end of it: no client is asked.
+    pub(crate) exporter: [u8; 32],
 }
 
 /// What the shell keeps of a device that was let in.
@@ -46,8 +48,8 @@ pub(crate) struct Admission {
 /// Identity.
 #[async_trait]
 pub(crate) trait Prover: Send + Sync + std::fmt::Debug {
-    /// A name for a connection from there, and its nonce.
-    async fn challenge(&self, remote: Option<IpAddr>) -> Result<(Knocking, String), Error>;
+    /// A name for a connection, and its nonce.
+    async fn challenge(&self, connection: &Connection) -> Result<(Knocking, String), Error>;
 
     /// A connection ended before its nonce was used.
     fn unused(&self, knocking: Knocking);
@@ -111,7 +113,8 @@ impl GrpcProver {
 
 #[async_trait]
 impl Prover for GrpcProver {
-    async fn challenge(&self, remote: Option<IpAddr>) -> Result<(Knocking, String), Error> {
+    async fn challenge(&self, connection: &Connection) -> Result<(Knocking, String), Error> {
+        let remote = connection.remote.map(|remote| remote.ip());
         let spare = self.spares().take(self.clock.now_ms());
         let challenge = match spare {
             Some(challenge) => challenge,
@@ -120,6 +123,7 @@ impl Prover for GrpcProver {
         let knocking = Knocking {
             connection_id: challenge.connection_id,
             remote,
+            exporter: connection.exporter,
         };
         Ok((knocking, challenge.nonce))
     }
@@ -213,9 +217,12 @@ fn request_of(knocking: &Knocking, connect: &Connect) -> ProveRequest {
             client_mode: client.mode.clone(),
             device_family: client.device_family.clone().unwrap_or_default(),
         }),
-        protocol: Some(Protocol::Legacy(LegacyProof {
-            signed_at_unix_ms: connect.device.signed_at_unix_ms,
-        })),
+        protocol: Some(match connect.device.protocol {
+            Protocol::Own => Proof::Own(OwnProof {
+                tls_exporter: knocking.exporter.to_vec(),
+            }),
+            Protocol::Legacy { signed_at_unix_ms } => Proof::Legacy(LegacyProof { signed_at_unix_ms }),
+        }),
         token: connect.token.expose().clone(),
         invite: connect.invite.expose().clone(),
     }

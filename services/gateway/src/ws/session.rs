@@ -88,9 +88,8 @@ struct Run {
 
 /// Runs a connection to its end.
 pub(crate) async fn run(door: Door, connection: Arc<Connection>, upgraded: Upgraded, unproven: Unproven) {
-    let remote = connection.remote.map(|remote| remote.ip());
     let mut socket = socket::narrow(upgraded).await;
-    let challenge = door.0.parts.prover.challenge(remote);
+    let challenge = door.0.parts.prover.challenge(&connection);
     let (knocking, nonce) = match tokio::time::timeout(HANDSHAKE, challenge).await {
         Ok(Ok(challenge)) => challenge,
         Ok(Err(error)) => return socket::close(&mut socket, 1013, &error.message).await,

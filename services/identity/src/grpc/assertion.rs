@@ -111,7 +111,7 @@ impl Assertions {
         let connection = bounded("connection_id", &asked.connection_id)?;
         Ok(of_device(
             &entry.record,
-            &device::scopes(&entry.record),
+            &device::usable(&entry.record),
             connection,
         ))
     }

@@ -1,5 +1,6 @@
 //! `DeviceService`: operators' machines, scripts, nodes, and those that ask to be one.
 
+mod bound;
 mod change;
 mod invite;
 mod invites;
@@ -21,11 +22,12 @@ use creel_proto::identity::v1::{
     device_service_server::DeviceService,
 };
 use creel_store::Store;
-use creel_wire::{Caller, Principal, ServiceName, Source, authz, source};
+use creel_wire::{Caller, authz};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use watch::{EpochStream, EventStream};
 
+use self::bound::Arrival;
 use crate::{
     ca::Authority,
     device,
@@ -86,21 +88,6 @@ fn person_of(caller: &Caller) -> &str {
 /// The device id of the caller, for records.
 fn approver(caller: &Caller) -> String {
     caller.device().map(ToString::to_string).unwrap_or_default()
-}
-
-/// Where an anonymous call came from: the gateway says it, nobody else is asked.
-fn source_of<T>(request: &Request<T>) -> Source {
-    let gateway = |caller: &Caller| {
-        *caller.principal() == Principal::Service(ServiceName::Gateway)
-            || caller.via() == Some(ServiceName::Gateway)
-    };
-    if !request.extensions().get::<Caller>().is_some_and(gateway) {
-        return Source::LOCAL;
-    }
-    let value = request.metadata().get(source::METADATA);
-    value
-        .and_then(|value| value.to_str().ok())
-        .map_or(Source::LOCAL, Source::parse)
 }
 
 #[tonic::async_trait]
@@ -175,9 +162,9 @@ impl DeviceService for Devices {
         &self,
         request: Request<RequestPairingRequest>,
     ) -> Result<Response<RequestPairingResponse>, Status> {
-        let source = source_of(&request);
+        let arrival = Arrival::of(&request);
         let (_, request) = authz::split(request)?;
-        Ok(Response::new(self.do_request_pairing(source, request).await?))
+        Ok(Response::new(self.do_request_pairing(arrival, request).await?))
     }
 
     async fn list_requests(
@@ -234,9 +221,9 @@ impl DeviceService for Devices {
         &self,
         request: Request<RedeemInviteRequest>,
     ) -> Result<Response<IssueCertificateResponse>, Status> {
-        let source = source_of(&request);
+        let arrival = Arrival::of(&request);
         let (_, request) = authz::split(request)?;
-        Ok(Response::new(self.do_redeem_invite(source, request).await?))
+        Ok(Response::new(self.do_redeem_invite(arrival, request).await?))
     }
 
     type WatchStream = EventStream;

@@ -195,6 +195,8 @@ impl Local {
                 let before = std::mem::take(&mut after.scopes);
                 after.scopes = seat.scopes.iter().map(ToString::to_string).collect();
                 if after.scopes != before {
+                    // A token that it may have is for what it is given now, too.
+                    after.token_scopes.clone_from(&after.scopes);
                     device::move_epoch(&mut after);
                 }
                 device::certified(&mut after, DEFAULT_CERT_LIFE_MS, now);

@@ -4,10 +4,13 @@ use creel_proto::identity::v1::{
     ChallengeRequest, Connected, Declaration, LegacyProof, OwnProof, PairingRequired, ProveRequest,
     ProveResponse, RefusedReason as Why, Surface, prove_request::Protocol, prove_response::Outcome,
 };
+use creel_wire::proof::{METADATA, Signed, own_payload};
 use ed25519_dalek::{Signer as _, SigningKey};
+use rcgen::SigningKey as _;
+use tonic::metadata::MetadataValue;
 
 use super::*;
-use crate::proof::{Legacy, Signed, legacy_payloads, own_payload};
+use crate::proof::{Legacy, legacy_payloads};
 
 /// A client at the door, with its key.
 pub(super) struct Client {
@@ -19,7 +22,7 @@ pub(super) struct Client {
     pub(super) address: &'static str,
 }
 
-const EXPORTER: [u8; 32] = [5; 32];
+pub(super) const EXPORTER: [u8; 32] = [5; 32];
 
 pub(super) fn operator_client(seed: u8, legacy: bool, scopes: &[&str]) -> Client {
     Client {
@@ -116,6 +119,26 @@ impl Client {
             invite: self.invite.clone(),
         }
     }
+}
+
+/// A wish by gRPC, signed for a connection.
+pub(super) fn signed(key: &KeyPair, declared: &Declaration, secret: &str) -> Vec<u8> {
+    let signed = Signed {
+        device: &DeviceId::of_public_key(key.public_key_raw().try_into().unwrap()),
+        role: crate::declared::role_word(declared.role()),
+        scopes: &declared.scopes,
+        nonce: "",
+        secret,
+    };
+    key.sign(&own_payload(signed, &EXPORTER)).unwrap()
+}
+
+/// As the gateway passes it on that came by that connection.
+pub(super) fn forwarded<T>(message: T) -> Request<T> {
+    let mut request = as_caller(gateway(), message);
+    let exporter = MetadataValue::from_bytes(&EXPORTER);
+    request.metadata_mut().insert_bin(METADATA, exporter);
+    request
 }
 
 pub(super) fn gateway() -> Caller {

@@ -6,7 +6,7 @@ use creel_proto::identity::v1::{
 };
 
 use super::{
-    clients::{connected, node_client, operator_client, why},
+    clients::{connected, forwarded, node_client, operator_client, signed, why},
     *,
 };
 
@@ -33,18 +33,14 @@ pub(super) async fn redeem(
     secret: &str,
     key: &KeyPair,
 ) -> Result<IssueCertificateResponse, String> {
+    let declared = Declaration::default();
     let request = RedeemInviteRequest {
         secret: secret.into(),
         csr_der: request_for(key).unwrap(),
-        declared: Some(Declaration::default()),
+        signature: signed(key, &declared, secret),
+        declared: Some(declared),
     };
-    let gateway = service_caller(ServiceName::Gateway);
-    reason(
-        identity
-            .devices()
-            .redeem_invite(as_caller(gateway, request))
-            .await,
-    )
+    reason(identity.devices().redeem_invite(forwarded(request)).await)
 }
 
 #[tokio::test]

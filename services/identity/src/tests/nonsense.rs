@@ -5,7 +5,7 @@ use creel_proto::identity::v1::{
     prove_request::Protocol,
 };
 
-use super::*;
+use super::{clients::forwarded, *};
 
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
@@ -51,8 +51,9 @@ proptest::proptest! {
                 secret: text.clone(),
                 csr_der: signature.clone(),
                 declared: None,
+                signature,
             };
-            let redeemed = identity.devices().redeem_invite(as_caller(nobody(), stranger)).await;
+            let redeemed = identity.devices().redeem_invite(forwarded(stranger)).await;
             assert!(reason(redeemed).is_err());
             assert!(identity.registry.list().is_empty());
             assert!(identity.pairings.list(identity.deps.clock.now_ms()).is_empty());

@@ -5,9 +5,10 @@ use creel_proto::identity::v1::{
     RejectRequest, RequestPairingRequest, RequestPairingResponse, WatchDevicesRequest,
     request_pairing_response::Outcome as Asked,
 };
+use creel_wire::{accept::Connection, caller::Peer};
 
 use super::{
-    clients::{connected, node_client, operator_client, pending, why},
+    clients::{EXPORTER, connected, forwarded, gateway, node_client, operator_client, pending, signed, why},
     *,
 };
 
@@ -32,6 +33,20 @@ pub(super) async fn requests(identity: &Identity, caller: &Caller) -> Vec<Pairin
         .requests
 }
 
+/// What a device asks for by gRPC.
+fn wish(key: &KeyPair, scopes: &[&str]) -> RequestPairingRequest {
+    let declared = Declaration {
+        display_name: "phone".into(),
+        scopes: scopes.iter().map(|s| (*s).to_owned()).collect(),
+        ..Default::default()
+    };
+    RequestPairingRequest {
+        csr_der: request_for(key).unwrap(),
+        signature: signed(key, &declared, ""),
+        declared: Some(declared),
+    }
+}
+
 /// Asks by gRPC, from an address as the gateway tells it.
 pub(super) async fn ask(
     identity: &Identity,
@@ -39,15 +54,7 @@ pub(super) async fn ask(
     address: &str,
     scopes: &[&str],
 ) -> Result<Asked, String> {
-    let message = RequestPairingRequest {
-        csr_der: request_for(key).unwrap(),
-        declared: Some(Declaration {
-            display_name: "phone".into(),
-            scopes: scopes.iter().map(|s| (*s).to_owned()).collect(),
-            ..Default::default()
-        }),
-    };
-    let mut request = as_caller(service_caller(ServiceName::Gateway), message);
+    let mut request = forwarded(wish(key, scopes));
     let value = address.parse().unwrap();
     request.metadata_mut().insert(creel_wire::source::METADATA, value);
     let answer: RequestPairingResponse = reason(identity.devices().request_pairing(request).await)?;
@@ -114,6 +121,74 @@ async fn a_device_without_a_certificate_asks_waits_and_collects_it_once() {
         ask(&identity, &key, "192.0.2.1", &[]).await.unwrap_err(),
         "device_revoked"
     );
+}
+
+#[tokio::test]
+async fn a_wish_is_good_as_it_was_signed_and_on_the_connection_it_was_signed_for() {
+    let identity = Identity::new().await;
+    let key = device_key();
+    let good = wish(&key, &["operator.read"]);
+    let ask = async |request| reason(identity.devices().request_pairing(request).await).map(drop);
+    let before = identity.deps.store.latest_rev().await;
+    let changed = |change: fn(&mut RequestPairingRequest)| {
+        let mut wish = good.clone();
+        change(&mut wish);
+        forwarded(wish)
+    };
+    for request in [
+        changed(|wish| wish.signature.clear()),
+        changed(|wish| wish.signature[0] ^= 1),
+        changed(|wish| wish.declared = None),
+        changed(|wish| {
+            wish.declared
+                .as_mut()
+                .unwrap()
+                .scopes
+                .push("operator.admin".into())
+        }),
+        changed(|wish| wish.declared.as_mut().unwrap().role = Role::Node.into()),
+        changed(|wish| wish.csr_der = request_for(&device_key()).unwrap()),
+    ] {
+        assert_eq!(ask(request).await.unwrap_err(), "signature_invalid");
+    }
+    let mut elsewhere = forwarded(good.clone());
+    let other = tonic::metadata::MetadataValue::from_bytes(&[6; 32]);
+    elsewhere
+        .metadata_mut()
+        .insert_bin(creel_wire::proof::METADATA, other);
+    assert_eq!(ask(elsewhere).await.unwrap_err(), "signature_invalid");
+    // A gateway that says nothing, and a stranger whose word for it is not asked.
+    let unsaid = as_caller(gateway(), good.clone());
+    assert_eq!(ask(unsaid).await.unwrap_err(), "channel_binding_missing");
+    let mut stranger = forwarded(good.clone());
+    stranger.extensions_mut().insert(nobody());
+    assert_eq!(ask(stranger).await.unwrap_err(), "channel_binding_missing");
+    assert_eq!(
+        identity.deps.store.latest_rev().await,
+        before,
+        "nothing was stored"
+    );
+    let shown = identity.deps.metrics.encode().unwrap();
+    assert!(shown.contains("signature_invalid") && shown.contains("channel_binding_missing"));
+
+    // Ten bad ones within a minute are told from one; the good one is let in all the same.
+    for _ in 0..10 {
+        let _ = ask(changed(|wish| wish.signature.clear())).await;
+    }
+    let many = ask(changed(|wish| wish.signature.clear())).await;
+    assert_eq!(many.unwrap_err(), "too_many_failures");
+    ask(forwarded(good.clone())).await.unwrap();
+    // Who comes to identity itself is on the connection that identity sees.
+    let mut direct = as_caller(nobody(), good);
+    direct.extensions_mut().insert(Arc::new(Connection {
+        id: 1,
+        peer: Peer::Anonymous,
+        certificate: None,
+        exporter: EXPORTER,
+        remote: None,
+        close: CancellationToken::new(),
+    }));
+    ask(direct).await.unwrap();
 }
 
 #[tokio::test]

@@ -314,14 +314,9 @@ async fn a_sender_speaks_for_one_person_and_a_person_goes_only_without_devices()
     let invite = identity.devices().create_invite(as_caller(owner, invite)).await;
     let invite = reason(invite).unwrap();
     remove("anna").await.unwrap();
-    let late = creel_proto::identity::v1::RedeemInviteRequest {
-        secret: invite.secret,
-        csr_der: request_for(&device_key()).unwrap(),
-        declared: None,
-    };
-    let late = identity.devices().redeem_invite(as_caller(nobody(), late)).await;
+    let late = super::invites::redeem(&identity, &invite.secret, &device_key()).await;
     assert_eq!(
-        reason(late).unwrap_err(),
+        late.unwrap_err(),
         "not_found",
         "an invite does not bring a person back"
     );

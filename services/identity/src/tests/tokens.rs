@@ -1,10 +1,15 @@
 //! What a device that was let in gets and keeps: its token, its connection's assertion, one protocol.
 
-use creel_proto::identity::v1::{ConnectionSubject, PairingReason, RefusedReason as Why, RotateTokenRequest};
+use creel_proto::identity::v1::{
+    ConnectionSubject, PairingReason, RefusedReason as Why, RotateTokenRequest,
+    request_pairing_response::Outcome as Asked,
+};
+use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey as _};
 
 use super::{
     clients::{assertion_of, connected, operator_client, pending, why},
-    pairing::approve,
+    devices::{keep_recovery_code, recover},
+    pairing::{approve, ask},
     *,
 };
 
@@ -154,7 +159,9 @@ async fn a_key_that_used_the_own_protocol_is_refused_by_the_originals() {
 async fn a_rotated_token_is_no_wider_and_the_old_one_and_its_connections_end() {
     let identity = Identity::new().await;
     let owner = identity.owner().await;
+    let key = device_key();
     let mut client = operator_client(1, true, &["operator.read", "operator.write"]);
+    client.key = SigningKey::from_pkcs8_der(&key.serialize_der()).unwrap();
     let asked = pending(identity.prove(&client).await);
     let device = approve(&identity, &owner, &asked.pairing_id).await.unwrap();
     let rotate = |caller: &Caller, scopes: &[&str]| {
@@ -189,5 +196,27 @@ async fn a_rotated_token_is_no_wider_and_the_old_one_and_its_connections_end() {
         again.scopes,
         ["operator.read"],
         "what was given up does not come back"
+    );
+    // Nor by another way in: its key alone, and a certificate for it.
+    let mut own = operator_client(1, false, &["operator.read", "operator.write"]);
+    own.key = client.key;
+    assert_eq!(connected(identity.prove(&own).await).scopes, ["operator.read"]);
+    own.token = again.token;
+    assert_eq!(connected(identity.prove(&own).await).scopes, ["operator.read"]);
+    let Asked::Approved(got) = ask(&identity, &key, "192.0.2.1", &[]).await.unwrap() else {
+        panic!("approved")
+    };
+    let subject = Subject::Device(DeviceSubject {
+        certificate_der: leaf(&got),
+        connection_id: "c".into(),
+    });
+    let minted = identity.mint(ServiceName::Gateway, subject).await.unwrap();
+    assert_eq!(minted.scopes, ["operator.read"]);
+    // Recovery gives all, whatever it had given up.
+    keep_recovery_code(&identity);
+    recover(&identity, &key, "abcde-12345").await.unwrap();
+    assert_eq!(
+        connected(identity.prove(&own).await).scopes,
+        ["operator.read", "operator.write"]
     );
 }

@@ -33,6 +33,7 @@ use crate::{
     caller::{LocalPeer, Peer},
     names::TrustDomain,
     opening::Opening,
+    proof,
     source::Source,
     tls::subject_of,
 };
@@ -325,9 +326,7 @@ impl<M> Shared<M> {
             (None, Some(local)) => Peer::Local(local),
             (None, None) => Peer::Anonymous,
         };
-        let exporter = session
-            .export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None)
-            .ok()?;
+        let exporter = proof::exporter(session).ok()?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         Some(Connection {
             id,

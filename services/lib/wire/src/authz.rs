@@ -199,10 +199,10 @@ pub fn anonymous() -> Caller {
     Caller::of_peer(&Peer::Anonymous)
 }
 
-/// The header value of an assertion.
+/// The value of a `-bin` header: an assertion, an exporter.
 #[must_use]
-pub fn header_value(assertion: &[u8]) -> http::HeaderValue {
-    let text = STANDARD_NO_PAD.encode(assertion);
+pub fn bin_header(bytes: &[u8]) -> http::HeaderValue {
+    let text = STANDARD_NO_PAD.encode(bytes);
     // Base64 is always a valid header value.
     http::HeaderValue::from_str(&text).unwrap_or_else(|_| http::HeaderValue::from_static(""))
 }

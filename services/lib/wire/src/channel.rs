@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,8 +18,13 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint, Uri},
+};
 use tower::Service;
+
+use crate::{Error, proof};
 
 /// Where a service listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,13 +127,66 @@ impl Dialler {
     /// A channel for generated clients. It dials when first used, and again after a loss.
     #[must_use]
     pub fn channel(&self) -> Channel {
-        // The scheme says h2 without TLS since the connector has done TLS already.
-        Endpoint::from_static("http://creel.internal")
-            .initial_stream_window_size(256 * 1_024)
-            .initial_connection_window_size(16 * 1_024 * 1_024)
-            .http2_keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(20))
-            .connect_with_connector_lazy(self.clone())
+        endpoint().connect_with_connector_lazy(self.clone())
+    }
+
+    /// A channel over one connection, and that connection's exporter ([`proof`]). It never dials again: what was
+    /// signed for a connection that is lost is good for no other, so who wants another signs again.
+    ///
+    /// # Errors
+    /// As a call on [`Self::channel`] would fail.
+    pub async fn bound(&self) -> Result<(Channel, [u8; 32]), Status> {
+        let exporter = Arc::new(OnceLock::new());
+        let once = Once {
+            dialler: Some(self.clone()),
+            exporter: Arc::clone(&exporter),
+        };
+        let channel = endpoint()
+            .connect_with_connector(once)
+            .await
+            .map_err(|error| Status::from_error(Box::new(error)))?;
+        let exporter = exporter.get().copied();
+        Ok((
+            channel,
+            exporter.ok_or_else(|| Error::internal("binding the connection"))?,
+        ))
+    }
+}
+
+fn endpoint() -> Endpoint {
+    // The scheme says h2 without TLS since the connector has done TLS already.
+    Endpoint::from_static("http://creel.internal")
+        .initial_stream_window_size(256 * 1_024)
+        .initial_connection_window_size(16 * 1_024 * 1_024)
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+}
+
+/// Dials once, and tells that connection's exporter.
+struct Once {
+    dialler: Option<Dialler>,
+    exporter: Arc<OnceLock<[u8; 32]>>,
+}
+
+impl Service<Uri> for Once {
+    type Response = TokioIo<TlsStream<Socket>>;
+    type Error = std::io::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let (dialler, told) = (self.dialler.take(), Arc::clone(&self.exporter));
+        async move {
+            let lost = || std::io::Error::new(std::io::ErrorKind::NotConnected, "the connection was lost");
+            let stream = dialler.ok_or_else(lost)?.dial().await?;
+            let exporter = proof::exporter(stream.get_ref().1).map_err(std::io::Error::other)?;
+            let _ = told.set(exporter);
+            Ok(TokioIo::new(stream))
+        }
+        .boxed()
     }
 }
 
@@ -198,5 +256,97 @@ impl AsyncWrite for Socket {
 
     fn is_write_vectored(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use http_body_util::Empty;
+    use hyper::body::{Bytes, Incoming};
+    use rustls::ServerConfig;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+    use tokio::{net::TcpListener, sync::mpsc};
+    use tokio_util::sync::CancellationToken;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::{
+        accept::{Acceptor, Connection, Limits, Listener},
+        names::TrustDomain,
+        tls::edge_client,
+    };
+
+    /// A server that answers every request with nothing, and tells of its connections.
+    async fn server() -> (Dialler, mpsc::UnboundedReceiver<Arc<Connection>>) {
+        crate::install_crypto();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate: CertificateDer<'static> = made.cert.der().clone();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let mut config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap().to_string());
+        let (told, seen) = mpsc::unbounded_channel();
+        let acceptor = Acceptor {
+            limits: Limits::default(),
+            tls: Arc::new(move || Some(Arc::clone(&config))),
+            domain: TrustDomain::of_root(b"root"),
+            judge_local: None,
+            drain: CancellationToken::new(),
+        };
+        tokio::spawn(acceptor.serve(Listener::Tcp(listener), move |connection| {
+            told.send(connection).unwrap();
+            tower::service_fn(|_: Request<Incoming>| async {
+                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+            })
+        }));
+        let client = edge_client(&certificate, None).unwrap();
+        let dialler = Dialler::new(target, "localhost", Arc::new(move || Arc::clone(&client))).unwrap();
+        (dialler, seen)
+    }
+
+    async fn call(channel: &mut Channel) -> bool {
+        let Ok(ready) = channel.ready().await else {
+            return false;
+        };
+        ready.call(Request::new(tonic::body::Body::empty())).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_bound_channel_knows_its_one_connection_and_ends_with_it() {
+        let (dialler, mut seen) = server().await;
+        let (mut channel, exporter) = dialler.bound().await.unwrap();
+        let connection = seen.recv().await.unwrap();
+        assert_eq!(connection.exporter, exporter, "both ends know the same");
+        assert!(call(&mut channel).await && call(&mut channel).await);
+        connection.close.cancel();
+        drop(connection);
+        // The call that meets the end may fail for that; none is answered over another connection.
+        while call(&mut channel).await {}
+        assert!(!call(&mut channel).await);
+        assert!(seen.try_recv().is_err(), "it dialled again");
+        let (_, other) = dialler.bound().await.unwrap();
+        assert_ne!(other, exporter);
+    }
+
+    #[tokio::test]
+    async fn nobody_at_the_address_is_told_as_by_any_channel() {
+        let (dialler, _) = server().await;
+        let nowhere = Dialler {
+            target: Target::Unix("/nonexistent/socket".into()),
+            ..dialler
+        };
+        let status = nowhere.bound().await.unwrap_err();
+        let mut cause: &dyn std::error::Error = &status;
+        while !cause.is::<tonic::ConnectError>() {
+            cause = cause.source().expect("what dialling said");
+        }
     }
 }

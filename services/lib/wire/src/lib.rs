@@ -20,6 +20,7 @@ pub mod names;
 pub mod observe;
 mod opening;
 pub mod phrase;
+pub mod proof;
 pub mod secret;
 pub mod session_key;
 pub mod source;

@@ -16,10 +16,17 @@ use creel_proto::{
     time,
 };
 use creel_store::{Cmp, Key, Txn};
-use creel_wire::{Caller, Code, DeviceId, Error, Scope, Scopes, Source, phrase};
+use creel_wire::{Caller, Code, DeviceId, Error, Scope, Scopes, phrase};
 use prost::Message as _;
 
-use super::{Devices, approver, change::scopes_of, prove::Proven, show, token::shown_once};
+use super::{
+    Devices, approver,
+    bound::{Arrival, Wish},
+    change::scopes_of,
+    prove::Proven,
+    show,
+    token::shown_once,
+};
 use crate::{
     ca::read_request,
     declared::{self, role_word},
@@ -123,12 +130,20 @@ impl Devices {
 
     pub(super) async fn do_redeem_invite(
         &self,
-        source: Source,
+        arrival: Arrival,
         request: RedeemInviteRequest,
     ) -> Result<IssueCertificateResponse, Error> {
         let key = read_request(&request.csr_der)?;
         let (public_key, id) = key.device_key()?;
         let declaration = request.declared.unwrap_or_default();
+        let wish = Wish {
+            method: "RedeemInvite",
+            key: &key,
+            declaration: &declaration,
+            secret: &request.secret,
+            signature: &request.signature,
+        };
+        self.check_bound(&arrival, &wish)?;
         let role = self.role_of(&request.secret).await?;
         let declared = declared::check(&declaration, Some(role), false)?;
         let proven = Proven {
@@ -137,7 +152,7 @@ impl Devices {
             declaration: &declaration,
             declared,
             legacy: false,
-            source,
+            source: arrival.source,
         };
         let entry = self
             .redeem(&request.secret, &proven, DEFAULT_CERT_LIFE_MS)

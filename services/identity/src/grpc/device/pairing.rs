@@ -10,9 +10,13 @@ use creel_proto::identity::v1::{
     RequestPairingResponse, Role, Surface, request_pairing_response::Outcome,
 };
 use creel_store::Txn;
-use creel_wire::{Caller, Code, DeviceId, Error, Scope, Source};
+use creel_wire::{Caller, Code, DeviceId, Error, Scope};
 
-use super::{Devices, approver, person_of, show};
+use super::{
+    Devices, approver,
+    bound::{Arrival, Wish},
+    person_of, show,
+};
 use crate::{
     ca::{RequestedKey, read_request},
     declared,
@@ -27,13 +31,21 @@ use crate::{
 impl Devices {
     pub(super) async fn do_request_pairing(
         &self,
-        source: Source,
+        arrival: Arrival,
         request: RequestPairingRequest,
     ) -> Result<RequestPairingResponse, Error> {
         let key = read_request(&request.csr_der)?;
         let (public_key, id) = key.device_key()?;
         let declaration = request.declared.unwrap_or_default();
         let declared = declared::check(&declaration, Some(Role::Operator), false)?;
+        let wish = Wish {
+            method: "RequestPairing",
+            key: &key,
+            declaration: &declaration,
+            secret: "",
+            signature: &request.signature,
+        };
+        self.check_bound(&arrival, &wish)?;
         let writer = self.registry.write().await;
         let outcome = match self.registry.get(&id) {
             Some(entry) => Outcome::Approved(self.collect(&writer, &id, &key, entry).await?),
@@ -44,7 +56,7 @@ impl Devices {
                     declaration: &declaration,
                     declared: &declared,
                     legacy: false,
-                    source,
+                    source: arrival.source,
                     known: None,
                 };
                 let entry = self.pairings.ask(&writer, asking, self.now()).await?;

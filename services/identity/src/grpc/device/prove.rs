@@ -11,7 +11,8 @@ use creel_proto::{
     time,
 };
 use creel_wire::{
-    Caller, Code, DeviceId, Error, Principal, Secret, ServiceName, Source, names::parse_scopes,
+    Caller, Code, DeviceId, Error, Principal, Secret, ServiceName, Source,
+    proof::{Signed, own_payload},
 };
 use ed25519_dalek::VerifyingKey;
 
@@ -24,7 +25,7 @@ use crate::{
     guard::Guards,
     nonces,
     pairings::{Asking, required},
-    proof::{self, Legacy, Signed},
+    proof::{self, Legacy},
     registry::Entry,
     seal, tokens,
 };
@@ -50,12 +51,18 @@ impl From<Error> for Stop {
     }
 }
 
-fn refused(reason: Why, message: impl Into<String>) -> Stop {
+pub(super) fn refused(reason: Why, message: impl Into<String>) -> Stop {
     Stop::Refused(Refused {
         reason: reason.into(),
         message: message.into(),
         retry_at: None,
     })
+}
+
+/// A reason as records and metrics name it.
+pub(super) fn word(reason: Why) -> String {
+    let name = reason.as_str_name().trim_start_matches("REFUSED_REASON_");
+    name.to_ascii_lowercase()
 }
 
 /// A device that proved its key.
@@ -104,12 +111,7 @@ impl Devices {
         let outcome = match self.judge(caller, &request).await {
             Ok(outcome) => outcome,
             Err(Stop::Refused(refused)) => {
-                let reason = refused
-                    .reason()
-                    .as_str_name()
-                    .trim_start_matches("REFUSED_REASON_");
-                self.outbox
-                    .refused("anonymous", "Prove", &reason.to_ascii_lowercase());
+                self.outbox.refused("anonymous", "Prove", &word(refused.reason()));
                 Outcome::Refused(refused)
             }
             Err(Stop::Failed(error)) => return Err(error),
@@ -230,7 +232,7 @@ impl Devices {
                     .as_slice()
                     .try_into()
                     .map_err(|_| refused(Why::ChannelBindingMissing, "the TLS exporter is 32 bytes"))?;
-                let payload = proof::own_payload(signed, exporter);
+                let payload = own_payload(signed, exporter);
                 Ok(proof::holds(key, &payload, &request.signature))
             }
             Some(Protocol::Legacy(legacy)) => {
@@ -256,7 +258,7 @@ impl Devices {
         }
     }
 
-    fn count_failure(&self, id: &DeviceId, now: i64) -> Stop {
+    pub(super) fn count_failure(&self, id: &DeviceId, now: i64) -> Stop {
         let verdict = self.pairings.failed(id, now);
         let until = match verdict {
             Verdict::Refuse => {
@@ -315,13 +317,11 @@ impl Devices {
         let (entry, token) = self.noted(proven, request, entry).await?;
         let record = &entry.record;
         let held = device::grant(record);
-        let of_token = if proven.legacy {
-            // A token is for its scopes; a scope that can't be read is not held.
-            parse_scopes(&record.token_scopes).unwrap_or_default()
-        } else {
-            held.scopes.clone()
-        };
-        let scopes = grants::attenuate(&proven.declared.wants.scopes, &of_token, &held.scopes);
+        let scopes = grants::attenuate(
+            &proven.declared.wants.scopes,
+            &device::usable(record),
+            &held.scopes,
+        );
         let usable = proven.declared.wants.meet(&held);
         let upgrade = self.upgrade(proven, record, &held).await?;
         let presenter = match caller.principal() {
