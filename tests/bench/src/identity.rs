@@ -58,6 +58,8 @@ impl Calls {
 
 pub(crate) async fn measure(bin: &Path) -> anyhow::Result<Vec<Row>> {
     let stack = Stack::start(bin)?;
+    // The owner of the jobs, and who issues.
+    stack.script_cert()?;
     let mut rows = disk::measure()?;
     rows.extend(minted(&stack).await?);
     rows.extend(signed(&stack).await?);
@@ -149,7 +151,6 @@ async fn signed(stack: &Stack) -> anyhow::Result<Vec<Row>> {
 
 /// Devices and their certificates, as `creel devices cert` asks for them; and what of them is kept.
 async fn issued(stack: &Stack) -> anyhow::Result<Vec<Row>> {
-    stack.script_cert()?;
     let before = kept(stack).await?;
     stack.up()?;
     let channel = stack.script()?;
@@ -175,7 +176,7 @@ async fn issued(stack: &Stack) -> anyhow::Result<Vec<Row>> {
             "",
         ),
         Row::new(
-            "kept of one",
+            "kept of one certificate",
             format!(
                 "{:.1} entries, {:.0} bytes of keys and values; {:.0} bytes written to disk",
                 each(after.entries - before.entries),

@@ -322,10 +322,13 @@ async fn serve(
         },
     ));
     tracing::info!(version = crate::VERSION, "ready");
+    // A task, so that where there are threads, a connection is served by the one that accepted it.
+    let mut running = tokio::spawn(built.run);
     let outcome = tokio::select! {
-        outcome = built.run => outcome,
+        outcome = &mut running => outcome.map_err(anyhow::Error::from).flatten(),
         () = drain_over(&drain) => Ok(()),
     };
+    running.abort();
     drain.cancel();
     let _ = serving.await; // a panic inside was logged by its hook
     stopped.cancel();
