@@ -145,7 +145,8 @@ impl Devices {
         }
         let has_token = !record.token_hash.is_empty();
         if has_token && !request.token.is_empty() && !tokens::fits(&record.token_hash, &request.token) {
-            let message = "this is not the device's token (any more); connect without one to get a new one";
+            // A client of the original drops the token it kept when it reads the first three words.
+            let message = "device token mismatch: it has another one (by now); connect without one to get it";
             return Err(refused(Why::TokenMismatch, message));
         }
         // A command line of the original asks for what one command needs, and shows its user which request waits.
