@@ -31,8 +31,8 @@ fn an_operator_pairs_calls_reconnects_and_is_cut_off() {
         assert_eq!(jobs["jobs"][0]["name"], "briefing", "{jobs}");
         let error = socket.call("device.pair.list", json!({})).await.unwrap_err();
         assert_eq!(error["details"]["missingScope"], "operator.pairing", "{error}");
-        let error = socket.call("config.get", json!({})).await.unwrap_err();
-        assert_eq!(error["message"], "unknown method: config.get");
+        let error = socket.call("config.set", json!({})).await.unwrap_err();
+        assert_eq!(error["message"], "unknown method: config.set");
         // A job, both ways.
         let job = json!({
             "name": "note", "schedule": {"kind":"every","everyMs":3_600_000}, "sessionTarget": "main",
@@ -55,7 +55,17 @@ fn an_operator_pairs_calls_reconnects_and_is_cut_off() {
             socket.call("cron.remove", id.clone()).await.unwrap()["removed"],
             true
         );
-        assert_eq!(socket.call("cron.remove", id).await.unwrap()["removed"], false);
+        for method in ["cron.remove", "cron.get", "cron.run", "cron.runs"] {
+            let error = socket.call(method, id.clone()).await.unwrap_err();
+            assert_eq!(
+                error["details"]["code"], "CRON_JOB_NOT_FOUND",
+                "{method}: {error}"
+            );
+            assert_eq!(
+                (&error["code"], &error["details"]["jobId"]),
+                (&json!("INVALID_REQUEST"), &id["id"])
+            );
+        }
         // A conversation.
         let send = json!({"sessionKey": "main", "message": "hello door", "idempotencyKey": "k1"});
         let sent = socket.call("chat.send", send.clone()).await.unwrap();
@@ -167,6 +177,13 @@ fn devices_are_let_in_and_sent_away_through_the_door_where_the_config_says_so() 
             .await;
         assert_eq!(wrong.unwrap_err()["message"], "unknown deviceId/role");
         // Ended, it is gone at once.
+        let named = json!({"nodeId": node.id(), "displayName": "cellar"});
+        let renamed = socket.call("node.rename", named).await.unwrap();
+        assert_eq!(renamed["displayName"], "cellar", "{renamed}");
+        // By its id alone, whatever else is called so.
+        let by_name = json!({"deviceId": "cellar", "role": "node"});
+        let error = socket.call("device.token.revoke", by_name).await.unwrap_err();
+        assert_eq!(error["message"], "unknown deviceId");
         socket.call("device.token.revoke", target).await.unwrap();
         let closed = tokio::time::timeout(PATIENCE, link.closed()).await.unwrap();
         assert_eq!(closed.code, 1008, "{closed:?}");
@@ -178,6 +195,17 @@ fn devices_are_let_in_and_sent_away_through_the_door_where_the_config_says_so() 
         let id = json!({"requestId": listed["pending"][0]["requestId"]});
         let rejected = socket.call("device.pair.reject", id).await.unwrap();
         assert_eq!(rejected["deviceId"], stranger.id().as_str(), "{rejected}");
+        // Who asks for admin alone, as its command line does, has all that it was granted.
+        let mut keeper = Device::new(9, "operator", &["operator.approvals", "operator.admin"]);
+        let request = bed.asked(&keeper).await;
+        bed.cluster.creel(&["devices", "approve", &request, "--yes"]).ok();
+        keeper.scopes = vec!["operator.admin"];
+        let hello = bed.open().await.prove(&keeper).await.unwrap();
+        assert_eq!(
+            hello["auth"]["scopes"].as_array().map(Vec::len),
+            Some(5),
+            "{hello}"
+        );
     });
 }
 
@@ -305,6 +333,12 @@ fn a_node_answers_what_was_approved_and_nothing_else() {
         // A node can do nothing but what nodes do.
         let error = link.call("health", json!({})).await.unwrap_err();
         assert_eq!(error["message"], "unauthorized role: node");
+        // It goes by a new name at once.
+        bed.cluster.creel(&["devices", "rename", &node.id(), "loft"]).ok();
+        wait_until("it has its new name", PATIENCE, || {
+            let nodes = bed.cluster.creel(&["nodes", "list", "--json"]).json();
+            nodes[0]["connected"] == true && nodes[0]["name"] == "loft"
+        });
         // Gone while it is asked, and gone before.
         let leaving = async {
             link.event("node.invoke.request").await;

@@ -100,6 +100,135 @@ fn its_command_line_pairs_and_calls() {
 }
 
 #[test]
+fn its_commands_do_what_they_say() {
+    // For what its command line calls administration, and everything about devices.
+    let mut cluster = Cluster::new().config("[identity]\nlegacy_devices_may_administer = true\n");
+    cluster.up();
+    let home = cluster.home().join("oa");
+    let Some(openclaw) = Openclaw::find("openclaw: its_commands", &home) else {
+        return;
+    };
+    openclaw.configure(&cluster.creel(&["connect", "openclaw", "--json"]).json()["config"]);
+    let oc = |arguments: &[&str]| cluster.run(&mut openclaw.command(arguments));
+    // A job. It asks for what it would need where it comes from, and names the request that waits.
+    let add = [
+        "cron",
+        "add",
+        "--name",
+        "briefing",
+        "--cron",
+        "0 7 * * *",
+        "--message",
+        "hello",
+    ];
+    let refused = oc(&add);
+    assert_ne!(refused.status, 0, "{refused:?}");
+    let requests = waiting(&cluster);
+    let pairing = requests[0]["pairingId"].as_str().unwrap();
+    assert!(format!("{refused:?}").contains(pairing), "{refused:?}");
+    approve(&cluster, &requests[0], "laptop");
+    let job = oc(&add).json();
+    let id = job["id"].as_str().unwrap();
+    assert_eq!(job["payload"]["message"], "hello", "{job}");
+    assert_eq!(oc(&["cron", "disable", id]).json()["enabled"], false);
+    let all = oc(&["cron", "list", "--all"]);
+    assert!(
+        all.ok().contains("briefing") && all.stdout.contains("disabled"),
+        "{all:?}"
+    );
+    let edit = [
+        "cron",
+        "edit",
+        id,
+        "--enable",
+        "--every",
+        "2h",
+        "--timeout-seconds",
+        "30",
+        "--no-deliver",
+    ];
+    let edited = oc(&edit).json();
+    assert_eq!(
+        (&edited["enabled"], &edited["schedule"]["everyMs"]),
+        (&true.into(), &7_200_000.into()),
+        "{edited}"
+    );
+    assert_eq!(
+        edited["payload"],
+        serde_json::json!({"kind": "agentTurn", "message": "hello", "timeoutSeconds": 30})
+    );
+    assert_eq!(edited["delivery"]["mode"], "none");
+    // It waits for the run, and takes it as done only when everything was.
+    let ran = oc(&["cron", "run", id, "--wait", "--poll-interval", "200ms"]).json();
+    assert_eq!(ran["completionStatus"], "succeeded", "{ran}");
+    let runs = oc(&["cron", "runs", id]).json();
+    assert_eq!(
+        (&runs["total"], &runs["hasMore"]),
+        (&1.into(), &false.into()),
+        "{runs}"
+    );
+    assert_eq!(runs["entries"][0]["runId"], ran["runId"]);
+    assert_eq!(oc(&["cron", "rm", id]).json()["removed"], true);
+    let gone = oc(&["cron", "rm", id]);
+    assert_ne!(gone.status, 0);
+    assert!(
+        format!("{gone:?}").contains("openclaw cron list"),
+        "its own words for what is gone: {gone:?}"
+    );
+    // What a job here can't do is refused, and says which field it was.
+    let other = [
+        "cron",
+        "add",
+        "--name",
+        "x",
+        "--every",
+        "1h",
+        "--message",
+        "x",
+        "--model",
+        "m",
+    ];
+    assert!(format!("{:?}", oc(&other)).contains("/payload/model"));
+    // How the stack is, in its own words.
+    let health = oc(&["health"]);
+    assert!(health.ok().contains("Agents: default (default)"), "{health:?}");
+    let probe = oc(&["gateway", "probe", "--json", "--timeout", "60000"]).json();
+    assert_eq!(
+        (&probe["ok"], &probe["degraded"]),
+        (&true.into(), &false.into()),
+        "{probe}"
+    );
+    // Devices and nodes.
+    let devices = oc(&["devices", "list", "--json"]).json();
+    let own = devices["paired"].as_array().unwrap().iter();
+    let own = own
+        .clone()
+        .find(|device| device["displayName"] == "laptop")
+        .unwrap();
+    let device = own["deviceId"].as_str().unwrap();
+    oc(&["devices", "rename", "--device", device, "--name", "desk"]).ok();
+    // Its token was replaced: it drops the one it kept, and gets another by itself.
+    cluster.creel(&["devices", "rotate", device]).ok();
+    assert!(format!("{:?}", oc(&["cron", "status"])).contains("device token mismatch"));
+    oc(&["cron", "status"]).ok();
+    let none = oc(&["devices", "approve", "nobody"]);
+    assert!(
+        format!("{none:?}").contains("No pending device request matches"),
+        "{none:?}"
+    );
+    let nodes = oc(&["nodes", "list"]);
+    assert!(nodes.ok().contains("Paired: 0"), "{nodes:?}");
+    let unknown = oc(&["gateway", "call", "wizard.start"]);
+    assert!(
+        format!("{unknown:?}").contains("unknown method: wizard.start"),
+        "{unknown:?}"
+    );
+    // It ends itself.
+    oc(&["devices", "revoke", "--device", device, "--role", "operator"]);
+    assert_ne!(oc(&["cron", "status"]).status, 0);
+}
+
+#[test]
 fn its_node_host_pairs_answers_comes_back_and_is_cut_off() {
     let mut cluster = Cluster::start();
     let home = cluster.home().join("on");

@@ -75,6 +75,11 @@ impl Nodes {
         }
     }
 
+    /// A node is called something else now.
+    pub(crate) fn rename(&self, device: &DeviceId, name: &str) {
+        self.lock().registry.rename(device, name);
+    }
+
     /// A node answers.
     pub(crate) fn answer(
         &self,

@@ -5,7 +5,7 @@
 //! Invariants: nothing is parsed before the source's bucket let it in; nothing is called before identity's
 //! welcome; a proven connection ends within a second of its device's revocation; every queue has a bound.
 //!
-//! `frame`, `connect`, `methods`, `machine`, `sources`, `upgrade` are pure; `session` runs one connection.
+//! `frame`, `params`, `connect`, `methods`, `machine`, `sources`, `upgrade` are pure; `session` runs one connection.
 
 mod calls;
 mod chat;
@@ -19,6 +19,7 @@ pub(crate) mod hub;
 pub(crate) mod machine;
 mod methods;
 mod news;
+mod params;
 pub(crate) mod prover;
 mod session;
 mod socket;

@@ -1,7 +1,7 @@
 //! What a device says of itself, checked: bounded, printable, and of known words.
 
 use creel_proto::identity::v1::{Declaration, Role, Surface};
-use creel_wire::{Error, Scopes, error::printable, names::parse_scopes};
+use creel_wire::{Error, Scope, Scopes, error::printable, names::parse_scopes};
 
 use crate::{device::MAX_NAME, grants::Grant};
 
@@ -19,10 +19,13 @@ const MAX_WORD: usize = 64;
 pub(crate) struct Declared {
     pub(crate) role: Role,
     pub(crate) wants: Grant,
+    /// The scopes without which it can't do what it came for.
+    pub(crate) needs: Scopes,
 }
 
 /// Checks a declaration. `role`: what counts when it names none. `lenient`: scopes that only the original
-/// knows are left out, not refused; they are never granted either way.
+/// knows are left out, not refused; they are never granted either way. Those it knows mean there what they
+/// mean to its clients ([`implied`]).
 pub(crate) fn check(declaration: &Declaration, role: Option<Role>, lenient: bool) -> Result<Declared, Error> {
     let role = match (declaration.role(), role) {
         (Role::Unspecified, Some(role)) => role,
@@ -56,14 +59,16 @@ pub(crate) fn check(declaration: &Declaration, role: Option<Role>, lenient: bool
     words("commands", &surface.commands, MAX_COMMANDS)?;
     let permissions: Vec<String> = surface.permissions.clone().into_keys().collect();
     words("permissions", &permissions, MAX_CAPS)?;
-    let scopes = if lenient {
-        declaration
-            .scopes
-            .iter()
-            .filter_map(|scope| scope.parse().ok())
-            .collect::<Scopes>()
+    let (scopes, needs) = if lenient {
+        let said = declaration.scopes.iter().filter_map(|scope| scope.parse().ok());
+        (
+            said.clone().flat_map(implied).collect::<Scopes>(),
+            said.flat_map(needed).collect(),
+        )
     } else {
-        parse_scopes(&declaration.scopes).map_err(|error| Error::invalid("scopes", error.to_string()))?
+        let scopes = parse_scopes(&declaration.scopes);
+        let scopes = scopes.map_err(|error| Error::invalid("scopes", error.to_string()))?;
+        (scopes.clone(), scopes)
     };
     Ok(Declared {
         role,
@@ -72,7 +77,32 @@ pub(crate) fn check(declaration: &Declaration, role: Option<Role>, lenient: bool
             commands: surface.commands.iter().cloned().collect(),
             caps: surface.caps.iter().cloned().collect(),
         },
+        needs,
     })
+}
+
+/// What a client of the original asks for by a scope: there admin is all of them, and write reads. Its
+/// command line names the widest one alone (`operator.admin` for `cron add`). Approvals it has to name.
+fn implied(scope: Scope) -> impl Iterator<Item = Scope> {
+    let all: &[Scope] = match scope {
+        Scope::Admin => &[Scope::Admin, Scope::Pairing, Scope::Write, Scope::Read],
+        Scope::Write => &[Scope::Write, Scope::Read],
+        Scope::Read => &[Scope::Read],
+        Scope::Approvals => &[Scope::Approvals],
+        Scope::Pairing => &[Scope::Pairing],
+    };
+    all.iter().copied()
+}
+
+/// What it takes here to do what a client of the original asks a scope for: no method of its protocol takes
+/// admin.
+fn needed(scope: Scope) -> impl Iterator<Item = Scope> {
+    let asked = if scope == Scope::Admin {
+        Scope::Write
+    } else {
+        scope
+    };
+    implied(asked)
 }
 
 fn words(field: &str, list: &[String], most: usize) -> Result<(), Error> {
@@ -144,5 +174,38 @@ mod tests {
         assert!(check(&declaration, None, false).is_err());
         let lenient = check(&declaration, None, true).unwrap();
         assert_eq!(lenient.wants.scopes, Scopes::from([creel_wire::Scope::Read]));
+    }
+
+    #[test]
+    fn a_scope_means_to_a_client_of_the_original_what_it_means_there() {
+        let wants = |scope: Scope, lenient| {
+            let declaration = Declaration {
+                role: Role::Operator.into(),
+                scopes: vec![scope.to_string()],
+                ..Declaration::default()
+            };
+            check(&declaration, None, lenient).unwrap().wants.scopes
+        };
+        let all_but_approvals: Scopes = crate::grants::all()
+            .into_iter()
+            .filter(|scope| *scope != Scope::Approvals)
+            .collect();
+        assert_eq!(wants(Scope::Admin, true), all_but_approvals);
+        assert_eq!(
+            wants(Scope::Write, true),
+            Scopes::from([Scope::Read, Scope::Write])
+        );
+        for scope in Scope::ALL {
+            assert_eq!(
+                wants(*scope, false),
+                Scopes::from([*scope]),
+                "ours say what they want"
+            );
+            let narrow = !matches!(scope, Scope::Admin | Scope::Write);
+            assert!(
+                !narrow || wants(*scope, true) == Scopes::from([*scope]),
+                "{scope}"
+            );
+        }
     }
 }

@@ -59,8 +59,8 @@ impl Holder {
         }
     }
 
-    /// The most such a device can hold (ATT-3): nodes no scope, operators no commands, legacy devices
-    /// nothing that lets others in.
+    /// The most such a device can hold (ATT-3): nodes no scope, operators no commands and no capabilities (what
+    /// their programs can show is nothing to grant), legacy devices nothing that lets others in.
     pub(crate) fn most(self, wants: &Grant, guards: Guards) -> Grant {
         if !guards.on(Guard::RoleCap) {
             return wants.clone();
@@ -70,6 +70,7 @@ impl Holder {
             most.scopes.clear();
         } else {
             most.commands.clear();
+            most.caps.clear();
         }
         if self.legacy {
             let all = most.scopes.clone();

@@ -31,6 +31,7 @@ use crate::{
     guard::Guards,
     nonces::{self, Nonces},
     registry::{Registry, Writer},
+    seal,
     store::Kind,
 };
 
@@ -255,6 +256,10 @@ impl Pairings {
         };
         let mut declaration = asking.declaration.clone();
         declaration.role = asking.declared.role.into();
+        if asking.legacy {
+            // Shown as it would be granted: to the original's clients one scope stands for several.
+            declaration.scopes = seal::texts(&waiting.wants.scopes);
+        }
         PairingRecord {
             pairing_id: id.to_owned(),
             device_id: asking.id.to_string(),

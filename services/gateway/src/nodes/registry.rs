@@ -239,6 +239,13 @@ impl Registry {
         }
     }
 
+    /// A node is called something else now.
+    pub(crate) fn rename(&mut self, device: &DeviceId, name: &str) {
+        if let Some(link) = self.links.get_mut(device) {
+            name.clone_into(&mut link.node.name);
+        }
+    }
+
     /// The connected nodes.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (&DeviceId, &Node)> {
         self.links.iter().map(|(device, link)| (device, &link.node))

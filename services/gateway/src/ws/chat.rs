@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
+    calls::{limit, request_id, timeout},
     failure::Failure,
     frame::Request,
     machine::{Audience, Event},
@@ -34,7 +35,7 @@ pub(crate) use crate::grpc::AGENT;
 /// Turns followed at once; the events of further ones are in the history alone.
 pub(crate) const MAX_FOLLOWERS: usize = 256;
 /// Entries of one history.
-const MAX_HISTORY: i32 = 500;
+const MAX_HISTORY: usize = 500;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,16 +43,15 @@ struct Send {
     session_key: String,
     message: String,
     idempotency_key: String,
-    timeout_ms: Option<u32>,
-    #[serde(default)]
-    attachments: Vec<serde::de::IgnoredAny>,
+    timeout_ms: Option<u64>,
+    attachments: Option<Vec<serde::de::IgnoredAny>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct History {
     session_key: String,
-    limit: Option<i32>,
+    limit: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -85,22 +85,70 @@ fn name_of(given: &str) -> Result<String, Failure> {
     }
 }
 
-pub(super) async fn send(session: &Arc<Session>, request: &Request) -> Result<Value, Failure> {
+/// What can be asked of a conversation.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Asked {
+    Send(SendMessageRequest),
+    History(GetTranscriptRequest),
+    Abort(AbortTurnRequest),
+}
+
+pub(super) fn read(request: &Request) -> Result<Asked, Failure> {
+    match request.method.as_str() {
+        "chat.send" => read_send(request).map(Asked::Send),
+        "chat.history" => {
+            let params: History = request.params()?;
+            Ok(Asked::History(GetTranscriptRequest {
+                session: key_of(&params.session_key)?,
+                page_size: i32::try_from(limit(params.limit, 200, MAX_HISTORY)).unwrap_or(i32::MAX),
+                tail: true,
+                ..GetTranscriptRequest::default()
+            }))
+        }
+        "chat.abort" => {
+            let params: Abort = request.params()?;
+            let key = key_of(&params.session_key)?;
+            let run = params.run_id.unwrap_or_default();
+            Ok(Asked::Abort(AbortTurnRequest {
+                session: if run.is_empty() { key } else { String::new() },
+                turn_id: run,
+                reason: "chat.abort".to_owned(),
+                ..AbortTurnRequest::default()
+            }))
+        }
+        other => Err(Failure::unknown_method(other)),
+    }
+}
+
+fn read_send(request: &Request) -> Result<SendMessageRequest, Failure> {
     let params: Send = request.params()?;
-    if !params.attachments.is_empty() {
+    if params.attachments.is_some_and(|attached| !attached.is_empty()) {
         return Err(Failure::invalid("attachments are not supported here"));
     }
     let name = name_of(&params.session_key)?;
-    let send = SendMessageRequest {
+    session_key(&name)?;
+    Ok(SendMessageRequest {
         request_id: params.idempotency_key,
         session: name,
         text: params.message,
-        timeout: params
-            .timeout_ms
-            .filter(|ms| *ms > 0)
-            .map(|ms| time::duration(i64::from(ms))),
+        timeout: timeout(params.timeout_ms),
         ..SendMessageRequest::default()
-    };
+    })
+}
+
+fn key_of(given: &str) -> Result<String, Failure> {
+    Ok(session_key(&name_of(given)?)?.to_string())
+}
+
+pub(super) async fn run(session: &Arc<Session>, asked: Asked) -> Result<Value, Failure> {
+    match asked {
+        Asked::Send(message) => send(session, message).await,
+        Asked::History(wanted) => history(session, wanted).await,
+        Asked::Abort(turn) => abort(session, turn).await,
+    }
+}
+
+async fn send(session: &Arc<Session>, send: SendMessageRequest) -> Result<Value, Failure> {
     let services = session.services().await?;
     let mut messages = MessageServiceClient::new(services.clone()).max_encoding_message_size(2 << 20);
     let sent = messages.send(send).await?.into_inner();
@@ -200,15 +248,8 @@ fn event_json(event: &TurnEvent, key: &str, said: &mut String) -> Option<Value> 
     Some(payload)
 }
 
-pub(super) async fn history(session: &Arc<Session>, request: &Request) -> Result<Value, Failure> {
-    let params: History = request.params()?;
-    let key = session_key(&name_of(&params.session_key)?)?.to_string();
-    let get = GetTranscriptRequest {
-        session: key.clone(),
-        page_size: params.limit.unwrap_or(200).clamp(1, MAX_HISTORY),
-        tail: true,
-        ..GetTranscriptRequest::default()
-    };
+async fn history(session: &Arc<Session>, get: GetTranscriptRequest) -> Result<Value, Failure> {
+    let key = get.session.clone();
     let services = session.services().await?;
     let mut contexts = ContextServiceClient::new(services).max_decoding_message_size(16 << 20);
     let entries = match contexts.get_transcript(get).await {
@@ -236,16 +277,8 @@ fn message(role: &str, text: &str, at_unix_ms: i64) -> Value {
     json!({ "role": role, "content": [{ "type": "text", "text": text }], "timestamp": at_unix_ms })
 }
 
-pub(super) async fn abort(session: &Arc<Session>, request: &Request) -> Result<Value, Failure> {
-    let params: Abort = request.params()?;
-    let key = session_key(&name_of(&params.session_key)?)?.to_string();
-    let run = params.run_id.unwrap_or_default();
-    let abort = AbortTurnRequest {
-        request_id: uuid::Uuid::now_v7().to_string(),
-        session: if run.is_empty() { key } else { String::new() },
-        turn_id: run,
-        reason: "chat.abort".to_owned(),
-    };
+async fn abort(session: &Arc<Session>, mut abort: AbortTurnRequest) -> Result<Value, Failure> {
+    abort.request_id = request_id();
     let mut turns = TurnServiceClient::new(session.services().await?);
     match turns.abort(abort).await {
         Ok(answer) => {

@@ -3,10 +3,15 @@
 //! A request's parameters stay text until the method that takes them reads them into its own type: a
 //! tree of everything a client sends would take many times the frame's bytes.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::failure::Failure;
+use super::{
+    failure::Failure,
+    params::{self, Params},
+};
 
 /// The largest message before a connection has proven itself, in bytes.
 pub(crate) const PRE_AUTH_BYTES: usize = 64 * 1024;
@@ -91,16 +96,30 @@ impl Request {
     /// # Errors
     /// [`Failure`] in the original's words.
     pub(crate) fn params<P: DeserializeOwned>(&self) -> Result<P, Failure> {
-        let wrong = |error: serde_json::Error| {
-            // The place in the frame says nothing to whoever wrote the parameters.
-            let text = error.to_string();
-            let text = text.split(" at line ").next().unwrap_or_default();
-            Failure::invalid(format!("invalid {} params: {text}", self.method))
-        };
+        let wrong = |error| self.wrong(&error);
         match serde_json::from_str::<Body<P>>(&self.text).map_err(wrong)?.params {
             Some(params) => Ok(params),
             None => serde_json::from_str("{}").map_err(wrong),
         }
+    }
+
+    /// Holds the parameters against what the method knows.
+    ///
+    /// # Errors
+    /// [`Failure`] in the original's words.
+    pub(crate) fn check(&self, params: &'static Params) -> Result<(), Failure> {
+        params::check(&self.text, params).map_err(|error| self.wrong(&error))
+    }
+
+    /// The refusal of parameters, in the original's words.
+    pub(crate) fn invalid(&self, why: impl fmt::Display) -> Failure {
+        Failure::invalid(format!("invalid {} params: {why}", self.method))
+    }
+
+    fn wrong(&self, error: &serde_json::Error) -> Failure {
+        // The place in the frame says nothing to whoever wrote the parameters.
+        let text = error.to_string();
+        self.invalid(text.split(" at line ").next().unwrap_or_default())
     }
 
     /// How long the frame was, in bytes.

@@ -485,4 +485,4 @@ fn pairing_required(pairing: &Pairing) -> Failure {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

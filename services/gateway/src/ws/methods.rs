@@ -1,9 +1,11 @@
 //! The methods there are, and who may call each: the roles are the original's, the scopes are those of
 //! the gRPC method that does the work. The owner judges again; this table only answers sooner.
 
+mod takes;
+
 use creel_wire::{Scope, Scopes};
 
-use super::{connect::Role, failure::Failure};
+use super::{connect::Role, failure::Failure, params::Params};
 
 /// Who may call a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,21 +23,24 @@ pub(crate) struct Method {
     pub(crate) admits: Admits,
     /// The gRPC method that does the work; none where the door itself knows.
     pub(crate) path: Option<&'static str>,
+    pub(crate) params: &'static Params,
 }
 
-const fn op(name: &'static str, scope: Scope, path: &'static str) -> Method {
+const fn op(name: &'static str, scope: Scope, path: &'static str, params: &'static Params) -> Method {
     Method {
         name,
         admits: Admits::Operator(scope),
         path: Some(path),
+        params,
     }
 }
 
-const fn own(name: &'static str, admits: Admits) -> Method {
+const fn own(name: &'static str, admits: Admits, params: &'static Params) -> Method {
     Method {
         name,
         admits,
         path: None,
+        params,
     }
 }
 
@@ -43,76 +48,185 @@ use Scope::{Pairing, Read, Write};
 
 /// All of them, sorted by name.
 pub(crate) static METHODS: &[Method] = &[
-    op("chat.abort", Write, "/creel.agent.v1.TurnService/Abort"),
+    op(
+        "chat.abort",
+        Write,
+        "/creel.agent.v1.TurnService/Abort",
+        &takes::CHAT_ABORT,
+    ),
     op(
         "chat.history",
         Read,
         "/creel.agent.v1.ContextService/GetTranscript",
+        &takes::CHAT_HISTORY,
     ),
-    op("chat.send", Write, "/creel.gateway.v1.MessageService/Send"),
-    op("cron.add", Write, "/creel.scheduler.v1.JobService/Create"),
-    op("cron.get", Read, "/creel.scheduler.v1.JobService/Get"),
-    op("cron.list", Read, "/creel.scheduler.v1.JobService/List"),
-    op("cron.remove", Write, "/creel.scheduler.v1.JobService/Delete"),
-    op("cron.run", Write, "/creel.scheduler.v1.JobService/Trigger"),
-    op("cron.runs", Read, "/creel.scheduler.v1.RunService/List"),
-    op("cron.status", Read, "/creel.scheduler.v1.JobService/List"),
-    op("cron.update", Write, "/creel.scheduler.v1.JobService/Update"),
+    op(
+        "chat.send",
+        Write,
+        "/creel.gateway.v1.MessageService/Send",
+        &takes::CHAT_SEND,
+    ),
+    own("config.get", Admits::Operator(Read), &takes::ANYTHING),
+    op(
+        "cron.add",
+        Write,
+        "/creel.scheduler.v1.JobService/Create",
+        &takes::CRON_ADD,
+    ),
+    op(
+        "cron.get",
+        Read,
+        "/creel.scheduler.v1.JobService/Get",
+        &takes::CRON_BY_ID,
+    ),
+    op(
+        "cron.list",
+        Read,
+        "/creel.scheduler.v1.JobService/List",
+        &takes::CRON_LIST,
+    ),
+    op(
+        "cron.remove",
+        Write,
+        "/creel.scheduler.v1.JobService/Delete",
+        &takes::CRON_BY_ID,
+    ),
+    op(
+        "cron.run",
+        Write,
+        "/creel.scheduler.v1.JobService/Trigger",
+        &takes::CRON_RUN,
+    ),
+    op(
+        "cron.runs",
+        Read,
+        "/creel.scheduler.v1.RunService/List",
+        &takes::CRON_RUNS,
+    ),
+    op(
+        "cron.status",
+        Read,
+        "/creel.scheduler.v1.JobService/List",
+        &takes::NOTHING,
+    ),
+    op(
+        "cron.update",
+        Write,
+        "/creel.scheduler.v1.JobService/Update",
+        &takes::CRON_UPDATE,
+    ),
     op(
         "device.pair.approve",
         Pairing,
         "/creel.identity.v1.DeviceService/Approve",
+        &takes::REQUEST,
     ),
     op(
         "device.pair.list",
         Pairing,
         "/creel.identity.v1.DeviceService/ListRequests",
+        &takes::NOTHING,
     ),
     op(
         "device.pair.reject",
         Pairing,
         "/creel.identity.v1.DeviceService/Reject",
+        &takes::REQUEST,
     ),
     op(
         "device.pair.remove",
         Pairing,
         "/creel.identity.v1.DeviceService/Revoke",
+        &takes::DEVICE,
+    ),
+    op(
+        "device.pair.rename",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Rename",
+        &takes::DEVICE_RENAME,
     ),
     op(
         "device.token.revoke",
         Pairing,
         "/creel.identity.v1.DeviceService/Revoke",
+        &takes::TOKEN,
     ),
     op(
         "device.token.rotate",
         Pairing,
         "/creel.identity.v1.DeviceService/RotateToken",
+        &takes::TOKEN_ROTATE,
     ),
-    op("health", Read, "/creel.gateway.v1.StatusService/Get"),
-    op("node.describe", Read, "/creel.gateway.v1.NodeService/Describe"),
-    own("node.event", Admits::Node),
-    op("node.invoke", Write, "/creel.gateway.v1.NodeService/Invoke"),
-    own("node.invoke.result", Admits::Node),
-    op("node.list", Read, "/creel.gateway.v1.NodeService/List"),
+    op(
+        "health",
+        Read,
+        "/creel.gateway.v1.StatusService/Get",
+        &takes::ANYTHING,
+    ),
+    op(
+        "node.describe",
+        Read,
+        "/creel.gateway.v1.NodeService/Describe",
+        &takes::NODE,
+    ),
+    own("node.event", Admits::Node, &takes::NODE_EVENT),
+    op(
+        "node.invoke",
+        Write,
+        "/creel.gateway.v1.NodeService/Invoke",
+        &takes::NODE_INVOKE,
+    ),
+    own("node.invoke.result", Admits::Node, &takes::NODE_RESULT),
+    op(
+        "node.list",
+        Read,
+        "/creel.gateway.v1.NodeService/List",
+        &takes::NOTHING,
+    ),
     op(
         "node.pair.approve",
         Pairing,
         "/creel.identity.v1.DeviceService/Approve",
+        &takes::REQUEST,
     ),
     op(
         "node.pair.list",
         Pairing,
         "/creel.identity.v1.DeviceService/ListRequests",
+        &takes::NOTHING,
     ),
     op(
         "node.pair.reject",
         Pairing,
         "/creel.identity.v1.DeviceService/Reject",
+        &takes::REQUEST,
     ),
-    op("sessions.list", Read, "/creel.agent.v1.ContextService/List"),
-    own("skills.bins", Admits::Node),
-    op("status", Read, "/creel.gateway.v1.StatusService/Get"),
-    own("system-presence", Admits::Operator(Read)),
+    op(
+        "node.pair.remove",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Revoke",
+        &takes::NODE,
+    ),
+    op(
+        "node.rename",
+        Pairing,
+        "/creel.identity.v1.DeviceService/Rename",
+        &takes::NODE_RENAME,
+    ),
+    op(
+        "sessions.list",
+        Read,
+        "/creel.agent.v1.ContextService/List",
+        &takes::SESSIONS,
+    ),
+    own("skills.bins", Admits::Node, &takes::ANYTHING),
+    op(
+        "status",
+        Read,
+        "/creel.gateway.v1.StatusService/Get",
+        &takes::ANYTHING,
+    ),
+    own("system-presence", Admits::Operator(Read), &takes::ANYTHING),
 ];
 
 /// Events that are sent, for `hello-ok`.

@@ -1,4 +1,5 @@
-//! Pairings as identity decides them, told to operators who may decide them, too.
+//! Pairings as identity decides them, told to operators who may decide them, too; and what connected nodes are
+//! called by now.
 
 use std::time::Duration;
 
@@ -31,6 +32,11 @@ pub(super) async fn follow(parts: &Parts, mut devices: DeviceServiceClient<Chann
             let mut ready = false;
             while let Ok(Some(event)) = events.message().await {
                 ready |= event.kind() == DeviceEventKind::Ready;
+                if let Some(device) = &event.device
+                    && let Ok(id) = device.device_id.parse()
+                {
+                    parts.nodes.rename(&id, &device.name);
+                }
                 if ready {
                     news(&event, parts.clock.now_ms())
                         .into_iter()

@@ -174,6 +174,6 @@ async fn the_same_relay_passes_for_a_client_of_the_original() {
     let device = super::pairing::approve(&identity, &owner, &asked.pairing_id)
         .await
         .unwrap();
-    assert_eq!(device.scopes, ["operator.read"]);
+    assert_eq!(device.scopes, ["operator.read", "operator.write"], "no admin");
     connected(relayed(&identity, &client).await);
 }

@@ -1,7 +1,7 @@
 //! What a device that was let in gets and keeps: its token, its connection's assertion, one protocol.
 
 use creel_proto::identity::v1::{
-    ConnectionSubject, PairingReason, RefusedReason as Why, RotateTokenRequest,
+    ConnectionSubject, PairingReason, RefusedReason as Why, RotateTokenRequest, Surface,
     request_pairing_response::Outcome as Asked,
 };
 use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey as _};
@@ -219,4 +219,30 @@ async fn a_rotated_token_is_no_wider_and_the_old_one_and_its_connections_end() {
         connected(identity.prove(&own).await).scopes,
         ["operator.read", "operator.write"]
     );
+}
+
+#[tokio::test]
+async fn a_client_of_the_original_that_wants_more_hears_which_request_waits() {
+    let identity = Identity::new().await;
+    let owner = identity.owner().await;
+    let mut client = operator_client(1, true, &["operator.read"]);
+    let asked = pending(identity.prove(&client).await);
+    approve(&identity, &owner, &asked.pairing_id).await.unwrap();
+    connected(identity.prove(&client).await);
+    // What its command line asks for to add a job: there that is everything.
+    client.declared.scopes = vec!["operator.admin".to_owned()];
+    let more = pending(identity.prove(&client).await);
+    assert_eq!(more.reason(), PairingReason::ScopeUpgrade);
+    let device = approve(&identity, &owner, &more.pairing_id).await.unwrap();
+    assert_eq!(device.scopes, ["operator.read", "operator.write"], "no admin");
+    let on = connected(identity.prove(&client).await);
+    assert_eq!((on.scopes, on.upgrade), (device.scopes, None));
+    // What it holds already it needs no approval for, nor for what its program can show.
+    client.declared.scopes = vec!["operator.read".to_owned()];
+    client.declared.surface = Some(Surface {
+        caps: vec!["tool-events".to_owned()],
+        ..Surface::default()
+    });
+    let on = connected(identity.prove(&client).await);
+    assert_eq!((on.scopes, on.upgrade), (vec!["operator.read".to_owned()], None));
 }

@@ -13,7 +13,6 @@ use creel_wire::{Code, Error};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::as_tree;
 use crate::{
     nodes::registry::{Outcome, Taken},
     ws::{
@@ -35,13 +34,13 @@ struct Invoke {
     node_id: String,
     command: String,
     params: Option<Value>,
-    timeout_ms: Option<u32>,
+    timeout_ms: Option<u64>,
     idempotency_key: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct ResultOf {
     id: String,
     node_id: String,
     ok: bool,
@@ -51,7 +50,7 @@ struct Answer {
     error: Option<NodeError>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct NodeError {
     code: Option<String>,
     message: Option<String>,
@@ -62,43 +61,121 @@ struct Event {
     event: String,
 }
 
-pub(super) async fn list(session: &Arc<Session>) -> Result<Value, Failure> {
+/// What can be asked of nodes, and what they say themselves.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Asked {
+    List,
+    Describe(String),
+    Invoke(InvokeNodeRequest),
+    Answer(Answer),
+    Event(String),
+}
+
+/// A node's answer.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Answer {
+    id: String,
+    node: String,
+    outcome: Outcome,
+}
+
+pub(super) fn read(request: &Request) -> Result<Asked, Failure> {
+    match request.method.as_str() {
+        "node.list" => Ok(Asked::List),
+        "node.describe" => Ok(Asked::Describe(request.params::<ByNode>()?.node_id)),
+        "node.invoke" => read_invoke(request).map(Asked::Invoke),
+        "node.invoke.result" => read_answer(request).map(Asked::Answer),
+        "node.event" => Ok(Asked::Event(request.params::<Event>()?.event)),
+        other => Err(Failure::unknown_method(other)),
+    }
+}
+
+fn read_invoke(request: &Request) -> Result<InvokeNodeRequest, Failure> {
+    let params: Invoke = request.params()?;
+    Ok(InvokeNodeRequest {
+        request_id: params.idempotency_key,
+        node: params.node_id,
+        command: params.command,
+        params_json: params
+            .params
+            .filter(|params| !params.is_null())
+            .map(|params| params.to_string())
+            .unwrap_or_default(),
+        timeout: super::timeout(params.timeout_ms),
+    })
+}
+
+fn read_answer(request: &Request) -> Result<Answer, Failure> {
+    let answer: ResultOf = if request.len() > super::MAX_TREE {
+        // Long answers come as text; one that comes as a tree is too long.
+        request.params::<ResultText>()?.into()
+    } else {
+        request.params()?
+    };
+    let outcome = if answer.ok {
+        let tree = answer
+            .payload
+            .filter(|payload| !payload.is_null())
+            .map(|payload| payload.to_string());
+        let payload_json = answer.payload_json.or(tree);
+        if payload_json
+            .as_deref()
+            .is_some_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_err())
+        {
+            return Err(request.invalid("payloadJSON is not JSON"));
+        }
+        Outcome::Answered { payload_json }
+    } else {
+        let error = answer.error.unwrap_or_default();
+        Outcome::Failed {
+            code: error.code.unwrap_or_else(|| UNAVAILABLE.to_owned()),
+            message: error
+                .message
+                .unwrap_or_else(|| "the node gave no reason".to_owned()),
+        }
+    };
+    Ok(Answer {
+        id: answer.id,
+        node: answer.node_id,
+        outcome,
+    })
+}
+
+pub(super) async fn run(session: &Arc<Session>, asked: Asked) -> Result<Value, Failure> {
+    match asked {
+        Asked::List => list(session).await,
+        Asked::Describe(node) => describe(session, node).await,
+        Asked::Invoke(invoked) => invoke(session, invoked).await,
+        Asked::Answer(said) => answer(session, said),
+        Asked::Event(event) => Ok(heard(&event)),
+    }
+}
+
+async fn list(session: &Arc<Session>) -> Result<Value, Failure> {
     let mut nodes = NodeServiceClient::new(session.services().await?);
     let list = nodes.list(ListNodesRequest {}).await?.into_inner();
     let ts = session.door.0.parts.clock.now_ms();
     Ok(json!({ "ts": ts, "nodes": list.nodes.iter().map(node_json).collect::<Vec<_>>() }))
 }
 
-pub(super) async fn describe(session: &Arc<Session>, request: &Request) -> Result<Value, Failure> {
-    let params: ByNode = request.params()?;
+async fn describe(session: &Arc<Session>, node: String) -> Result<Value, Failure> {
     let mut nodes = NodeServiceClient::new(session.services().await?);
-    let describe = DescribeNodeRequest { node: params.node_id };
-    let node = nodes.describe(describe).await?.into_inner();
-    Ok(node_json(&node))
+    let answer = nodes.describe(DescribeNodeRequest { node }).await;
+    let node = answer
+        .map_err(|status| super::unknown(&status, "nodeId"))?
+        .into_inner();
+    let mut described = node_json(&node);
+    described["ts"] = json!(session.door.0.parts.clock.now_ms());
+    Ok(described)
 }
 
-pub(super) async fn invoke(session: &Arc<Session>, request: &Request) -> Result<Value, Failure> {
-    as_tree(request)?;
-    let params: Invoke = request.params()?;
-    let invoke = InvokeNodeRequest {
-        request_id: params.idempotency_key,
-        node: params.node_id,
-        command: params.command.clone(),
-        params_json: params
-            .params
-            .filter(|params| !params.is_null())
-            .map(|params| params.to_string())
-            .unwrap_or_default(),
-        timeout: params
-            .timeout_ms
-            .filter(|ms| *ms > 0)
-            .map(|ms| time::duration(i64::from(ms))),
-    };
+async fn invoke(session: &Arc<Session>, invoke: InvokeNodeRequest) -> Result<Value, Failure> {
+    let command = invoke.command.clone();
     let mut nodes = NodeServiceClient::new(session.services().await?).max_decoding_message_size(32 << 20);
     let answer = nodes
         .invoke(invoke)
         .await
-        .map_err(|status| invoke_failure(&status, &params.command))?
+        .map_err(|status| invoke_failure(&status, &command))?
         .into_inner();
     let payload: Value = serde_json::from_str(&answer.payload_json).unwrap_or(Value::Null);
     Ok(json!({
@@ -139,48 +216,14 @@ fn invoke_failure(status: &tonic::Status, command: &str) -> Failure {
 }
 
 /// A node's answer. Late ones are told so and change nothing.
-pub(super) fn result(session: &Session, request: &Request) -> Result<Value, Failure> {
-    let answer: Answer = if request.len() > super::MAX_TREE {
-        // Long answers come as text; one that comes as a tree is too long.
-        let answer: AnswerText = request.params()?;
-        answer.into()
-    } else {
-        request.params()?
-    };
-    let outcome = if answer.ok {
-        let tree = answer
-            .payload
-            .filter(|payload| !payload.is_null())
-            .map(|payload| payload.to_string());
-        let payload_json = answer.payload_json.or(tree);
-        if payload_json
-            .as_deref()
-            .is_some_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_err())
-        {
-            return Err(Failure::invalid(
-                "invalid node.invoke.result params: payloadJSON is not JSON",
-            ));
-        }
-        Outcome::Answered { payload_json }
-    } else {
-        let error = answer.error.unwrap_or(NodeError {
-            code: None,
-            message: None,
-        });
-        Outcome::Failed {
-            code: error.code.unwrap_or_else(|| UNAVAILABLE.to_owned()),
-            message: error
-                .message
-                .unwrap_or_else(|| "the node gave no reason".to_owned()),
-        }
-    };
+fn answer(session: &Session, answer: Answer) -> Result<Value, Failure> {
     let nodes = &session.door.0.parts.nodes;
     match nodes.answer(
         &session.device,
         session.connection,
         &answer.id,
-        &answer.node_id,
-        outcome,
+        &answer.node,
+        answer.outcome,
     ) {
         Taken::Yes => Ok(json!({ "ok": true })),
         Taken::Ignored => Ok(json!({ "ok": true, "ignored": true })),
@@ -188,10 +231,10 @@ pub(super) fn result(session: &Session, request: &Request) -> Result<Value, Fail
     }
 }
 
-/// [`Answer`] without the tree.
+/// [`ResultOf`] without the tree.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct AnswerText {
+struct ResultText {
     id: String,
     node_id: String,
     ok: bool,
@@ -200,8 +243,8 @@ struct AnswerText {
     error: Option<NodeError>,
 }
 
-impl From<AnswerText> for Answer {
-    fn from(text: AnswerText) -> Self {
+impl From<ResultText> for ResultOf {
+    fn from(text: ResultText) -> Self {
         Self {
             id: text.id,
             node_id: text.node_id,
@@ -214,10 +257,9 @@ impl From<AnswerText> for Answer {
 }
 
 /// A node's event. None is bound to anything yet: a node can't reach a session by naming it.
-pub(super) fn event(request: &Request) -> Result<Value, Failure> {
-    let event: Event = request.params()?;
-    tracing::debug!(event = %creel_wire::error::printable(&event.event, 64), "a node's event is bound to nothing");
-    Ok(json!({ "ok": true, "ignored": true }))
+fn heard(event: &str) -> Value {
+    tracing::debug!(event = %creel_wire::error::printable(event, 64), "a node's event is bound to nothing");
+    json!({ "ok": true, "event": event, "handled": false, "ignored": true })
 }
 
 fn node_json(node: &Node) -> Value {

@@ -9,21 +9,24 @@ use creel_proto::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::ws::{chat, failure::Failure, frame::Request, session::Session};
+use super::limit;
+use crate::ws::{chat, failure::Failure, session::Session};
 
-#[derive(Deserialize)]
-struct Params {
-    limit: Option<i32>,
+/// `params` of `sessions.list`.
+#[derive(Debug, PartialEq, Deserialize)]
+pub(crate) struct List {
+    limit: Option<u64>,
 }
 
+/// Sessions on one page.
+const MAX_PAGE: usize = 500;
 /// Sessions counted for `status`, at most; who has more counts them page by page.
-const MAX_COUNTED: i32 = 500;
+const MAX_COUNTED: usize = MAX_PAGE;
 /// Sessions shown in `status`, the last active first.
 const RECENT: usize = 10;
 
-pub(super) async fn list(session: &Arc<Session>, request: &Request) -> Result<Value, Failure> {
-    let params: Params = request.params()?;
-    let (contexts, has_more) = fetch(session, params.limit.unwrap_or(100).clamp(1, 500)).await?;
+pub(super) async fn list(session: &Arc<Session>, list: List) -> Result<Value, Failure> {
+    let (contexts, has_more) = fetch(session, limit(list.limit, 100, MAX_PAGE)).await?;
     Ok(json!({
         "ts": session.door.0.parts.clock.now_ms(),
         "count": contexts.len(),
@@ -49,7 +52,8 @@ pub(super) async fn summary(session: &Arc<Session>) -> Result<Value, Failure> {
         })
         .collect();
     let count = contexts.len();
-    let agent = json!({ "agentId": chat::AGENT, "count": count, "recent": recent });
+    // The command line prints where they lie: with whom, not in which file.
+    let agent = json!({ "agentId": chat::AGENT, "path": "agent-runner", "count": count, "recent": recent });
     Ok(json!({
         // Where they lie is nobody's business who may only read.
         "paths": [],
@@ -61,9 +65,9 @@ pub(super) async fn summary(session: &Arc<Session>) -> Result<Value, Failure> {
 }
 
 /// So many contexts, and whether there are more.
-async fn fetch(session: &Arc<Session>, page_size: i32) -> Result<(Vec<Context>, bool), Failure> {
+async fn fetch(session: &Arc<Session>, most: usize) -> Result<(Vec<Context>, bool), Failure> {
     let list = ListContextsRequest {
-        page_size,
+        page_size: i32::try_from(most).unwrap_or(i32::MAX),
         ..ListContextsRequest::default()
     };
     let mut contexts = ContextServiceClient::new(session.services().await?);

@@ -24,7 +24,7 @@ fn welcome(role: Role, scopes: &[Scope]) -> Verdict {
     })
 }
 
-fn opened(role: Role, scopes: &[Scope]) -> Machine {
+pub(crate) fn opened(role: Role, scopes: &[Scope]) -> Machine {
     let (mut machine, _) = Machine::new("n", 5, NOW);
     assert!(matches!(
         machine.handle(Input::Text(connect_frame()), NOW).as_slice(),

@@ -11,7 +11,7 @@ use creel_proto::{
     time,
 };
 use creel_wire::{
-    Caller, Code, DeviceId, Error, Principal, Secret, ServiceName, Source,
+    Caller, Code, DeviceId, Error, Principal, Scope, Scopes, Secret, ServiceName, Source,
     proof::{Signed, own_payload},
 };
 use ed25519_dalek::VerifyingKey;
@@ -123,7 +123,9 @@ impl Devices {
 
     async fn judge(&self, caller: &Caller, request: &ProveRequest) -> Result<Outcome, Stop> {
         let proven = self.proven(request)?;
-        let entry = match self.registry.get(&proven.id) {
+        let known = self.registry.get(&proven.id);
+        let is_known = known.is_some();
+        let entry = match known {
             Some(entry) => entry,
             None if !request.invite.is_empty() => self.redeem_by_proof(&proven, &request.invite).await?,
             None => return self.ask(&proven).await,
@@ -143,8 +145,21 @@ impl Devices {
         }
         let has_token = !record.token_hash.is_empty();
         if has_token && !request.token.is_empty() && !tokens::fits(&record.token_hash, &request.token) {
-            let message = "this is not the device's token (any more); connect without one to get a new one";
+            // A client of the original drops the token it kept when it reads the first three words.
+            let message = "device token mismatch: it has another one (by now); connect without one to get it";
             return Err(refused(Why::TokenMismatch, message));
+        }
+        // A command line of the original asks for what one command needs, and shows its user which request waits.
+        // Connected without that, it would only hear that something is missing.
+        let held = device::grant(record);
+        if proven.legacy
+            && is_known
+            && !self
+                .could_hold(&proven, &proven.declared.needs)
+                .is_subset(&held.scopes)
+            && let Some(required) = self.upgrade(&proven, record, &held).await?
+        {
+            return Ok(Outcome::PairingRequired(required));
         }
         Ok(Outcome::Connected(
             self.connect(caller, &proven, request, entry).await?,
@@ -317,11 +332,11 @@ impl Devices {
         let (entry, token) = self.noted(proven, request, entry).await?;
         let record = &entry.record;
         let held = device::grant(record);
-        let scopes = grants::attenuate(
-            &proven.declared.wants.scopes,
-            &device::usable(record),
-            &held.scopes,
-        );
+        let wants = &proven.declared.wants.scopes;
+        // To a client of the original admin is all that it holds.
+        let is_all = proven.legacy && wants.contains(&Scope::Admin);
+        let wants = if is_all { &held.scopes } else { wants };
+        let scopes = grants::attenuate(wants, &device::usable(record), &held.scopes);
         let usable = proven.declared.wants.meet(&held);
         let upgrade = self.upgrade(proven, record, &held).await?;
         let presenter = match caller.principal() {
@@ -389,6 +404,16 @@ impl Devices {
             .commit(after, event, &Slot::none(), &nothing, |_| {})
             .await?;
         Ok((entry, token))
+    }
+
+    /// Those of some scopes that such a device may ever hold.
+    fn could_hold(&self, proven: &Proven<'_>, scopes: &Scopes) -> Scopes {
+        let wants = Grant {
+            scopes: scopes.clone(),
+            ..Grant::default()
+        };
+        let holder = self.pairings.holder(proven.declared.role, proven.legacy);
+        holder.most(&wants, Guards::all()).scopes
     }
 
     /// A device that declares more than it was approved for: the old grant stays, the rest waits.
