@@ -1,16 +1,19 @@
-//! Runs by id. Each is kept once, in a box that never moves: a herd adds hundreds of thousands in a second, and a
-//! tree would move its neighbours about for each of them.
+//! Runs by id. Each is kept once, in a slot that never moves, and slots come by the chunk: a herd adds hundreds of
+//! thousands of runs in a second, and a tree or a growing list would move its neighbours about for each of them.
 //!
-//! Invariant: each slot in use is once in `ids`. Bounded by the runs that have not ended.
+//! Invariant: each slot in use is once in `ids`, every other one is once in `free`. Bounded by the runs that have not
+//! ended; a chunk of which none is left takes no memory.
 
 use hashbrown::{HashTable, hash_table::Entry};
 
 use crate::{id::RunId, run::Run};
 
+/// Slots of a chunk.
+const CHUNK: usize = 64;
+
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    slots: Vec<Option<(RunId, Box<Run>)>>,
-    /// Slots that are free again. No more than there were runs at once.
+    chunks: Vec<Chunk>,
     free: Vec<u32>,
     /// Asked, and never gone through: its order is nobody's.
     ids: HashTable<u32>,
@@ -18,16 +21,43 @@ pub(super) struct Runs {
     count: u64,
 }
 
+#[derive(Debug, Default)]
+struct Chunk {
+    /// As many as a chunk has, or none at all.
+    slots: Vec<Option<Run>>,
+    used: usize,
+}
+
+impl Chunk {
+    /// Puts a run into a slot.
+    fn put(&mut self, place: usize, run: Run) {
+        if self.slots.is_empty() {
+            self.slots.resize_with(CHUNK, || None);
+        }
+        if let Some(slot) = self.slots.get_mut(place) {
+            self.used += usize::from(slot.replace(run).is_none());
+        }
+    }
+
+    fn take(&mut self, place: usize) -> Option<Run> {
+        let run = self.slots.get_mut(place)?.take()?;
+        self.used -= 1;
+        if self.used == 0 {
+            self.slots = Vec::new();
+        }
+        Some(run)
+    }
+}
+
 impl Runs {
     pub(super) fn get(&self, id: &RunId) -> Option<&Run> {
-        let (_, run) = self.slots.get(self.slot_of(*id)?)?.as_ref()?;
-        Some(run)
+        run_at(&self.chunks, self.slot_of(*id)?)
     }
 
     pub(super) fn get_mut(&mut self, id: &RunId) -> Option<&mut Run> {
-        let slot = self.slot_of(*id)?;
-        let (_, run) = self.slots.get_mut(slot)?.as_mut()?;
-        Some(run)
+        let slot = self.slot_of(*id)? as usize;
+        let chunk = self.chunks.get_mut(slot / CHUNK)?;
+        chunk.slots.get_mut(slot % CHUNK)?.as_mut()
     }
 
     pub(super) fn contains(&self, id: &RunId) -> bool {
@@ -36,45 +66,59 @@ impl Runs {
 
     /// In no order that means something, but always the same.
     pub(super) fn values(&self) -> impl Iterator<Item = &Run> {
-        self.slots.iter().flatten().map(|(_, run)| &**run)
+        self.chunks.iter().flat_map(|chunk| &chunk.slots).flatten()
     }
 
     /// Adds a run, in the place of one that has its id.
     pub(super) fn insert(&mut self, mut run: Run) {
         self.count += 1;
         run.number = self.count;
-        let (id, slots) = (run.id(), &self.slots);
-        let slot = |slot: &u32| slots.get(*slot as usize).and_then(Option::as_ref);
-        let is = |number: &u32| slot(number).is_some_and(|(of, _)| *of == id);
-        let hash = |number: &u32| slot(number).map_or(0, |(of, _)| of.hash());
-        let number = match self.ids.entry(id.hash(), is, hash) {
+        let (id, chunks) = (run.id(), &self.chunks);
+        let is = |slot: &u32| run_at(chunks, *slot).is_some_and(|run| run.id() == id);
+        let hash = |slot: &u32| run_at(chunks, *slot).map_or(0, |run| run.id().hash());
+        let slot = match self.ids.entry(id.hash(), is, hash) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => {
-                let number = self.free.pop().unwrap_or(slots.len() as u32);
-                new.insert(number);
-                number
+                let slot = free_slot(&mut self.chunks, &mut self.free);
+                new.insert(slot);
+                slot
             }
-        };
-        let slot = Some((id, Box::new(run)));
-        match self.slots.get_mut(number as usize) {
-            Some(place) => *place = slot,
-            None => self.slots.push(slot),
+        } as usize;
+        if let Some(chunk) = self.chunks.get_mut(slot / CHUNK) {
+            chunk.put(slot % CHUNK, run);
         }
     }
 
-    pub(super) fn remove(&mut self, id: &RunId) -> Option<Box<Run>> {
-        let number = self.slot_of(*id)?;
-        if let Ok(known) = self.ids.find_entry(id.hash(), |slot| *slot as usize == number) {
+    pub(super) fn remove(&mut self, id: &RunId) -> Option<Run> {
+        let slot = self.slot_of(*id)?;
+        if let Ok(known) = self.ids.find_entry(id.hash(), |one| *one == slot) {
             known.remove();
         }
-        self.free.push(number as u32);
-        self.slots.get_mut(number)?.take().map(|(_, run)| run)
+        self.free.push(slot);
+        self.chunks
+            .get_mut(slot as usize / CHUNK)?
+            .take(slot as usize % CHUNK)
     }
 
-    fn slot_of(&self, id: RunId) -> Option<usize> {
-        let is = |slot: &u32| matches!(self.slots.get(*slot as usize), Some(Some((of, _))) if *of == id);
-        self.ids.find(id.hash(), is).map(|slot| *slot as usize)
+    fn slot_of(&self, id: RunId) -> Option<u32> {
+        let is = |slot: &u32| run_at(&self.chunks, *slot).is_some_and(|run| run.id() == id);
+        self.ids.find(id.hash(), is).copied()
     }
+}
+
+fn free_slot(chunks: &mut Vec<Chunk>, free: &mut Vec<u32>) -> u32 {
+    free.pop().unwrap_or_else(|| {
+        let first = (chunks.len() * CHUNK) as u32;
+        chunks.push(Chunk::default());
+        // In their order, one after the other.
+        free.extend((first + 1..first + CHUNK as u32).rev());
+        first
+    })
+}
+
+fn run_at(chunks: &[Chunk], slot: u32) -> Option<&Run> {
+    let slot = slot as usize;
+    chunks.get(slot / CHUNK)?.slots.get(slot % CHUNK)?.as_ref()
 }
 
 #[cfg(test)]
@@ -120,7 +164,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_hold_what_a_map_holds(changes in prop::collection::vec((0_u8..40, prop::option::of(0_i64..9)), 0..300)) {
+        fn they_hold_what_a_map_holds(changes in prop::collection::vec((0_u8..200, prop::option::weighted(0.8, 0_i64..9)), 0..200)) {
             let (mut runs, mut model) = (Runs::default(), BTreeMap::new());
             let mut most = 0;
             for (n, change) in changes {
@@ -135,16 +179,22 @@ mod tests {
                     }
                 }
                 most = most.max(model.len());
-                let all: BTreeMap<_, _> = runs.values().map(|run| (run.id(), run.nominal_ms)).collect();
-                prop_assert_eq!(&all, &model);
-                for n in 0..40 {
+                for n in (0..200).step_by(23) {
                     let known = model.get(&id(n)).copied();
                     prop_assert_eq!(runs.get(&id(n)).map(|run| run.nominal_ms), known);
                     prop_assert_eq!(runs.get_mut(&id(n)).map(|run| run.nominal_ms), known);
                     prop_assert_eq!(runs.contains(&id(n)), known.is_some());
                 }
             }
-            prop_assert!(runs.slots.len() <= most, "slots are used again");
+            let all: BTreeMap<_, _> = runs.values().map(|run| (run.id(), run.nominal_ms)).collect();
+            prop_assert_eq!(&all, &model);
+            prop_assert!(runs.chunks.len() <= most.div_ceil(CHUNK), "slots are used again");
+            let used = runs.chunks.iter().map(|chunk| chunk.used).sum::<usize>();
+            prop_assert_eq!((used, runs.free.len()), (model.len(), runs.chunks.len() * CHUNK - used));
+            for n in 0..200 {
+                runs.remove(&id(n));
+            }
+            prop_assert!(runs.chunks.iter().all(|chunk| chunk.slots.capacity() == 0), "nothing is left of it");
         }
     }
 }
