@@ -332,6 +332,8 @@ async fn what_jobs_said_is_bounded_in_all_and_what_floods_goes_first() {
     let mut floods = Vec::new();
     for n in 0..5 {
         let run = format!("flood-{n}");
+        // The ids of turns sort by time.
+        house.ground.clock.advance(1);
         house.runner.take_work(&work(&run, 1, turn("flood 20"))).await;
         let record = house.over(&run).await;
         assert_eq!(
