@@ -246,7 +246,8 @@ async fn list(bin: &Path) -> anyhow::Result<Vec<Row>> {
     let due_ms = bed::now_ms() + 8_000;
     bed.seed(HANGING, |_| every(FAR_MS, due_ms)).await?;
     bed.start()?;
-    let fleet = Fleet::attach(&bed, 10, CAPACITY, Manner::Hang).await?;
+    // A part of each worker's places is kept from jobs that never ran.
+    let fleet = Fleet::attach(&bed, 16, CAPACITY, Manner::Hang).await?;
     let limit = Instant::now() + Duration::from_secs(90);
     while fleet.taken() < HANGING && Instant::now() < limit {
         tokio::time::sleep(Duration::from_millis(20)).await;
