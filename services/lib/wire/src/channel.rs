@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{BoxFuture, FutureExt as _};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -22,7 +21,7 @@ use tonic::{
     Status,
     transport::{Channel, Endpoint, Uri},
 };
-use tower::Service;
+use tower::service_fn;
 
 use crate::{Error, proof};
 
@@ -127,7 +126,11 @@ impl Dialler {
     /// A channel for generated clients. It dials when first used, and again after a loss.
     #[must_use]
     pub fn channel(&self) -> Channel {
-        endpoint().connect_with_connector_lazy(self.clone())
+        let dialler = self.clone();
+        endpoint().connect_with_connector_lazy(service_fn(move |_: Uri| {
+            let dialler = dialler.clone();
+            async move { dialler.dial().await.map(TokioIo::new) }
+        }))
     }
 
     /// A channel over one connection, and that connection's exporter ([`proof`]). It never dials again: what was
@@ -137,10 +140,18 @@ impl Dialler {
     /// As a call on [`Self::channel`] would fail.
     pub async fn bound(&self) -> Result<(Channel, [u8; 32]), Status> {
         let exporter = Arc::new(OnceLock::new());
-        let once = Once {
-            dialler: Some(self.clone()),
-            exporter: Arc::clone(&exporter),
-        };
+        let (mut dialler, told) = (Some(self.clone()), Arc::clone(&exporter));
+        let once = service_fn(move |_: Uri| {
+            let (dialler, told) = (dialler.take(), Arc::clone(&told));
+            async move {
+                let lost =
+                    || std::io::Error::new(std::io::ErrorKind::NotConnected, "the connection was lost");
+                let stream = dialler.ok_or_else(lost)?.dial().await?;
+                let exporter = proof::exporter(stream.get_ref().1).map_err(std::io::Error::other)?;
+                let _ = told.set(exporter);
+                Ok::<_, std::io::Error>(TokioIo::new(stream))
+            }
+        });
         let channel = endpoint()
             .connect_with_connector(once)
             .await
@@ -160,49 +171,6 @@ fn endpoint() -> Endpoint {
         .initial_connection_window_size(16 * 1_024 * 1_024)
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
-}
-
-/// Dials once, and tells that connection's exporter.
-struct Once {
-    dialler: Option<Dialler>,
-    exporter: Arc<OnceLock<[u8; 32]>>,
-}
-
-impl Service<Uri> for Once {
-    type Response = TokioIo<TlsStream<Socket>>;
-    type Error = std::io::Error;
-    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let (dialler, told) = (self.dialler.take(), Arc::clone(&self.exporter));
-        async move {
-            let lost = || std::io::Error::new(std::io::ErrorKind::NotConnected, "the connection was lost");
-            let stream = dialler.ok_or_else(lost)?.dial().await?;
-            let exporter = proof::exporter(stream.get_ref().1).map_err(std::io::Error::other)?;
-            let _ = told.set(exporter);
-            Ok(TokioIo::new(stream))
-        }
-        .boxed()
-    }
-}
-
-impl Service<Uri> for Dialler {
-    type Response = TokioIo<TlsStream<Socket>>;
-    type Error = std::io::Error;
-    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let dialler = self.clone();
-        async move { dialler.dial().await.map(TokioIo::new) }.boxed()
-    }
 }
 
 /// A connected socket of either family.
@@ -270,7 +238,7 @@ mod tests {
     use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
     use tokio::{net::TcpListener, sync::mpsc};
     use tokio_util::sync::CancellationToken;
-    use tower::ServiceExt as _;
+    use tower::{Service as _, ServiceExt as _};
 
     use super::*;
     use crate::{
