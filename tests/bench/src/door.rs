@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     Row, median,
@@ -43,6 +43,8 @@ struct Target {
     url: String,
     fingerprint: Option<String>,
     device: PathBuf,
+    /// What its jobs need.
+    scopes: &'static str,
     pids: String,
 }
 
@@ -60,12 +62,14 @@ pub(crate) fn measure(stack: &Stack, wsload: Option<&Path>, rounds: usize) -> an
         url: format!("wss://{}", edge.address),
         fingerprint: Some(edge.certificate_sha256),
         device: dir.path().join("ours.json"),
+        scopes: "operator.read,operator.write",
         pids: stack.pids_text()?,
     };
     let theirs = Target {
         url: format!("ws://127.0.0.1:{PEER}"),
         fingerprint: None,
         device: dir.path().join("theirs.json"),
+        scopes: "operator.read,operator.write,operator.admin",
         pids: peer.0.id().to_string(),
     };
     pair(&package, stack, &ours)?;
@@ -110,6 +114,7 @@ pub(crate) fn measure(stack: &Stack, wsload: Option<&Path>, rounds: usize) -> an
         ));
     }
     rows.push(written_each(&package, &ours, &theirs)?);
+    rows.extend(jobs(&package, &ours, &theirs)?);
     rows.push(idle(&package, &ours, &theirs)?);
     Ok(rows)
 }
@@ -135,6 +140,40 @@ fn written_each(package: &Package, ours: &Target, theirs: &Target) -> anyhow::Re
         format!("{own:.0} bytes"),
         format!("OpenClaw 2026.9.6 (ws): {other:.0} bytes"),
     ))
+}
+
+/// Jobs made one by one, and listed. The peer takes 30 a minute of one client.
+fn jobs(package: &Package, ours: &Target, theirs: &Target) -> anyhow::Result<[Row; 2]> {
+    const JOBS: u32 = 25;
+    let call = |target: &Target, method: &str, params: &str, count: &str| {
+        let call = ["--mode", "call", "--method", method, "--params", params];
+        let count = ["-n", count, "--warmup", "0"];
+        load(package, target, &[&call[..], &count].concat(), "/latencyMs/p50")
+    };
+    let add = |target: &Target| -> anyhow::Result<f64> {
+        let mut each = Vec::new();
+        for job in 0..JOBS {
+            let params = json!({
+                "name": format!("bench-{job}"),
+                "enabled": true,
+                "schedule": { "kind": "every", "everyMs": 86_400_000 },
+                "sessionTarget": "isolated",
+                "wakeMode": "now",
+                "payload": { "kind": "agentTurn", "message": "hello" },
+            });
+            each.push(call(target, "cron.add", &params.to_string(), "1")?);
+        }
+        Ok(median(&mut each))
+    };
+    let list = |target: &Target| call(target, "cron.list", "{}", "200");
+    let row = |what: String, own: f64, other: f64| {
+        let beside = format!("OpenClaw 2026.9.6 (ws): p50 {other:.1} ms");
+        Row::new(what, format!("p50 {own:.1} ms"), beside)
+    };
+    Ok([
+        row("`cron.add` of a new job".to_owned(), add(ours)?, add(theirs)?),
+        row(format!("`cron.list` of {JOBS} jobs"), list(ours)?, list(theirs)?),
+    ])
 }
 
 /// Once: memory that was had for connections stays had.
@@ -220,6 +259,7 @@ fn client(package: &Package, target: &Target, arguments: &[&str]) -> Command {
         .arg(&package.wsload)
         .args(["--url", &target.url, "--token", TOKEN, "--json"]);
     command.args(["--pid", &target.pids, "--settle", "0"]);
+    command.args(["--scopes", target.scopes]);
     command.arg("--device-file").arg(&target.device);
     // It wants the folder that holds node_modules.
     command.arg("--ws-from").arg(package.modules.join("openclaw"));
