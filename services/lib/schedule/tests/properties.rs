@@ -346,7 +346,7 @@ fn times_that_no_clock_shows_end_the_search() {
     );
 }
 
-/// Ten million random expressions, zones and instants: `make zones` (release, 11 minutes on one core).
+/// Ten million random expressions, zones and instants: `make zones` (release, 11 minutes on two cores).
 #[test]
 #[ignore = "minutes of work: make zones"]
 fn ten_million_random_expressions() {
