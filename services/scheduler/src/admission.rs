@@ -248,7 +248,11 @@ impl Walk {
         };
         while let Some(nominal_ms) = next_ms(view.schedule, at) {
             let jitter_ms = jitter_ms(view.schedule, view.job, view.policy.jitter_ms, nominal_ms);
-            let fire_ms = nominal_ms + jitter_ms;
+            let mut fire_ms = nominal_ms + jitter_ms;
+            if fixed_delay {
+                // What waits after failures is not late by that.
+                fire_ms = fire_ms.max(view.backoff_until_ms);
+            }
             if fire_ms > now_ms {
                 walk.next_fire_ms = Some(fire_ms);
                 break;
@@ -258,9 +262,6 @@ impl Walk {
                 break;
             }
             walk.due.push(Due { nominal_ms, fire_ms });
-            if fixed_delay {
-                break;
-            }
             at = nominal_ms;
         }
         walk
@@ -326,11 +327,20 @@ impl Plan<'_> {
 
     /// The rules of catching up for what was missed, those of overlap for the rest. False: there is more.
     fn admit(&mut self, due: &[Due], missed: usize) -> bool {
-        let (missed, fresh) = due.split_at(missed);
+        let (missed, mut fresh) = due.split_at(missed);
+        let mut catch_up = self.view.policy.catch_up;
+        if is_fixed_delay(self.view.schedule) {
+            // One instant is due after an end. Those that would have followed it, had it not run, make up for it if it
+            // was missed, and are none otherwise.
+            fresh = &fresh[..fresh.len().min(1)];
+            if matches!(catch_up, CatchUp::All { .. }) {
+                catch_up = CatchUp::Last;
+            }
+        }
         let too_late = missed.partition_point(|at| self.is_too_late(at));
         self.skip(&missed[..too_late], SkipReason::Window);
         let missed = &missed[too_late..];
-        let made_up = match self.view.policy.catch_up {
+        let made_up = match catch_up {
             CatchUp::Skip => {
                 self.skip(missed, SkipReason::Window);
                 missed.len()
@@ -339,10 +349,10 @@ impl Plan<'_> {
             CatchUp::Last => missed.len() - usize::from(fresh.is_empty() && !missed.is_empty()),
             CatchUp::All { max } => missed.len().saturating_sub(max as usize),
         };
-        if !matches!(self.view.policy.catch_up, CatchUp::Skip) {
+        if !matches!(catch_up, CatchUp::Skip) {
             self.skip(&missed[..made_up], SkipReason::Coalesced);
         }
-        let queued = matches!(self.view.policy.catch_up, CatchUp::All { .. });
+        let queued = matches!(catch_up, CatchUp::All { .. });
         self.each(&missed[made_up..], true, queued) && self.each(fresh, false, false)
     }
 

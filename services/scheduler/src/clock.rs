@@ -30,6 +30,8 @@ pub(crate) struct Watch {
     trust: Trust,
     /// It is suspect, and has followed a time server since then, by the clock that can't be set.
     synced_from_ms: Option<i64>,
+    /// By how much it was set between the last two looks.
+    step_ms: i64,
 }
 
 /// Whether the wall clock is believed.
@@ -110,6 +112,7 @@ impl Watch {
         let last = self.last.replace(now).unwrap_or(now);
         let passed_ms = now.boot_ms - last.boot_ms;
         let by_ms = (now.wall_ms - last.wall_ms) - passed_ms;
+        self.step_ms = by_ms;
         let until_boot_ms = now.boot_ms.saturating_add(hold_ms);
         let fresh = Jump {
             before_ms: last.wall_ms.saturating_add(passed_ms),
@@ -159,6 +162,19 @@ impl Watch {
                 Some(jump)
             }
             Trust::Believed | Trust::Held { .. } => None,
+        }
+    }
+
+    /// By how much it was set between the last two looks: negative for back.
+    pub(crate) const fn step_ms(&self) -> i64 {
+        self.step_ms
+    }
+
+    /// By how much it is ahead of the time that is believed.
+    pub(crate) fn ahead_ms(&self) -> i64 {
+        match self.trust {
+            Trust::Held { jump, .. } | Trust::Suspect(jump) => jump.by_ms().max(0),
+            Trust::Believed => 0,
         }
     }
 

@@ -182,6 +182,19 @@ impl Engine {
         })
     }
 
+    /// Looks at the clocks: the moment to go by, and for how long nothing may fire. Nothing happens at a moment that was
+    /// not looked at: a wrong one would be written down.
+    fn look(&self, ledger: &mut Ledger) -> (Now, Option<i64>) {
+        let now = self.now();
+        let look = Look {
+            wall_ms: now.wall_ms,
+            boot_ms: (self.parts.boot_ms)(),
+            synced: ledger.is_clock_suspect() && (self.parts.synced)(),
+        };
+        let held_ms = ledger.look(look, now);
+        (ledger.believed(now), held_ms)
+    }
+
     fn now(&self) -> Now {
         let mono = self.started.elapsed().as_millis();
         Now {
@@ -191,7 +204,8 @@ impl Engine {
     }
 
     async fn drive(&mut self, mut ledger: Ledger, catch_up_from_ms: i64, drain: &CancellationToken) -> Stop {
-        ledger.open(self.now(), catch_up_from_ms);
+        let now = ledger.believed(self.now());
+        ledger.open(now, catch_up_from_ms);
         let mut turn = Turn {
             ledger,
             in_flight: FuturesOrdered::new(),
@@ -202,13 +216,7 @@ impl Engine {
         };
         tracing::info!("the jobs are loaded");
         loop {
-            let now = self.now();
-            let look = Look {
-                wall_ms: now.wall_ms,
-                boot_ms: (self.parts.boot_ms)(),
-                synced: turn.ledger.is_clock_suspect() && (self.parts.synced)(),
-            };
-            let held_ms = turn.ledger.look(look, now);
+            let (now, held_ms) = self.look(&mut turn.ledger);
             self.reload_zones(&mut turn);
             let room = turn.in_flight.len() < MAX_IN_FLIGHT;
             if room {
@@ -230,12 +238,14 @@ impl Engine {
                     }
                 }
                 Some(Ok(made)) = turn.preparing.join_next(), if !turn.preparing.is_empty() => {
-                    turn.ledger.prepared(made, self.now());
+                    let (now, _) = self.look(&mut turn.ledger);
+                    turn.ledger.prepared(made, now);
                     self.prepare(&mut turn);
                     self.commit(&mut turn, Vec::new());
                 }
                 Some(Ok(Some(zones))) = turn.zoning.join_next(), if !turn.zoning.is_empty() => {
-                    let moved = turn.ledger.rezone(&zones, self.now());
+                    let (now, _) = self.look(&mut turn.ledger);
+                    let moved = turn.ledger.rezone(&zones, now);
                     tracing::info!(zone_data = %zones.zone_data_version(), moved, "newer zone data is in use");
                 }
                 Some(command) = self.commands.recv(), if room => self.commands(&mut turn, command),
@@ -256,7 +266,8 @@ impl Engine {
     /// Takes a command, and those that wait behind it, as long as what they change fits.
     fn commands(&mut self, turn: &mut Turn, first: Command) {
         let mut replies = Vec::new();
-        replies.extend(first(&mut turn.ledger, self.now()));
+        let (now, _) = self.look(&mut turn.ledger);
+        replies.extend(first(&mut turn.ledger, now));
         for _ in 1..MAX_BATCH {
             if turn.ledger.is_full() {
                 break;
@@ -264,7 +275,8 @@ impl Engine {
             let Ok(command) = self.commands.try_recv() else {
                 break;
             };
-            replies.extend(command(&mut turn.ledger, self.now()));
+            let (now, _) = self.look(&mut turn.ledger);
+            replies.extend(command(&mut turn.ledger, now));
         }
         self.commit(turn, replies);
     }

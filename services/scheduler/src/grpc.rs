@@ -55,6 +55,11 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// The time that the engine goes by: the wall clock's, unless that is not believed.
+    async fn now_ms(&self) -> Result<i64, Error> {
+        self.engine.ask(|_, now| now.wall_ms).await
+    }
+
     /// A job of the caller, by name or id.
     async fn find(&self, caller: &Caller, job: &str) -> Result<View, Error> {
         if job.is_empty() {

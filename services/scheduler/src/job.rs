@@ -51,8 +51,6 @@ pub(crate) struct Job {
     pub(crate) unpruned: u32,
     /// The session of the agent's turn that made it.
     pub(crate) context: Option<Arc<str>>,
-    /// It is deleted once whoever is told of its failure is told.
-    pub(crate) doomed: bool,
 }
 
 /// What it does, or why it can't.
@@ -148,7 +146,6 @@ impl Job {
             open_skip: None,
             unpruned: 0,
             context: Some(context).filter(|context| !context.is_empty()).map(Arc::from),
-            doomed: false,
         }
     }
 
@@ -177,6 +174,14 @@ impl Job {
         } else {
             self.state.quarantine.map(|_| SkipReason::Quarantined)
         }
+    }
+
+    /// Whether a person holds it: nothing of its own begins, and what waits goes on when that ends. A revoked owner is no
+    /// such person: what waits is refused by identity, and ends.
+    pub(crate) fn is_held(&self) -> bool {
+        let pause = self.state.pause.as_deref();
+        pause.is_some_and(|reason| reason != OWNER_REVOKED)
+            || self.sound().is_some_and(|sound| sound.disabled)
     }
 
     /// When a job that was not on hold would be due next.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use creel_kit::outbox::{Event, Outbox};
-use creel_proto::scheduler::v1::{AgentGrantRecord, RunKind, RunRecord, RunState};
+use creel_proto::scheduler::v1::{AgentGrantRecord, RunKind, RunRecord, RunState, WorkKind};
 use creel_store::Txn;
 use creel_wire::Error;
 
@@ -21,7 +21,7 @@ use crate::{
     job::Job,
     lane::Lane,
     lease::Times,
-    run::{Now, Place, Run, has_ended, state_name},
+    run::{End, Now, Place, Run, has_ended, state_name},
     store::RunRef,
 };
 
@@ -56,6 +56,7 @@ pub(crate) use said::{Said, Unknown};
 pub(crate) use view::{Query, Retention, View};
 pub(crate) use work::{Hello, Prepared};
 
+use fire::MAX_SPREAD_MS;
 use flush::Changes;
 use jobs::Jobs;
 use packs::Pack;
@@ -109,6 +110,8 @@ pub(crate) struct Ledger {
     /// Packed admissions that are still needed, and the number of the next.
     packs: BTreeMap<u64, Pack>,
     next_pack: u64,
+    /// Runs whose records could not be read.
+    unreadable: Vec<RunId>,
     /// Runs that only a packed admission names.
     unwritten: BTreeSet<RunRef>,
     changes: Changes,
@@ -143,6 +146,7 @@ impl Ledger {
             last_tick_ms: None,
             packs: BTreeMap::new(),
             next_pack: 0,
+            unreadable: Vec::new(),
             unwritten: BTreeSet::new(),
             changes: Changes::default(),
         }
@@ -159,35 +163,64 @@ impl Ledger {
         active
     }
 
-    /// Adds a run as it was read. What can't be used is left out and named.
-    pub(crate) fn load_run(&mut self, id: JobId, record: Option<&RunRecord>, now: Now) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let Some(record) = record else {
-            return tracing::error!(job = %id, name = %job.name, "a run of this job has no readable record: it is left out");
-        };
-        if has_ended(record) {
+    /// Adds a run as it was read. One whose record can't be used ends with a record that says so.
+    pub(crate) fn load_run(&mut self, id: JobId, at: RunRef, record: Option<&RunRecord>, now: Now) {
+        if let Some(record) = record
+            && (has_ended(record) || self.add_run(id, record, now))
+        {
             return;
         }
-        let Some(sound) = job.sound() else { return };
+        let Some(job) = self.jobs.get(&id) else { return };
+        tracing::error!(job = %id, name = %job.name, run = %at.run, "a run of this job has no readable record");
+        let unknown = RunRecord {
+            run_id: at.run.to_string(),
+            job_name: job.name.to_string(),
+            incarnation: job.incarnation,
+            owner: job.owner.to_string(),
+            kind: RunKind::Scheduled.into(),
+            state: RunState::Pending.into(),
+            nominal_unix_ms: at.admitted_ms,
+            admitted_at_unix_ms: at.admitted_ms,
+            ..RunRecord::default()
+        };
+        if self.add_run(id, &unknown, now) {
+            self.unreadable.push(at.run);
+        }
+    }
+
+    /// False: its record makes no sense, or its job's.
+    fn add_run(&mut self, id: JobId, record: &RunRecord, now: Now) -> bool {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return false;
+        };
+        let Some(sound) = job.sound() else { return false };
         let times = Times {
             lease_ms: self.config.lease_ms,
             cancel_ms: self.config.cancel_ms,
         };
-        let Some(run) = Run::load(record, id, sound.kind, sound.policy.timeout_ms, now, times) else {
-            return tracing::error!(job = %id, run = record.run_id, "this run's record is invalid: it is left out");
+        let kind = RunKind::try_from(record.kind).unwrap_or(RunKind::Scheduled);
+        let (work, policy) = match kind {
+            RunKind::Alert => (WorkKind::SystemEvent, sound.policy.of_alert()),
+            _ => (sound.kind, sound.policy),
+        };
+        let Some(run) = Run::load(record, id, (kind, work), policy.timeout_ms, now, times) else {
+            return false;
         };
         job.state.active.push(run.at);
         let run_id = run.id();
-        if let Some(parking) = run.parking.as_ref().filter(|_| run.lease.is_parked()) {
-            self.parked.insert((parking.expires_ms, run_id));
-        }
         self.runs.insert(run);
+        self.wait_for_person(run_id, now);
         self.watch(run_id);
+        true
     }
 
     /// All is loaded: jobs are looked at from now on. `catch_up_from_ms` holds back what was missed.
     pub(crate) fn open(&mut self, now: Now, catch_up_from_ms: i64) {
         self.catch_up_from_ms = catch_up_from_ms;
+        for run_id in std::mem::take(&mut self.unreadable) {
+            let error = "its record can't be read: how far it came is not known";
+            self.end(run_id, End::new(RunState::Stuck, "invalid_record", error), now);
+        }
         let mut running = Vec::new();
         for (id, job) in self.jobs.iter() {
             if !job.state.active.is_empty() {
@@ -200,6 +233,11 @@ impl Ledger {
         for id in running {
             self.enqueue(id, now);
         }
+        self.wake_all();
+    }
+
+    /// Looks at every job when its state says.
+    fn wake_all(&mut self) {
         let mut jobs = std::mem::take(&mut self.jobs);
         jobs.wake_all(|id, job| self.first_wake(id, job));
         self.jobs = jobs;
@@ -309,17 +347,24 @@ impl Ledger {
             .filter(|run| run.overlaps() && !run.lease.is_parked())
             .filter(|run| !run.lease.is_free() || matches!(run.place, Place::Ready(_)))
             .count();
+        let held = job.is_held();
         let mut free: Vec<_> = runs()
             .filter(|run| run.lease.is_free() && run.place == Place::None)
+            .filter(|run| !held || run.passes_pause())
             .map(|run| (run.nominal_ms, run.id()))
             .collect();
         free.sort_unstable();
         let mut room = at_once.saturating_sub(taken);
         let lane = Lane::of(job);
         for (_, run_id) in free {
+            let longest_ms = self
+                .policy_of(run_id)
+                .map_or(0, |policy| policy.retry.max_backoff_ms.max(MAX_SPREAD_MS));
             let Some(run) = self.runs.get_mut(&run_id) else {
                 continue;
             };
+            // The clock may have been set back since.
+            run.not_before_ms = run.not_before_ms.min(now.wall_ms.saturating_add(longest_ms));
             if run.not_before_ms > now.wall_ms {
                 run.place = Place::Delayed;
                 self.delayed.insert((run.not_before_ms, run_id));
@@ -341,7 +386,7 @@ impl Ledger {
     }
 
     /// Ends a run. Its job's health follows, and what waited for its end.
-    fn end(&mut self, run_id: RunId, mut end: crate::run::End, now: Now) {
+    fn end(&mut self, run_id: RunId, mut end: End, now: Now) {
         self.unqueue(run_id);
         self.pace(run_id, None);
         if self.runs.get(&run_id).is_some_and(|run| run.lease.is_parked()) {

@@ -169,6 +169,11 @@ impl Run {
         !matches!(self.kind, RunKind::Backfill | RunKind::Alert)
     }
 
+    /// Whether it is no part of what a pause of its job holds: a person asked for it, or is told something.
+    pub(crate) const fn passes_pause(&self) -> bool {
+        matches!(self.kind, RunKind::Manual | RunKind::Alert)
+    }
+
     /// The attempts that failed or are under way: those that were parked or never begun are neither.
     pub(crate) fn attempts_used(&self) -> u32 {
         let parked = self.parking.as_ref().map_or(0, |parking| parking.times);
@@ -231,7 +236,7 @@ impl Run {
     pub(crate) fn load(
         record: &RunRecord,
         job: JobId,
-        work: WorkKind,
+        (kind, work): (RunKind, WorkKind),
         timeout_ms: i64,
         now: Now,
         times: Times,
@@ -273,7 +278,7 @@ impl Run {
             incarnation: record.incarnation,
             owner: record.owner.as_str().into(),
             job_name: record.job_name.as_str().into(),
-            kind: RunKind::try_from(record.kind).unwrap_or(RunKind::Scheduled),
+            kind,
             work,
             nominal_ms: record.nominal_unix_ms,
             started_ms: record.started_at_unix_ms,

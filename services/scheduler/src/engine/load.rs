@@ -70,14 +70,18 @@ pub(super) async fn load(parts: &Parts, now: impl Fn() -> Now) -> Result<Ledger,
     ledger.watch_from(now(), written);
     for (id, at) in active {
         let record = store::run_at(&parts.store, at).await?;
-        ledger.load_run(id, record.as_ref(), now());
+        let now = ledger.believed(now());
+        ledger.load_run(id, at, record.as_ref(), now);
     }
     let mut range = Some(Kind::Admission.range());
     while let Some(rest) = range {
         let page = parts.store.scan(rest, Page::default()).await?;
         for entry in page.entries {
             match AdmissionRecord::decode(entry.value) {
-                Ok(record) => ledger.load_pack(entry.key, &record, now()),
+                Ok(record) => {
+                    let now = ledger.believed(now());
+                    ledger.load_pack(entry.key, &record, now);
+                }
                 // Its jobs' cursors are before it: what it admitted is missed, and caught up as their rules say.
                 Err(error) => {
                     tracing::error!(key = ?entry.key, %error, "a packed admission can't be read: left out")

@@ -4,31 +4,36 @@ use std::time::Duration;
 
 use creel_proto::{
     scheduler::v1::{
-        Alert, At, CatchUp, CatchUpMode, JobSpec, OnStuck, Overlap, OverlapMode, Phase, Policy, Retry,
-        RunKind, RunState, Schedule, Work, WorkAck, WorkRef, at, delivery, schedule,
-        scheduler_message::Message as Down,
+        Alert, At, CatchUp, CatchUpMode, Every, EveryMode, JobSpec, OnStuck, Overlap, OverlapMode, Phase,
+        Policy, Retry, RunKind, RunState, Schedule, TriggerJobRequest, UpdateJobRequest, Work, WorkAck,
+        WorkParked, WorkRef, WorkerHello, at, delivery, job_service_server::JobService as _, schedule,
+        scheduler_message::Message as Down, worker_message::Message as Up,
     },
     time::{duration, timestamp, unix_ms},
 };
 use creel_store::Txn;
+use prost_types::FieldMask;
 use tokio::time::sleep;
 
 use crate::{
     MintError,
-    testing::{Recorded as _, START_MS, Worker, World, every, of, since_start},
+    testing::{Recorded as _, START_MS, Stack, Worker, World, asked, every, of, since_start},
 };
 
 mod alerts;
 mod backfills;
 mod begins;
 mod clocks;
+mod corners;
 mod crashes;
+mod edits;
 mod fairness;
 mod herd;
 mod parking;
 mod people;
 mod policies;
 mod store_failures;
+mod waits;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -59,6 +64,79 @@ fn once(name: &str, after_ms: i64) -> JobSpec {
         }),
         ..every(name, 60)
     }
+}
+
+async fn edit(stack: &Stack, job: &str, spec: JobSpec, path: &str) {
+    let request = UpdateJobRequest {
+        job: job.into(),
+        spec: Some(spec),
+        update_mask: Some(FieldMask {
+            paths: vec![path.to_owned()],
+        }),
+        ..Default::default()
+    };
+    stack.api.update(asked(request)).await.unwrap();
+}
+
+async fn trigger(stack: &Stack, job: &str) {
+    let request = TriggerJobRequest {
+        job: job.into(),
+        ..Default::default()
+    };
+    stack.api.trigger(asked(request)).await.unwrap();
+}
+
+/// A job that waits so long after each run.
+fn after_each(name: &str, seconds: i64) -> JobSpec {
+    let every_one = Every {
+        period: Some(duration(seconds * 1_000)),
+        mode: EveryMode::FixedDelay.into(),
+        ..Default::default()
+    };
+    JobSpec {
+        schedule: Some(Schedule {
+            kind: Some(schedule::Kind::Every(every_one)),
+        }),
+        ..every(name, 60)
+    }
+}
+
+fn hello(instance: &str) -> WorkerHello {
+    WorkerHello {
+        capacity: 4,
+        instance: instance.into(),
+        ..WorkerHello::default()
+    }
+}
+
+fn overlap(mode: OverlapMode, max: u32) -> Policy {
+    Policy {
+        overlap: Some(Overlap {
+            mode: mode.into(),
+            max,
+        }),
+        ..Policy::default()
+    }
+}
+
+/// The next work, within a time.
+async fn within(worker: &mut Worker, wait: Duration, what: &str) -> Work {
+    match tokio::time::timeout(wait, worker.work()).await {
+        Ok(work) => work,
+        Err(_) => panic!("nothing came: {what}"),
+    }
+}
+
+async fn park(worker: &mut Worker, world: &World, held: &WorkRef, for_ms: i64) -> WorkAck {
+    worker
+        .say(Up::Parked(WorkParked {
+            r#ref: Some(held.clone()),
+            approval_id: "approval-1".into(),
+            text: "rm -r build".into(),
+            expires_at: Some(timestamp(world.clock.now_ms() + for_ms)),
+        }))
+        .await;
+    worker.acked().await
 }
 
 /// The next work; what is held meanwhile is renewed.

@@ -32,7 +32,7 @@ impl Api {
         let range = if message.stop {
             None
         } else {
-            Some(range(&message, self.clock.now_ms())?)
+            Some(range(&message, self.now_ms().await?)?)
         };
         let owner = person(caller)?.to_owned();
         if message.validate_only {

@@ -42,7 +42,7 @@ impl Api {
             .spec
             .as_ref()
             .ok_or_else(|| Error::invalid("spec", "a job is needed"))?;
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.now_ms().await?;
         let context = context_of(caller)?;
         let spec = match &context {
             Some(context) => &placed(spec, context),
@@ -172,7 +172,7 @@ impl Api {
             let target = target(caller, &view, &message.if_match)?;
             let before = self.record(&view).await?;
             let (changed, refreeze) = merged(before.spec.clone().unwrap_or_default(), wanted, paths)?;
-            let now_ms = self.clock.now_ms();
+            let now_ms = self.now_ms().await?;
             let zones = self.zones.get();
             let mut spec = Spec::check(
                 &changed,

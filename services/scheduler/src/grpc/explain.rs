@@ -40,7 +40,7 @@ impl Api {
             .ask(move |ledger, now| ledger.known(id, backend.as_deref(), now))
             .await?
             .ok_or_else(|| Error::not_found("job", &message.job).field("job"))?;
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.now_ms().await?;
         let at_ms = message.at.as_ref().map_or(now_ms, unix_ms);
         let created_ms = record.as_ref().map_or(0, |record| record.created_at_unix_ms);
         let occurrence = self.occurrence(&view, &known, created_ms, at_ms, now_ms).await?;

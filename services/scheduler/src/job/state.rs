@@ -41,6 +41,8 @@ pub(crate) struct Rare {
     pub(crate) backfill: Option<Box<Backfill>>,
     /// Counts how often the job began anew after a clock that was set back.
     pub(crate) bumps: u64,
+    /// It is deleted once whoever is told of its failure is told.
+    pub(crate) doomed: bool,
 }
 
 impl Rare {
@@ -60,6 +62,7 @@ impl Rare {
         alert: None,
         backfill: None,
         bumps: 0,
+        doomed: false,
     };
 }
 
@@ -90,6 +93,7 @@ impl State {
         self.quarantine = None;
         self.recent = Recent::default();
         self.backoff_until_ms = None;
+        self.doomed = false;
     }
 
     /// Takes out the runs that have not ended. A job that has none is left without a place for them.
@@ -127,6 +131,7 @@ impl State {
             alert: self.alert.as_ref().map(|alert| alert.record()),
             backfill: self.backfill.as_ref().map(|backfill| backfill.record()),
             incarnation_bumps: self.bumps,
+            doomed: self.doomed,
         }
     }
 
@@ -165,6 +170,7 @@ impl State {
             alert: record.alert.as_ref().and_then(Alert::of_record).map(Box::new),
             backfill: record.backfill.as_ref().map(Backfill::of_record).map(Box::new),
             bumps: record.incarnation_bumps,
+            doomed: record.doomed,
         };
         Self {
             version: record.version,

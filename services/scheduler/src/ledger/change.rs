@@ -7,7 +7,7 @@ use creel_proto::scheduler::v1::{JobRecord, RunKind, RunRecord, RunState, Tombst
 use creel_schedule::Schedule;
 use creel_wire::{Code, Error};
 
-use super::{Ledger, quoted};
+use super::{Ledger, fire::Due, quoted};
 use crate::{
     grpc::MAX_PER_CONTEXT,
     id::{JobId, RunId},
@@ -111,14 +111,13 @@ impl Ledger {
             context: context.map(Arc::from),
             open_skip: None,
             unpruned: 0,
-            doomed: false,
         };
         let job = if unseen { job.paused(APPROVAL) } else { job };
         self.add(id, job);
         self.changes.record(id, record);
         self.changes.state(id);
         self.changes.extra(id, audit);
-        self.decide(id, now, false);
+        self.decide(id, now, Due::Now);
         self.assign(now);
         Ok(())
     }
@@ -137,15 +136,16 @@ impl Ledger {
         if renamed && self.resolve(&job.owner, name).is_some_and(|other| other != id) {
             return Err(name_taken(name));
         }
+        let sound = Sound::from(&changed.spec);
+        let rescheduled = job.sound().is_none_or(|before| before.schedule != sound.schedule);
         // Up to now the old rules hold.
-        self.settle(id, now)?;
+        let due = if rescheduled { Due::Instants } else { Due::Settled };
+        self.settle(id, due, now)?;
         let event = Event::new("job.updated", &target.principal, format!("job/{id}")).with("name", name);
         let audit = self.audit(event)?;
         let Some(mut job) = self.take(id) else {
             return Err(gone());
         };
-        let sound = Sound::from(&changed.spec);
-        let rescheduled = job.sound().is_none_or(|before| before.schedule != sound.schedule);
         if rescheduled {
             job.state.cursor_ms = job.state.cursor_ms.max(now.wall_ms);
             job.state.completed = false;
@@ -192,7 +192,7 @@ impl Ledger {
     pub(crate) fn pause(&mut self, target: &Target, reason: &str, now: Now) -> Result<(), Error> {
         self.check(target)?;
         let id = target.job;
-        self.settle(id, now)?;
+        self.settle(id, Due::Settled, now)?;
         let event = Event::new("job.paused", &target.principal, format!("job/{id}")).with("reason", reason);
         let audit = self.audit(event)?;
         let Some(job) = self.jobs.get_mut(&id) else {
@@ -216,7 +216,7 @@ impl Ledger {
         self.check(target)?;
         let id = target.job;
         // What came up meanwhile is skipped, with the reason, before the hold goes.
-        self.settle(id, now)?;
+        self.settle(id, Due::Settled, now)?;
         let pause = self.jobs.get(&id).and_then(|job| job.state.pause.as_deref());
         let action = if pause == Some(APPROVAL) {
             "job.approved"
@@ -379,9 +379,9 @@ impl Ledger {
     }
 
     /// Decides all that is due of a job before its rules change.
-    fn settle(&mut self, id: JobId, now: Now) -> Result<(), Error> {
+    fn settle(&mut self, id: JobId, due: Due, now: Now) -> Result<(), Error> {
         for _ in 0..SETTLE_ROUNDS {
-            self.decide(id, now, true);
+            self.decide(id, now, due);
             if self.jobs.wake_ms(id).is_none_or(|at| at > now.wall_ms) {
                 return Ok(());
             }
@@ -393,6 +393,25 @@ impl Ledger {
         Err(Error::new(Code::Unavailable, "catching_up", message))
     }
 
+    /// Takes the job's own runs that nobody has out of their queues: whether they may wait for a worker, how many, and
+    /// for one of which kind, is the new rules' to say. What was on its way to a worker of another kind comes back.
+    fn line_up_anew(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let Some(kind) = job.sound().map(|sound| sound.kind) else {
+            return;
+        };
+        for at in job.state.active.clone() {
+            self.unqueue(at.run);
+            let own = |run: &&mut Run| run.kind != RunKind::Alert && run.end.is_none();
+            if let Some(run) = self.runs.get_mut(&at.run).filter(own)
+                && std::mem::replace(&mut run.work, kind) != kind
+                && self.give_back(at.run)
+            {
+                self.unqueue(at.run);
+            }
+        }
+    }
+
     /// Looks at a changed job anew.
     pub(super) fn restart(&mut self, id: JobId, now: Now) {
         self.changes.state(id);
@@ -402,6 +421,7 @@ impl Ledger {
         let wake = self.jobs.get(&id).and_then(|job| self.first_wake(id, job));
         self.jobs.wake(id, wake);
         self.show_next(id, now);
+        self.line_up_anew(id);
         self.enqueue(id, now);
         self.assign(now);
     }

@@ -12,7 +12,7 @@ use crate::{
     id::{JobId, Occurrence, RunId},
     job::{DeleteAfter, Job},
     lease::Lease,
-    policy::spread_ms,
+    policy::{Policy, spread_ms},
     run::{End, Now, Place, Run},
     store::RunRef,
 };
@@ -21,6 +21,19 @@ use crate::{
 const MAX_DUE: usize = 4_096;
 /// Runs handled of each other kind in one step.
 const MAX_EACH: usize = 1_024;
+/// What was missed is made up for within this.
+pub(super) const MAX_SPREAD_MS: i64 = 60_000;
+
+/// What is decided of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// What is due now.
+    Now,
+    /// Whatever waits holds back, too, so that a change of the rules can follow.
+    Settled,
+    /// And what only its jitter holds back, so that another schedule can follow: its instant is over, and is none of that.
+    Instants,
+}
 
 impl Ledger {
     /// Does what is due, or as much as fits a step. With `held`, the wall clock is not believed: nothing is
@@ -31,7 +44,7 @@ impl Ledger {
             for _ in 0..MAX_DUE {
                 match self.jobs.first_due() {
                     Some((at, id)) if at <= now.wall_ms && !self.changes.is_heavy(id) => {
-                        self.decide(id, now, false);
+                        self.decide(id, now, Due::Now);
                     }
                     _ => break,
                 }
@@ -113,8 +126,8 @@ impl Ledger {
             })
     }
 
-    /// Decides what is due of one job. With `settle`, everything up to now is, so that a change can follow.
-    pub(super) fn decide(&mut self, id: JobId, now: Now, settle: bool) {
+    /// Decides what is due of one job.
+    pub(super) fn decide(&mut self, id: JobId, now: Now, what: Due) {
         let Some(job) = self.jobs.get(&id) else { return };
         if job.state.completed {
             return self.jobs.wake(id, None);
@@ -122,11 +135,18 @@ impl Ledger {
         let Some(mut view) = self.view_of(id, job) else {
             return self.jobs.wake(id, None);
         };
-        if settle {
+        let prompt = Policy {
+            jitter_ms: 0,
+            ..*view.policy
+        };
+        if what != Due::Now {
             view.catch_up_from_ms = i64::MIN;
             if now.wall_ms < std::mem::replace(&mut view.backoff_until_ms, i64::MIN) {
                 view.hold = view.hold.or(Some(SkipReason::Backoff));
             }
+        }
+        if what == Due::Instants {
+            view.policy = &prompt;
         }
         let decision = admission::decide(self.guards, now.wall_ms, &view);
         self.apply(id, decision, now);
@@ -186,12 +206,13 @@ impl Ledger {
         }
         let mut wake = decision.wake_ms;
         if let Some(quarantine) = job.state.quarantine {
-            let probing = job.state.active.iter().any(|at| {
-                self.runs
-                    .get(&at.run)
-                    .is_some_and(|run| run.kind == RunKind::Probe)
-            });
-            if !probing && job.state.pause.is_none() {
+            // Whatever runs may end the quarantine; its end has this looked at again.
+            let busy = job
+                .state
+                .active
+                .iter()
+                .any(|at| self.runs.get(&at.run).is_some_and(Run::overlaps));
+            if !busy && !job.is_held() && job.state.pause.is_none() {
                 if now.wall_ms >= quarantine.until_ms && !admitted {
                     self.admit(id, RunKind::Probe, quarantine.until_ms, None, 0, now);
                 } else {
@@ -228,14 +249,17 @@ impl Ledger {
             (DeleteAfter::Always, RunKind::Scheduled) => true,
             (DeleteAfter::Never, _) | (_, _) => false,
         };
-        job.doomed |= over;
+        if over {
+            job.state.doomed = true;
+            self.changes.state(id);
+        }
         // Whoever is told of its failure is told first.
         let telling = |at: &RunRef| {
             self.runs
                 .get(&at.run)
                 .is_some_and(|run| run.kind == RunKind::Alert)
         };
-        if !job.doomed || job.state.active.iter().any(telling) {
+        if !job.state.doomed || job.state.active.iter().any(telling) {
             return false;
         }
         let (name, owner) = (job.name.to_string(), job.owner.to_string());
@@ -458,7 +482,7 @@ impl Ledger {
         if gap {
             let late = self.jobs.due_before(now.wall_ms - self.config.grace_ms);
             let late = i64::try_from(late).unwrap_or(i64::MAX);
-            self.spread_ms = late.saturating_mul(5).min(60_000);
+            self.spread_ms = late.saturating_mul(5).min(MAX_SPREAD_MS);
         }
     }
 

@@ -72,7 +72,7 @@ impl Ledger {
         }));
         run.instance = "".into();
         let id = run.job;
-        self.parked.insert((expires_ms, run_id));
+        self.wait_for_person(run_id, now);
         self.changes.run(id, run_id);
         self.watch(run_id);
         // Its slot is free.
@@ -113,6 +113,17 @@ impl Ledger {
         self.leave_parking(run_id);
         let error = "nobody answered in time";
         self.end(run_id, End::new(RunState::Failed, "approval_expired", error), now);
+    }
+
+    /// Puts a parked run into the row of those that wait for a person. The clock may have been set back since it was
+    /// said until when.
+    pub(super) fn wait_for_person(&mut self, run_id: RunId, now: Now) {
+        let run = self.runs.get_mut(&run_id).filter(|run| run.lease.is_parked());
+        if let Some(parking) = run.and_then(|run| run.parking.as_mut()) {
+            let latest_ms = now.wall_ms.saturating_add(MAX_PARKED_MS);
+            parking.expires_ms = parking.expires_ms.min(latest_ms);
+            self.parked.insert((parking.expires_ms, run_id));
+        }
     }
 
     /// Takes a run out of the row of those that wait for a person.

@@ -125,7 +125,7 @@ fn run_at(chunks: &[Chunk], slot: u32) -> Option<&Run> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use creel_proto::scheduler::v1::{RunRecord, WorkKind};
+    use creel_proto::scheduler::v1::{RunKind, RunRecord, WorkKind};
     use proptest::prelude::*;
 
     use super::*;
@@ -149,7 +149,7 @@ mod tests {
         Run::load(
             &record,
             JobId::new(0, &[0; 10]),
-            WorkKind::AgentTurn,
+            (RunKind::Scheduled, WorkKind::AgentTurn),
             1,
             now,
             times,

@@ -38,12 +38,41 @@ impl Ledger {
         if std::mem::discriminant(&before) != std::mem::discriminant(&after) {
             self.note_trust(before);
         }
+        let now = self.believed(now);
+        if self.clock.step_ms() <= -self.config.grace_ms {
+            self.set_back(now);
+        }
         if self.clock.is_vouched_for(self.config.hold_ms)
             && let Err(error) = self.believe_clock("service/scheduler", "ntp", now)
         {
             tracing::warn!(%error, "the clock follows a time server, and can't be believed yet");
         }
         self.clock.held_ms()
+    }
+
+    /// The moment that everything goes by: while a jump ahead is not believed, the time from before it goes on. So what
+    /// happens meanwhile waits for no instant of a wrong year.
+    pub(crate) fn believed(&self, now: Now) -> Now {
+        Now {
+            wall_ms: now.wall_ms.saturating_sub(self.clock.ahead_ms()),
+            ..now
+        }
+    }
+
+    /// The clock was set back: what was to come after some time comes after no more than that.
+    fn set_back(&mut self, now: Now) {
+        let hold_ms = now.wall_ms.saturating_add(self.config.hold_ms);
+        self.catch_up_from_ms = self.catch_up_from_ms.min(hold_ms);
+        for (_, run_id) in self.delayed.clone() {
+            self.unqueue(run_id);
+            if let Some(id) = self.runs.get(&run_id).map(|run| run.job) {
+                self.enqueue(id, now);
+            }
+        }
+        for (_, run_id) in std::mem::take(&mut self.parked) {
+            self.wait_for_person(run_id, now);
+        }
+        self.wake_all();
     }
 
     /// Whether it matters if the clock follows a time server.

@@ -212,11 +212,14 @@ impl Ledger {
         };
         run.instance = Arc::default();
         run.started_ms = 0;
-        let job = run.job;
+        let (job, passes) = (run.job, run.passes_pause());
         self.watch(run_id);
         self.changes.run(job, run_id);
-        let lane = self.jobs.get(&job).map_or(Lane::Unknown, Lane::of);
-        self.line_up(run_id, lane);
+        let Some(job) = self.jobs.get(&job) else { return };
+        let lane = Lane::of(job);
+        if passes || !job.is_held() {
+            self.line_up(run_id, lane);
+        }
     }
 
     /// Gives waiting runs to workers with room: the record says so before the work goes out.

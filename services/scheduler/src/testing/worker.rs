@@ -27,8 +27,13 @@ impl Stack {
 
     /// A worker of agent-runner that says this.
     pub(crate) async fn attach(&self, hello: WorkerHello) -> Worker {
+        self.attach_for(&[WorkKind::SystemEvent, WorkKind::AgentTurn], hello)
+            .await
+    }
+
+    /// A worker of runs of some kinds that says this.
+    pub(crate) async fn attach_for(&self, kinds: &'static [WorkKind], hello: WorkerHello) -> Worker {
         let (up, incoming) = mpsc::channel::<Result<WorkerMessage, Status>>(64);
-        let kinds: &'static [WorkKind] = &[WorkKind::SystemEvent, WorkKind::AgentTurn];
         let down = self.work.open(kinds, ReceiverStream::new(incoming));
         let mut worker = Worker {
             up,
@@ -172,9 +177,14 @@ impl Worker {
     /// Takes a run and fails.
     pub(crate) async fn fail(&mut self) -> Work {
         let work = self.work().await;
-        self.finish(&of(&work), RunState::Failed).await;
-        assert!(self.acked().await.accepted);
+        self.fail_held(&work).await;
         work
+    }
+
+    /// Fails with a run it has.
+    pub(crate) async fn fail_held(&mut self, work: &Work) {
+        self.finish(&of(work), RunState::Failed).await;
+        assert!(self.acked().await.accepted);
     }
 }
 

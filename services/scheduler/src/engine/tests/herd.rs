@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use creel_proto::scheduler::v1::{
-    ListRunsRequest, PauseJobRequest, job_service_server::JobService as _, run_service_server::RunService,
+    ListRunsRequest, PauseJobRequest, ResumeJobRequest, job_service_server::JobService as _,
+    run_service_server::RunService,
 };
 use creel_store::Page;
 
@@ -103,6 +104,11 @@ async fn a_herd_is_one_record_until_its_runs_begin_and_none_when_they_have() {
         (1, 1)
     );
     assert_eq!(list(7, String::new()).await.len(), JOBS);
+    let request = ResumeJobRequest {
+        job: "job-07".into(),
+        ..Default::default()
+    };
+    stack.api.resume(asked(request)).await.unwrap();
     let mut worker = stack.worker("one", &[]).await;
     let mut ran = BTreeSet::new();
     while ran.len() < JOBS {

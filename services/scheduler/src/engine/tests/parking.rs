@@ -1,20 +1,8 @@
 //! Runs that wait for a person.
 
-use creel_proto::scheduler::v1::{RunKind, WorkParked, WorkUnpark, worker_message::Message as Up};
+use creel_proto::scheduler::v1::WorkUnpark;
 
 use super::*;
-
-async fn park(worker: &mut Worker, world: &World, held: &WorkRef, for_ms: i64) -> WorkAck {
-    worker
-        .say(Up::Parked(WorkParked {
-            r#ref: Some(held.clone()),
-            approval_id: "approval-1".into(),
-            text: "rm -r build".into(),
-            expires_at: Some(timestamp(world.clock.now_ms() + for_ms)),
-        }))
-        .await;
-    worker.acked().await
-}
 
 async fn answer(worker: &mut Worker, held: &WorkRef, granted: bool) -> bool {
     worker

@@ -2,16 +2,6 @@
 
 use super::*;
 
-fn overlap(mode: OverlapMode, max: u32) -> Policy {
-    Policy {
-        overlap: Some(Overlap {
-            mode: mode.into(),
-            max,
-        }),
-        ..Policy::default()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn overlap_modes_buffer_allow_and_replace() {
     let world = World::new();
