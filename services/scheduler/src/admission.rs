@@ -363,7 +363,7 @@ impl Plan<'_> {
             (None, Schedule::Every(every)) => i64::try_from(every.period_ms()).unwrap_or(DAY_MS).min(DAY_MS),
             (None, Schedule::Cron(_)) => DAY_MS,
         };
-        self.now_ms - at.fire_ms > window.max(self.view.grace_ms)
+        self.now_ms - at.fire_ms > window
     }
 
     /// Decides one after the other. `queued` ones wait for their turn instead of overlapping.

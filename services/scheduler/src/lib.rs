@@ -151,7 +151,6 @@ pub fn assemble(deps: Deps, config: Config, minter: Arc<dyn Minter>) -> Built {
         .add_service(WorkServiceServer::new(work));
     let pruner = Pruner {
         store: deps.store,
-        clock: deps.clock,
         engine: handle,
         config,
         jobs,

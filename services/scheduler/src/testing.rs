@@ -179,7 +179,6 @@ impl World {
         };
         let pruner = Pruner {
             store: self.store.clone(),
-            clock: self.clock.clone(),
             engine: handle,
             config: self.config.clone(),
             jobs,

@@ -189,6 +189,33 @@ fn overlap_modes() {
     let decision = case.at(2 * MINUTE);
     assert_eq!(decision.steps, [skip(1, 1, SkipReason::Overlap), admit(2, false)]);
     assert!(decision.replace);
+    // What is made up for waits for its turn instead.
+    case.policy.catch_up = CatchUp::All { max: 2 };
+    case.cursor_ms = 0;
+    let decision = case.at(4 * MINUTE + 1);
+    assert_eq!(
+        decision.steps[..3],
+        [skip(1, 1, SkipReason::Coalesced), admit(2, true), admit(3, true)]
+    );
+    case.cursor_ms = 3 * MINUTE;
+    assert!(!case.at(5 * MINUTE + 1).steps.is_empty());
+    case.policy.overlap = Overlap::BufferOne;
+    (case.active, case.waiting) = (0, 0);
+    let few = schedule(r#"{"everyMs":10000,"anchorMs":0}"#);
+    let case = Case {
+        schedule: few,
+        cursor_ms: 0,
+        ..case
+    };
+    let admitted = |decision: &Decision| {
+        let admits = decision.steps.iter();
+        admits.filter(|step| matches!(step, Step::Admit { .. })).count()
+    };
+    assert_eq!(
+        admitted(&case.at(30_000)),
+        2,
+        "one begins, one waits, and one is skipped"
+    );
 }
 
 #[test]
@@ -221,7 +248,10 @@ fn ages_of_seconds_are_walked_in_bounded_calls() {
         for step in &decision.steps {
             match step {
                 Step::Admit { .. } => admitted += 1,
-                Step::Skip { count, .. } => skipped += count,
+                Step::Skip { count, reason, .. } => {
+                    assert!(calls > 7 || *reason == SkipReason::Window, "{step:?}");
+                    skipped += count;
+                }
             }
         }
         case.cursor_ms = decision.cursor_ms;
@@ -263,6 +293,39 @@ fn fixed_delay_counts_from_the_end() {
     assert_eq!(decision.wake_ms, None, "the run's end decides");
     let running = View { active: 1, ..view };
     assert_eq!(decide(Guards::all(), 500_000, &running).steps, []);
+    // Looked at late: what would have followed it has not come up.
+    let short = schedule(r#"{"everyMs":10000,"anchorMs":0,"mode":"fixed_delay"}"#);
+    let view = View {
+        schedule: &short,
+        ..view
+    };
+    let first = Step::Admit {
+        nominal_ms: 100_000,
+        late: false,
+    };
+    assert_eq!(decide(Guards::all(), 130_000, &view).steps, [first]);
+    // Missed: one of those that would have followed, and that has just come up.
+    let decision = decide(Guards::all(), HOUR, &view);
+    assert!(
+        matches!(decision.steps[..], [Step::Skip { .. }, Step::Admit { nominal_ms, .. }] if HOUR - nominal_ms <= MINUTE),
+        "{decision:?}"
+    );
+    // Missed, and not made up for: the one after it comes.
+    let long = schedule(r#"{"everyMs":600000,"anchorMs":0,"mode":"fixed_delay"}"#);
+    let never = Policy {
+        catch_up: CatchUp::Skip,
+        ..policy
+    };
+    let view = View {
+        policy: &never,
+        schedule: &long,
+        ..view
+    };
+    let decision = decide(Guards::all(), HOUR, &view);
+    assert_eq!(
+        (decision.steps.len(), decision.wake_ms),
+        (1, Some(90_000 + 6 * 600_000))
+    );
 }
 
 #[test]

@@ -161,7 +161,7 @@ impl Api {
             "" => None,
             job => Some(self.find(caller, job).await?.id),
         };
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.now_ms().await?;
         let before_ms = message.before.as_ref().map(unix_ms);
         if before_ms.is_some_and(|before| before > now_ms) {
             return Err(Error::invalid("before", "that is yet to come"));

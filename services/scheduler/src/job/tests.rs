@@ -93,6 +93,33 @@ fn what_is_tried_by_hand_keeps_no_occurrence_back() {
 }
 
 #[test]
+fn four_failures_of_five_quarantine_without_a_long_row() {
+    let mut job = job(100);
+    for n in 0..20 {
+        assert_eq!(job.hold(), None);
+        let state = if n % 5 == 4 {
+            RunState::Succeeded
+        } else {
+            RunState::Failed
+        };
+        end(&mut job, RunKind::Scheduled, state, n);
+    }
+    end(&mut job, RunKind::Scheduled, RunState::Failed, 20);
+    assert_eq!(job.hold(), Some(SkipReason::Quarantined));
+}
+
+#[test]
+fn a_backfill_and_an_alert_say_nothing_about_the_job() {
+    let mut job = job(1);
+    end(&mut job, RunKind::Backfill, RunState::Failed, 1);
+    end(&mut job, RunKind::Alert, RunState::Failed, 2);
+    assert_eq!(
+        (job.state.failures, job.hold(), &job.state.last),
+        (0, None, &None)
+    );
+}
+
+#[test]
 fn a_state_survives_its_record() {
     let mut job = job(1);
     end(&mut job, RunKind::Scheduled, RunState::Failed, 1);
@@ -103,6 +130,7 @@ fn a_state_survives_its_record() {
         run: "000000000000000000000000000000aa".parse().unwrap(),
     });
     job.state.cursor_ms = 77;
+    job.state.doomed = true;
     assert_eq!(State::of_record(&job.state.record()), job.state);
 }
 

@@ -229,10 +229,7 @@ impl Ledger {
     /// A job that is never due again is completed when its last run has ended.
     fn complete_if_over(&mut self, id: JobId, wake: Option<i64>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let delays = job
-            .sound()
-            .is_none_or(|sound| admission::is_fixed_delay(&sound.schedule));
-        if wake.is_none() && job.state.active.is_empty() && !delays && !job.state.completed {
+        if wake.is_none() && job.state.active.is_empty() && !job.state.completed {
             job.state.completed = true;
             self.changes.state(id);
         }

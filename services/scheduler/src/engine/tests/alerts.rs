@@ -1,6 +1,6 @@
 //! Somebody is told: after failures, of quarantines, of slow runs; and what becomes of the telling.
 
-use creel_proto::scheduler::v1::{DeleteAfter, RunKind, payload};
+use creel_proto::scheduler::v1::{DeleteAfter, RunKind, WorkKind, payload};
 
 use super::*;
 
@@ -197,5 +197,25 @@ async fn between_runs_a_failing_job_waits_longer_and_longer() {
     assert_eq!(stack.job("job").await.backoff_until, None);
     // Each that was passed over is on record.
     assert!(world.outcomes().await[&(RunState::Skipped, "backoff".to_owned())] >= 15);
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_that_waits_is_not_told_twice() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    let policy = Policy {
+        quarantine_after: 100,
+        ..alert(1, 60_000)
+    };
+    stack.create(with(every("job", 300), policy)).await;
+    // Nobody takes events.
+    let mut worker = stack.attach_for(&[WorkKind::AgentTurn], hello("turns")).await;
+    for _ in 0..3 {
+        worker.fail().await;
+    }
+    let records = world.records().await;
+    let alerts = records.iter().filter(|run| run.kind == i32::from(RunKind::Alert));
+    assert_eq!(alerts.count(), 1);
     stack.stop().await;
 }

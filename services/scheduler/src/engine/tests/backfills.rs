@@ -66,6 +66,9 @@ async fn a_backfill_runs_a_range_anew_a_few_at_once_and_survives_a_crash() {
     for work in [&a, &b] {
         worker.finish(&of(work), RunState::Succeeded).await;
         nominal.push((unix_ms(&work.nominal_at.unwrap()) - START_MS - BEFORE_MS) / 60_000);
+        sleep(SECOND).await;
+        let admitted = stack.job("job").await.backfill.unwrap().admitted;
+        assert_eq!(admitted, nominal.len() as u64 + 2, "one ends, one begins");
     }
     while nominal.len() < 6 {
         match worker.hear().await {
@@ -128,6 +131,7 @@ async fn a_backfill_waits_for_a_pause_and_can_be_stopped() {
     backfill(&stack, range(-6, 0)).await.unwrap();
     let mut worker = stack.worker("one", &[]).await;
     worker.no_work_for(60 * SECOND).await;
+    assert_eq!(stack.job("job").await.backfill.unwrap().admitted, 0);
     let resume = ResumeJobRequest {
         job: "job".into(),
         ..Default::default()
@@ -148,5 +152,23 @@ async fn a_backfill_waits_for_a_pause_and_can_be_stopped() {
         assert!(worker.acked().await.accepted, "what is admitted goes on");
     }
     assert_eq!(keep(&mut worker, &[]).await.kind(), RunKind::Scheduled);
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wide_backfill_fills_its_places_and_a_new_schedule_ends_it() {
+    let world = World::coarse();
+    world.clock.advance(BEFORE_MS);
+    let stack = world.start().await;
+    stack.create(with(every("job", 60), Policy::default())).await;
+    let wide = BackfillJobRequest {
+        at_once: 40,
+        ..range(-100, 0)
+    };
+    backfill(&stack, wide).await.unwrap();
+    sleep(5 * SECOND).await;
+    assert_eq!(stack.job("job").await.backfill.unwrap().admitted, 40);
+    edit(&stack, "job", every("job", 120), "schedule").await;
+    assert_eq!(stack.job("job").await.backfill, None);
     stack.stop().await;
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use creel_proto::scheduler::v1::{
-    AcceptClockRequest, ClockState, Cron, ExplainJobRequest, SchedulerStatus, StatusRequest,
+    AcceptClockRequest, ClockState, Cron, DstMode, ExplainJobRequest, SchedulerStatus, StatusRequest,
     admin_service_server::AdminService as _, job_service_server::JobService as _,
 };
 use creel_schedule::{ZoneSources, Zones};
@@ -238,6 +238,37 @@ async fn nights_of_clock_changes_run_each_fixed_time_once() {
         assert_eq!(world.records().await.len(), 1, "{zone}");
         stack.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_night_takes_and_what_runs_at_its_end_are_two_records() {
+    let world = World::coarse();
+    let ms = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    world.clock.advance(ms("2026-03-29T00:10:00Z") - START_MS);
+    let stack = world.start().await;
+    let JobSpec { schedule, .. } = cron("night", "0,30 2,3 * * *", "Europe/Berlin");
+    let Some(schedule::Kind::Cron(skipping)) = schedule.unwrap().kind else {
+        panic!("it is cron")
+    };
+    let skipping = Cron {
+        dst: DstMode::Skip.into(),
+        ..skipping
+    };
+    let spec = JobSpec {
+        schedule: Some(Schedule {
+            kind: Some(schedule::Kind::Cron(skipping)),
+        }),
+        ..every("night", 60)
+    };
+    stack.create(spec).await;
+    let mut worker = stack.worker("one", &[]).await;
+    let work = worker.succeed().await;
+    // 03:00 is the instant at which 02:00 and 02:30 were taken.
+    assert_eq!(unix_ms(&work.nominal_at.unwrap()), ms("2026-03-29T01:00:00Z"));
+    let outcomes = world.outcomes().await;
+    assert_eq!(outcomes[&(RunState::Skipped, "dst".to_owned())], 2);
+    assert_eq!(stack.run(&of(&work).run_id).await.state(), RunState::Succeeded);
+    stack.stop().await;
 }
 
 /// Zone data of which one zone has another offset.

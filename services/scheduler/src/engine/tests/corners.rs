@@ -1,6 +1,7 @@
 //! Where two rules meet: crashes and a job that is to go, failures and what counts from the end of runs.
 
-use creel_proto::scheduler::v1::{DeleteAfter, WorkKind, WorkUnpark};
+use creel_proto::scheduler::v1::{DeleteAfter, JobStateRecord, WorkKind, WorkUnpark};
+use prost::Message as _;
 
 use super::*;
 
@@ -24,6 +25,11 @@ async fn a_job_counted_from_the_end_of_its_runs_outlives_failures_sleep_and_cras
     let work = within(&mut worker, 300 * SECOND, "after four failures").await;
     worker.finish(&of(&work), RunState::Succeeded).await;
     assert!(worker.acked().await.accepted);
+    let outcomes = world.outcomes().await;
+    assert!(
+        outcomes.keys().all(|(state, _)| *state != RunState::Skipped),
+        "{outcomes:?}"
+    );
     world.suspend(3 * HOUR_MS);
     let work = within(&mut worker, 20 * SECOND, "after a sleep").await;
     let late = world.clock.now_ms() - unix_ms(&work.nominal_at.unwrap());
@@ -164,6 +170,7 @@ async fn a_job_goes_after_its_last_attempt_if_that_succeeds_and_stays_if_it_fail
             backoff: Some(duration(5_000)),
             ..Default::default()
         }),
+        quarantine_after: 1,
         ..Policy::default()
     };
     for (name, at_ms) in [("goes", 5_000), ("stays", 100_000)] {
@@ -220,5 +227,182 @@ async fn an_alerts_cool_down_outlives_a_restart() {
         }
     }
     assert!(world.clock.now_ms() - told_ms >= 2 * HOUR_MS);
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_run_holds_no_slot() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    stack
+        .create(with(every("job", 600), overlap(OverlapMode::BufferOne, 0)))
+        .await;
+    let mut worker = stack.worker("one", &[]).await;
+    let first = of(&worker.work().await);
+    assert!(park(&mut worker, &world, &first, 24 * HOUR_MS).await.accepted);
+    let second = worker.succeed().await;
+    assert_ne!(of(&second).run_id, first.run_id);
+    assert_eq!(stack.run(&first.run_id).await.state(), RunState::Parked);
+    stack.stop().await;
+}
+
+/// With one more attempt, and little time for each.
+fn hasty(on_stuck: OnStuck, mode: OverlapMode) -> Policy {
+    Policy {
+        timeout: Some(duration(10_000)),
+        retry: Some(Retry {
+            attempts: 2,
+            backoff: Some(duration(1_000)),
+            ..Default::default()
+        }),
+        on_stuck: on_stuck.into(),
+        ..overlap(mode, 0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_still_run_somewhere_is_tried_again_only_if_its_job_says_so() {
+    for (on_stuck, attempt) in [(OnStuck::Fail, 1), (OnStuck::Retry, 2)] {
+        let world = World::coarse();
+        let stack = world.start().await;
+        let policy = hasty(on_stuck, OverlapMode::Forbid);
+        stack.create(with(every("job", 3_600), policy)).await;
+        let mut worker = stack.worker("one", &[]).await;
+        let held = of(&worker.work().await);
+        assert_eq!(worker.cancelled().await.reason, "timeout");
+        // It does not answer, and is alive.
+        for _ in 0..4 {
+            worker.beat(std::slice::from_ref(&held)).await;
+            sleep(10 * SECOND).await;
+        }
+        let run = stack.run(&held.run_id).await;
+        assert_eq!(run.attempt, attempt, "{on_stuck:?}");
+        if attempt == 1 {
+            assert_eq!(
+                (run.state(), run.reason.as_str()),
+                (RunState::TimedOut, "timeout")
+            );
+        }
+        stack.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_stopped_leaves_nothing_to_the_next() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    let policy = hasty(OnStuck::Fail, OverlapMode::Forbid);
+    stack.create(with(every("job", 3_600), policy)).await;
+    let mut worker = stack.worker("one", &[]).await;
+    let first = of(&worker.work().await);
+    assert_eq!(worker.cancelled().await.reason, "timeout");
+    worker.finish(&first, RunState::Cancelled).await;
+    assert!(worker.acked().await.accepted);
+    let second = worker.work().await;
+    assert_eq!(of(&second).attempt, 2);
+    worker.fail_held(&second).await;
+    let run = stack.run(&first.run_id).await;
+    assert_eq!((run.state(), run.reason.as_str()), (RunState::Failed, "backend"));
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_replaced_is_not_tried_again() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    let policy = Policy {
+        timeout: None,
+        ..hasty(OnStuck::Fail, OverlapMode::Replace)
+    };
+    stack.create(with(every("job", 60), policy)).await;
+    let mut worker = stack.worker("one", &[]).await;
+    let first = of(&worker.work().await);
+    let cancel = keep_silent(&mut worker, &first).await;
+    assert_eq!(cancel, "overlap");
+    worker.finish(&first, RunState::Failed).await;
+    assert!(worker.acked().await.accepted);
+    let second = worker.work().await;
+    assert_ne!(of(&second).run_id, first.run_id);
+    assert_eq!(stack.run(&first.run_id).await.state(), RunState::Cancelled);
+    stack.stop().await;
+}
+
+/// Stays alive until it is asked to stop; answers why.
+async fn keep_silent(worker: &mut Worker, held: &WorkRef) -> String {
+    loop {
+        match tokio::time::timeout(10 * SECOND, worker.cancelled()).await {
+            Ok(cancel) => return cancel.reason,
+            Err(_) => worker.beat(std::slice::from_ref(held)).await,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_between_two_rows_of_skipped_ones_parts_them() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    stack.create(with(every("job", 10), Policy::default())).await;
+    let mut worker = stack.worker("one", &[]).await;
+    for _ in 0..2 {
+        let work = worker.work().await;
+        sleep(25 * SECOND).await;
+        worker.finish(&of(&work), RunState::Succeeded).await;
+        assert!(worker.acked().await.accepted);
+    }
+    let records = world.records().await;
+    let skipped = records.iter().filter(|one| one.state() == RunState::Skipped);
+    assert_eq!(
+        skipped.map(|one| one.reason.as_str()).collect::<Vec<_>>(),
+        ["overlap"; 2]
+    );
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_many_missed_is_made_up_for_slowly() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    for n in 0..40 {
+        stack
+            .create(with(every(&format!("job-{n}"), 3_600), Policy::default()))
+            .await;
+    }
+    world.suspend(90 * 60_000);
+    sleep(20 * SECOND).await;
+    let records = world.records().await;
+    assert_eq!(records.len(), 40);
+    let waits = |one: &creel_proto::scheduler::v1::RunRecord| {
+        (one.not_before_unix_ms - one.admitted_at_unix_ms).max(0)
+    };
+    let distinct: std::collections::BTreeSet<_> = records.iter().map(waits).collect();
+    assert!(
+        distinct.len() > 20 && distinct.last() <= Some(&200),
+        "40 at 200 a second: {distinct:?}"
+    );
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_one_shot_whose_end_was_cut_off_is_completed_by_the_next_life() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    let id = stack
+        .create(with(once("job", 5_000), Policy::default()))
+        .await
+        .job_id;
+    let mut worker = stack.worker("one", &[]).await;
+    worker.succeed().await;
+    stack.crash().await;
+    let key = crate::store::state_key(id.parse().unwrap());
+    let entry = world.store.get(&key).await.unwrap().unwrap();
+    let state = JobStateRecord {
+        completed: false,
+        ..JobStateRecord::decode(entry.value).unwrap()
+    };
+    let txn = Txn::new().put(key, state.encode_to_vec());
+    world.store.commit(txn).await.unwrap();
+    let stack = world.start().await;
+    sleep(SECOND).await;
+    assert_eq!(stack.job("job").await.phase(), Phase::Completed);
     stack.stop().await;
 }

@@ -135,6 +135,46 @@ async fn the_third_start_in_five_minutes_catches_up_later() {
     stack.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn restarts_that_are_far_apart_are_no_crash_loop() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    stack.create(with(every("job", 60), Policy::default())).await;
+    stack.crash().await;
+    let stack = world.start().await;
+    sleep(SECOND).await;
+    stack.crash().await;
+    sleep(301 * SECOND).await;
+    let stack = world.start().await;
+    sleep(2 * SECOND).await;
+    let outcomes = world.outcomes().await;
+    assert!(
+        outcomes.contains_key(&(RunState::Pending, String::new())),
+        "{outcomes:?}"
+    );
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_gives_a_run_no_more_time() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    let policy = Policy {
+        timeout: Some(duration(30_000)),
+        ..Policy::default()
+    };
+    stack.create(with(every("job", 3_600), policy)).await;
+    let mut worker = stack.worker("one", &[]).await;
+    let held = of(&worker.work().await);
+    sleep(20 * SECOND).await;
+    stack.crash().await;
+    let stack = world.start().await;
+    let mut worker = stack.worker("one", std::slice::from_ref(&held)).await;
+    let asked = tokio::time::timeout(15 * SECOND, worker.cancelled()).await;
+    assert_eq!(asked.unwrap().reason, "timeout");
+    stack.stop().await;
+}
+
 /// What a worker remembers over crashes of the scheduler: the runs that are not acked, and how often each began.
 #[derive(Default)]
 struct Memory {

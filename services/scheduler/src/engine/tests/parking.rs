@@ -1,6 +1,6 @@
 //! Runs that wait for a person.
 
-use creel_proto::scheduler::v1::WorkUnpark;
+use creel_proto::scheduler::v1::{WorkKind, WorkUnpark};
 
 use super::*;
 
@@ -138,5 +138,59 @@ async fn a_refusal_and_silence_end_a_parked_run_and_a_parked_attempt_is_no_faile
         assert_eq!(work.kind(), RunKind::Scheduled);
     }
     assert_eq!(stack.run(&third.run_id).await.state(), RunState::Failed);
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_for_the_attempt_that_asked() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    stack.create(with(every("job", 3_600), Policy::default())).await;
+    let mut worker = stack.worker("one", &[]).await;
+    let first = of(&worker.work().await);
+    // Asked for no time, and for more than there is.
+    assert!(park(&mut worker, &world, &first, -10_000).await.accepted);
+    let parking = stack.run(&first.run_id).await.parking.unwrap();
+    let waits = |parking: &creel_proto::scheduler::v1::Parking| {
+        unix_ms(&parking.expires_at.unwrap()) - unix_ms(&parking.parked_at.unwrap())
+    };
+    assert_eq!(waits(&parking), 1_000);
+    let mut other = stack.attach_for(&[WorkKind::SystemEvent], hello("other")).await;
+    assert!(!answer(&mut other, &first, true).await, "none of its runs");
+    assert!(answer(&mut worker, &first, true).await);
+    let second = WorkRef {
+        attempt: 2,
+        ..first.clone()
+    };
+    worker.ready(&second).await;
+    while !matches!(worker.hear().await, Down::Begin(_)) {}
+    assert!(park(&mut worker, &world, &second, 30 * 86_400_000).await.accepted);
+    let parking = stack.run(&first.run_id).await.parking.unwrap();
+    assert_eq!(waits(&parking), 7 * 86_400_000);
+    assert!(!answer(&mut worker, &first, true).await, "said again, too late");
+    assert_eq!(stack.run(&first.run_id).await.state(), RunState::Parked);
+    assert!(answer(&mut worker, &second, true).await);
+    assert_eq!(stack.run(&first.run_id).await.attempt, 3);
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_to_stop_is_not_parked() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    let policy = Policy {
+        timeout: Some(duration(10_000)),
+        ..Policy::default()
+    };
+    stack.create(with(every("job", 3_600), policy)).await;
+    let mut worker = stack.worker("one", &[]).await;
+    let held = of(&worker.work().await);
+    assert_eq!(worker.cancelled().await.reason, "timeout");
+    assert!(park(&mut worker, &world, &held, 86_400_000).await.accepted);
+    let run = stack.run(&held.run_id).await;
+    assert_eq!(
+        (run.state(), run.reason.as_str()),
+        (RunState::TimedOut, "timeout")
+    );
     stack.stop().await;
 }

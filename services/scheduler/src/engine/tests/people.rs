@@ -265,12 +265,114 @@ async fn a_month_later_only_the_last_success_is_left() {
         ..Default::default()
     };
     stack.api.pause(asked(request)).await.unwrap();
-    world.clock.advance(31 * 86_400_000);
+    world.suspend(31 * 86_400_000);
     sleep(300 * SECOND).await;
     let mut records = world.records().await;
     records.retain(|record| record.state() == RunState::Succeeded);
     let left: Vec<_> = records.iter().map(|record| record.job_name.as_str()).collect();
     assert_eq!(left, ["early", "hourly"]);
     assert_eq!(records[1].run_id, of(&last).run_id);
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_over_is_never_pruned() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    let mut worker = stack.worker("one", &[]).await;
+    let policy = Policy {
+        keep_runs: 1,
+        overlap: Some(Overlap {
+            mode: OverlapMode::Allow.into(),
+            max: 3,
+        }),
+        ..Policy::default()
+    };
+    stack.create(with(every("job", 20), policy)).await;
+    let held = of(&worker.work().await);
+    for _ in 0..6 {
+        let work = keep(&mut worker, std::slice::from_ref(&held)).await;
+        worker.beat(std::slice::from_ref(&held)).await;
+        worker.finish(&of(&work), RunState::Succeeded).await;
+        assert!(worker.acked().await.accepted);
+    }
+    sleep(SECOND).await;
+    let records = world.records().await;
+    assert!(records.len() < 6, "{}", records.len());
+    assert_eq!(records[0].run_id, held.run_id);
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_of_skipped_ones_is_listed_however_long_it_grows() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    let policy = Policy {
+        keep_for: Some(duration(60_000)),
+        ..Policy::default()
+    };
+    stack.create(with(every("job", 600), policy)).await;
+    let request = PauseJobRequest {
+        job: "job".into(),
+        ..Default::default()
+    };
+    stack.api.pause(asked(request)).await.unwrap();
+    sleep(HOUR + 60 * SECOND).await;
+    let request = ListRunsRequest {
+        job: "job".into(),
+        ..Default::default()
+    };
+    let page = RunService::list(&stack.api, asked(request))
+        .await
+        .unwrap()
+        .into_inner();
+    let skipped: Vec<_> = page.runs.iter().map(|run| run.skipped_count).collect();
+    assert_eq!(skipped, [6]);
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_jobs_runs_are_answered_for_a_day() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    let mut worker = stack.worker("one", &[]).await;
+    stack.create(every("job", 60)).await;
+    let ran = of(&worker.succeed().await);
+    stack.delete("job").await;
+    sleep(23 * HOUR).await;
+    assert_eq!(stack.run(&ran.run_id).await.state(), RunState::Succeeded);
+    sleep(2 * HOUR).await;
+    assert_eq!(world.records().await, []);
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_waited_ends_when_its_owner_is_revoked() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    let policy = Policy {
+        overlap: Some(Overlap {
+            mode: OverlapMode::Allow.into(),
+            max: 3,
+        }),
+        ..Policy::default()
+    };
+    stack.create(with(every("job", 60), policy)).await;
+    sleep(200 * SECOND).await;
+    *world.minter.refusal.lock().unwrap() = Some(MintError::OwnerRevoked);
+    let one_place = WorkerHello {
+        capacity: 1,
+        ..hello("one")
+    };
+    let _worker = stack
+        .attach_for(&[creel_proto::scheduler::v1::WorkKind::AgentTurn], one_place)
+        .await;
+    sleep(20 * SECOND).await;
+    let outcomes = world.outcomes().await;
+    assert_eq!(
+        outcomes[&(RunState::Cancelled, "owner_revoked".to_owned())],
+        3,
+        "{outcomes:?}"
+    );
     stack.stop().await;
 }

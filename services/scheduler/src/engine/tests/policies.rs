@@ -135,6 +135,22 @@ async fn a_retry_never_outlives_the_next_occurrence() {
     let second = worker.work().await;
     assert_ne!(of(&first).run_id, of(&second).run_id);
     assert_eq!(stack.run(&of(&first).run_id).await.state(), RunState::Failed);
+    stack.delete("short").await;
+    assert_eq!(worker.cancelled().await.reason, "job_deleted");
+    let retry = Some(Retry {
+        attempts: 2,
+        backoff: Some(duration(40_000)),
+        past_next: true,
+        ..Default::default()
+    });
+    let policy = Policy {
+        retry,
+        ..Policy::default()
+    };
+    stack.create(with(every("long", 10), policy)).await;
+    let first = worker.fail().await;
+    let second = worker.work().await;
+    assert_eq!(of(&first).run_id, of(&second).run_id, "unless its job says so");
     stack.stop().await;
 }
 

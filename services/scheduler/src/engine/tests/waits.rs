@@ -1,7 +1,10 @@
 //! What waits for an instant, while the clock is wrong.
 
+use creel_proto::scheduler::v1::{AcceptClockRequest, admin_service_server::AdminService as _};
+use creel_store::Page;
+
 use super::*;
-use crate::store::note_start;
+use crate::store::{Kind, note_start};
 
 const HOUR_MS: i64 = 3_600_000;
 const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
@@ -136,5 +139,85 @@ async fn a_parked_run_expires_whatever_the_clock_does() {
         (run.state(), run.reason.as_str()),
         (RunState::Failed, "approval_expired")
     );
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_a_year_ahead_makes_no_record_old() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    stack.create(with(every("job", 60), Policy::default())).await;
+    let mut worker = stack.worker("one", &[]).await;
+    for _ in 0..3 {
+        worker.succeed().await;
+    }
+    stack
+        .create(with(once("gone", 86_400_000), Policy::default()))
+        .await;
+    stack.delete("gone").await;
+    world.clock.advance(YEAR_MS);
+    sleep(300 * SECOND).await;
+    assert_eq!(world.outcomes().await[&(RunState::Succeeded, String::new())], 3);
+    let tombstones = Kind::Tombstone.range();
+    let page = world.store.scan(tombstones, Page::default()).await.unwrap();
+    assert_eq!(page.entries.len(), 1);
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_a_jump_is_forgotten_with_it() {
+    let world = World::coarse();
+    let stack = world.start().await;
+    let written = || async { crate::store::clock(&world.store).await.unwrap() };
+    sleep(SECOND).await;
+    world.clock.advance(YEAR_MS);
+    sleep(20 * SECOND).await;
+    assert!(written().await.is_some());
+    world.clock.advance(-YEAR_MS);
+    sleep(20 * SECOND).await;
+    assert_eq!(written().await, None, "or it would be suspect again in a year");
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_begins_anew_waits_for_nothing_of_its_other_time_in_any_life() {
+    let world = World::coarse();
+    world.clock.advance(10 * HOUR_MS);
+    let stack = world.start().await;
+    let slow = Policy {
+        retry: Some(Retry {
+            backoff: Some(duration(HOUR_MS / 2)),
+            ..Default::default()
+        }),
+        quarantine_after: 100,
+        ..Policy::default()
+    };
+    stack.create(with(every("job", 60), slow)).await;
+    let mut worker = stack.worker("one", &[]).await;
+    let first = worker.fail().await;
+    world.clock.advance(-5 * HOUR_MS);
+    sleep(20 * SECOND).await;
+    let accept = AcceptClockRequest::default();
+    let accepted = stack.api.accept_clock(asked(accept)).await.unwrap().into_inner();
+    assert_eq!(accepted.jobs_moved, 1);
+    let work = within(&mut worker, 120 * SECOND, "it waits for what is over").await;
+    worker.finish(&of(&work), RunState::Succeeded).await;
+    assert!(worker.acked().await.accepted);
+    // Another life knows that it is another incarnation.
+    stack.crash().await;
+    let stack = world.start().await;
+    let mut worker = stack.worker("two", &[]).await;
+    world.suspend(5 * HOUR_MS - 120_000);
+    let again = loop {
+        let work = within(&mut worker, 600 * SECOND, "the instant comes again").await;
+        worker.finish(&of(&work), RunState::Succeeded).await;
+        assert!(worker.acked().await.accepted);
+        let seconds = |work: &Work| work.nominal_at.unwrap().seconds;
+        if seconds(&work) >= seconds(&first) {
+            break work;
+        }
+    };
+    assert_eq!(again.nominal_at, first.nominal_at);
+    assert_ne!(of(&again).run_id, of(&first).run_id);
     stack.stop().await;
 }

@@ -1,5 +1,7 @@
 //! Changed jobs.
 
+use creel_proto::scheduler::v1::{Delivery, NoDelivery, delivery};
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -91,6 +93,41 @@ async fn updates_take_over_fields_and_freeze_the_grant_anew() {
     assert_eq!(stack.job("new").await.job_id, id);
     assert_eq!(stack.job(&id).await.spec.unwrap().name, "new", "the id stays");
     create(&stack, new(every("job", 60))).await.unwrap();
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_changes_what_a_job_does_freezes_its_grant_anew() {
+    let world = World::new();
+    let stack = world.start().await;
+    let wanted = JobSpec {
+        description: "words".into(),
+        schedule: every("job", 120).schedule,
+        target: "agent:default:person:somebody".into(),
+        payload: Some(turn("other words")),
+        delivery: Some(Delivery {
+            to: Some(delivery::To::None(NoDelivery {})),
+        }),
+        ..JobSpec::default()
+    };
+    for (path, scopes) in [
+        ("description", 2),
+        ("schedule", 1),
+        ("target", 1),
+        ("payload", 1),
+        ("delivery", 1),
+    ] {
+        create(&stack, new(every(path, 60))).await.unwrap();
+        let request = UpdateJobRequest {
+            job: path.into(),
+            spec: Some(wanted.clone()),
+            update_mask: mask(&[path]),
+            ..Default::default()
+        };
+        let lesser = asked_by(operator(&[Scope::Write]), request);
+        let job = stack.api.update(lesser).await.unwrap().into_inner();
+        assert_eq!(job.scopes.len(), scopes, "{path}");
+    }
     stack.stop().await;
 }
 
