@@ -12,6 +12,7 @@ use crate::{
     args::cron::{Add, Late},
     context::{Context, request_id},
     failure::Failure,
+    shell::quoted,
     stubs,
     times::{self, Local},
     views::{
@@ -198,6 +199,9 @@ pub(super) fn summary(job: &Job, unchanged: bool, zone_is_ours: bool, local: &Lo
         (Some(at), _) => format!("next {}", view.on_its_clock(time::unix_ms(at), local)),
         // Of a one-shot nothing is left but the run that is there already.
         (None, Some(schedule::Kind::At(_))) if !spec.disabled => "runs now".to_owned(),
+        (None, _) if spec.disabled => {
+            format!("disabled: creel cron resume {} lets it run", quoted(&spec.name))
+        }
         (None, _) => "next never".to_owned(),
     };
     let unchanged = if unchanged { " (unchanged)" } else { "" };

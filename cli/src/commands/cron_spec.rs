@@ -112,17 +112,9 @@ fn refined(mut spec: ScheduleSpec, args: &SpecArgs, local: &Local) -> Result<Sch
             if let Some(name) = &args.tz {
                 zone.clone_from(name);
             }
-            match args.dst {
-                Some(DstArg::Vixie) => *dst = DstPolicy::Vixie,
-                Some(DstArg::Skip) => *dst = DstPolicy::Skip,
-                Some(DstArg::Both) => *dst = DstPolicy::Both,
-                None => {}
-            }
-            match args.syntax {
-                Some(SyntaxArg::Unix) => *syntax = Syntax::Unix,
-                Some(SyntaxArg::Quartz) => *syntax = Syntax::Quartz,
-                None => {}
-            }
+            let (named_dst, named_syntax) = reading_rules(args.dst, args.syntax);
+            *dst = named_dst.unwrap_or(*dst);
+            *syntax = named_syntax.unwrap_or(*syntax);
         }
         ScheduleSpec::Every { anchor_ms, mode, .. } => {
             if args.tz.is_some() {
@@ -150,6 +142,23 @@ fn refined(mut spec: ScheduleSpec, args: &SpecArgs, local: &Local) -> Result<Sch
         }
     }
     Ok(spec)
+}
+
+/// How an expression is read, as far as flags name it.
+pub(super) fn reading_rules(
+    dst: Option<DstArg>,
+    syntax: Option<SyntaxArg>,
+) -> (Option<DstPolicy>, Option<Syntax>) {
+    let dst = dst.map(|dst| match dst {
+        DstArg::Vixie => DstPolicy::Vixie,
+        DstArg::Skip => DstPolicy::Skip,
+        DstArg::Both => DstPolicy::Both,
+    });
+    let syntax = syntax.map(|syntax| match syntax {
+        SyntaxArg::Unix => Syntax::Unix,
+        SyntaxArg::Quartz => Syntax::Quartz,
+    });
+    (dst, syntax)
 }
 
 /// An instant in Unix milliseconds. Readings and dates are those of this machine's clock, a clock's reading alone is

@@ -104,7 +104,16 @@ fn a_job_survives_both_spellings() {
         backend: None,
         timeout_ms: None,
     });
+    view.schedule = Some(creel_schedule::ScheduleSpec::Every {
+        period_ms: 5_400_000,
+        anchor_ms: Some(17),
+        mode: creel_schedule::EveryMode::FixedDelay,
+    });
     let toml = format!("{HEADER}{}", toml_of(&view).unwrap());
+    assert!(
+        toml.contains("every = \"1h30m\"\n") && toml.contains("jitter = \"5s\"\n"),
+        "{toml}"
+    );
     assert_eq!(parse(&toml, Format::Toml).unwrap(), view, "{toml}");
     let json = json_of(&view).unwrap();
     assert_eq!(parse(&json, Format::Json).unwrap(), view);
@@ -150,6 +159,13 @@ fn a_refusal_of_the_scheduler_names_the_line() {
     );
     let text = "[policy.catchUp]\nmode = \"all\"\nwindowMs = 5\n";
     assert_eq!(line_of(text, "spec.policy.catch_up.window").unwrap().0, 3);
+    for text in ["\nevery = \"1h\"", "\n  \"everyMs\": 5"] {
+        assert_eq!(
+            line_of(text, "spec.schedule.every.period").unwrap().0,
+            2,
+            "{text}"
+        );
+    }
     assert_eq!(
         line_of("{\n  \"deleteAfter\": \"x\"", "spec.delete_after")
             .unwrap()
