@@ -486,9 +486,10 @@ impl Ledger {
         }
     }
 
-    pub(super) fn show_next(&self, id: JobId, now: Now) {
-        if let Some(job) = self.jobs.get(&id) {
-            self.figures.next_run(&job.name, || job.next_run_ms(now.wall_ms));
+    pub(super) fn show_next(&mut self, id: JobId, now: Now) {
+        if let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.unlabelled) {
+            let next_ms = || job.next_run_ms(now.wall_ms);
+            job.unlabelled = !self.figures.next_run(&job.name, next_ms);
         }
     }
 }
