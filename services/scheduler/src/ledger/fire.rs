@@ -41,11 +41,10 @@ impl Ledger {
     pub(crate) fn tick(&mut self, now: Now, held: bool) {
         if !held {
             self.measure_backlog(now);
+            self.runs.reserve(self.jobs.due_before(now.wall_ms + 1));
             for _ in 0..MAX_DUE {
-                match self.jobs.first_due() {
-                    Some((at, id)) if at <= now.wall_ms && !self.changes.is_heavy(id) => {
-                        self.decide(id, now, Due::Now);
-                    }
+                match self.jobs.next_due(now.wall_ms) {
+                    Some(id) if !self.changes.is_heavy(id) => self.decide(id, now, Due::Now),
                     _ => break,
                 }
             }
