@@ -22,6 +22,7 @@ use crate::{
     lane::Lane,
     lease::Times,
     run::{End, Now, Place, Run, has_ended, state_name},
+    shelves::Shelves,
     store::RunRef,
 };
 
@@ -113,7 +114,7 @@ pub(crate) struct Ledger {
     /// Runs whose records could not be read.
     unreadable: Vec<RunId>,
     /// Runs that only a packed admission names.
-    unwritten: BTreeSet<RunRef>,
+    unwritten: Shelves<RunRef>,
     changes: Changes,
 }
 
@@ -147,7 +148,7 @@ impl Ledger {
             packs: BTreeMap::new(),
             next_pack: 0,
             unreadable: Vec::new(),
-            unwritten: BTreeSet::new(),
+            unwritten: Shelves::default(),
             changes: Changes::default(),
         }
     }
@@ -329,7 +330,7 @@ impl Ledger {
             }
             Place::Ready(lane) => {
                 if let Some(queue) = self.ready.get_mut(&(run.work as i32)) {
-                    queue.remove(&run.owner, lane, run.turn());
+                    queue.remove(&run.owner, lane, run.turn(), run_id);
                 }
             }
         }

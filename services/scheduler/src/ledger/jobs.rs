@@ -149,12 +149,10 @@ impl Jobs {
             return;
         }
         if before != NEVER {
-            let place = self.due.place(|one| *one < (before, number));
-            self.due.remove(place);
+            self.due.take((before, number));
         }
         if at != NEVER {
-            let place = self.due.place(|one| *one < (at, number));
-            self.due.insert(place, (at, number));
+            self.due.add((at, number));
         }
     }
 
@@ -193,7 +191,7 @@ impl Jobs {
 
     /// How many jobs are looked at before an instant.
     pub(crate) fn due_before(&self, ms: i64) -> usize {
-        self.due.iter().take_while(|(at, _)| *at < ms).count()
+        self.due.count_before(self.due.place(|(at, _)| *at < ms))
     }
 
     /// How many jobs an owner has.
