@@ -41,11 +41,10 @@ impl Ledger {
     pub(crate) fn tick(&mut self, now: Now, held: bool) {
         if !held {
             self.measure_backlog(now);
+            self.runs.reserve(self.jobs.due_before(now.wall_ms + 1));
             for _ in 0..MAX_DUE {
-                match self.jobs.first_due() {
-                    Some((at, id)) if at <= now.wall_ms && !self.changes.is_heavy(id) => {
-                        self.decide(id, now, Due::Now);
-                    }
+                match self.jobs.next_due(now.wall_ms) {
+                    Some(id) if !self.changes.is_heavy(id) => self.decide(id, now, Due::Now),
                     _ => break,
                 }
             }
@@ -486,9 +485,10 @@ impl Ledger {
         }
     }
 
-    pub(super) fn show_next(&self, id: JobId, now: Now) {
-        if let Some(job) = self.jobs.get(&id) {
-            self.figures.next_run(&job.name, || job.next_run_ms(now.wall_ms));
+    pub(super) fn show_next(&mut self, id: JobId, now: Now) {
+        if let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.unlabelled) {
+            let next_ms = || job.next_run_ms(now.wall_ms);
+            job.unlabelled = !self.figures.next_run(&job.name, next_ms);
         }
     }
 }
