@@ -2,8 +2,8 @@
 
 /// For a shell; as it is where nothing in it is special.
 pub(crate) fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:[]@+=,".contains(c);
-    if !text.is_empty() && text.chars().all(|c| plain(c) && c != '[' && c != ']') {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@+=,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
     }
     format!("'{}'", text.replace('\'', "'\\''"))
