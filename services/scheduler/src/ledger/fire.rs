@@ -1,7 +1,5 @@
 //! Time passes: occurrences are admitted or skipped, delayed runs come up, leases end.
 
-use std::sync::Arc;
-
 use creel_kit::outbox::Event;
 use creel_proto::scheduler::v1::{RunKind, RunRecord, RunState, TombstoneRecord};
 use creel_schedule::Schedule;
@@ -376,7 +374,7 @@ impl Ledger {
         job.state.active.reserve_exact(1);
         job.state.active.push(at);
         job.open_skip = None;
-        self.runs.insert(Run {
+        let mut made = Run {
             at,
             job: id,
             incarnation,
@@ -385,25 +383,18 @@ impl Ledger {
             kind,
             work,
             nominal_ms,
-            started_ms: 0,
-            not_before_ms: if delay_ms > 0 { now.wall_ms + delay_ms } else { 0 },
             lease: Lease::default(),
-            interruptions: 0,
-            returned: 0,
-            instance: Arc::default(),
-            cancel: None,
-            session: String::new(),
             end: None,
-            parking: None,
-            extra: None,
-            slow: false,
-            slow_at_ms: None,
             new: true,
             pack: None,
             place: Place::None,
             number: 0,
-            expiry_ms: None,
-        });
+            course: None,
+        };
+        if delay_ms > 0 {
+            made.not_before_ms = now.wall_ms + delay_ms;
+        }
+        self.runs.insert(made);
         Some(run)
     }
 
