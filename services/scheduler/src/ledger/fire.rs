@@ -132,24 +132,26 @@ impl Ledger {
         let Some(mut view) = self.view_of(id, job) else {
             return self.jobs.wake(id, None);
         };
-        let prompt = Policy {
-            jitter_ms: 0,
-            ..*view.policy
-        };
         if what != Due::Now {
             view.catch_up_from_ms = i64::MIN;
             if now.wall_ms < std::mem::replace(&mut view.backoff_until_ms, i64::MIN) {
                 view.hold = view.hold.or(Some(SkipReason::Backoff));
             }
         }
+        let prompt;
         if what == Due::Instants {
+            prompt = Policy {
+                jitter_ms: 0,
+                ..*view.policy
+            };
             view.policy = &prompt;
         }
-        let decision = admission::decide(self.guards, now.wall_ms, &view);
-        self.apply(id, decision, now);
+        let decision = admission::decide_in(&mut self.scratch, self.guards, now.wall_ms, &view);
+        self.apply(id, &decision, now);
+        self.scratch.reuse(decision);
     }
 
-    fn apply(&mut self, id: JobId, decision: Decision, now: Now) {
+    fn apply(&mut self, id: JobId, decision: &Decision, now: Now) {
         if decision.replace {
             let active = self
                 .jobs
