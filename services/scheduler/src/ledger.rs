@@ -13,7 +13,7 @@ use creel_store::Txn;
 use creel_wire::Error;
 
 use crate::{
-    Config,
+    Config, admission,
     clock::Watch,
     figures::Figures,
     guard::Guards,
@@ -72,6 +72,7 @@ pub(crate) type Random = Box<dyn FnMut() -> u64 + Send>;
 pub(crate) struct Ledger {
     config: Config,
     guards: Guards,
+    scratch: admission::Scratch,
     random: Random,
     figures: Figures,
     outbox: Outbox,
@@ -125,6 +126,7 @@ impl Ledger {
         Self {
             config,
             guards: Guards::all(),
+            scratch: admission::Scratch::default(),
             random,
             figures,
             outbox,

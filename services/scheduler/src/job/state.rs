@@ -1,18 +1,17 @@
 //! How a job is, and its record.
 
-use std::ops::{Deref, DerefMut};
-
 use creel_proto::scheduler::v1::{JobStateRecord, RunState};
 
 use super::{Alert, Last};
 use crate::{
     backfill::Backfill,
     health::{Durations, Recent},
+    part::part,
     store::RunRef,
 };
 
-/// How a job is: what every job needs, and through [`Deref`] what only some need. A herd's jobs have a run that waits
-/// and nothing else: that has to be small, too.
+/// How a job is: what every job needs, and behind it what only some need. A herd's jobs have a run that waits and
+/// nothing else: that has to be small, too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
     /// Counts changes by people.
@@ -76,25 +75,6 @@ impl Past {
         backfill: None,
         bumps: 0,
         doomed: false,
-    };
-}
-
-/// A part that most have none of, made when it is changed.
-macro_rules! part {
-    ($whole:ident.$field:ident: $part:ident) => {
-        impl Deref for $whole {
-            type Target = $part;
-            fn deref(&self) -> &$part {
-                static NONE: $part = $part::NONE;
-                self.$field.as_deref().unwrap_or(&NONE)
-            }
-        }
-
-        impl DerefMut for $whole {
-            fn deref_mut(&mut self) -> &mut $part {
-                self.$field.get_or_insert_with(|| Box::new($part::NONE))
-            }
-        }
     };
 }
 
