@@ -147,7 +147,12 @@ impl Picture {
             first.date.strftime("%a %-d %b"),
             last.date.strftime("%a %-d %b %Y"),
         );
-        let mut lines = vec![format!("{from} to {to}, {}", self.zone.name())];
+        let days = if first.date == last.date {
+            to.to_string()
+        } else {
+            format!("{from} to {to}")
+        };
+        let mut lines = vec![format!("{days}, {}", self.zone.name())];
         let hours: String = (0..24).map(|hour| format!("{hour:02} ")).collect();
         lines.push(format!("       {}", hours.trim_end()));
         let by_cell = self.by_cell();
@@ -422,6 +427,7 @@ not due: old (paused)";
             .collect();
         let lines = picture(&jobs, 1, "2026-11-22T00:00:00Z").lines(&berlin());
         assert_eq!(lines.len(), 3 + 1 + MAX_ROWS + 3);
+        assert_eq!(lines[0], "Sun 22 Nov 2026, Europe/Berlin");
         assert!(lines.contains(&"and 900 more: creel cron list --soonest".to_owned()));
         for line in &lines[lines.len() - 2..] {
             assert!(line.ends_with(", and 980 more") && line.len() < 1_000, "{line}");

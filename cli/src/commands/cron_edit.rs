@@ -162,7 +162,7 @@ fn flagged(args: &Edit, before: &SpecView, local: &Local) -> Result<(SpecView, b
     let mut after = before.clone();
     let mut zone_is_ours = false;
     if let Some((schedule, ours)) = cron_spec::schedule(flags, None, before.schedule.as_ref(), local)? {
-        after.schedule = Some(schedule);
+        after.schedule = Some(cron_spec::spread(schedule, &before.name)?);
         zone_is_ours = ours;
     }
     if let Some(payload) = cron_spec::payload(flags, None, before.payload.as_ref())? {

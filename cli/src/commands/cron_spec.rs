@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use creel_schedule::{
-    DstPolicy, EveryMode, Moment, ScheduleSpec, Syntax, ZoneSources, Zones, parse_duration, parse_time,
+    DstPolicy, EveryMode, Moment, ScheduleSpec, Syntax, ZoneSources, Zones, expand_hash, has_hash,
+    parse_duration, parse_time,
 };
 use jiff::civil::Date;
 
@@ -140,6 +141,23 @@ fn refined(mut spec: ScheduleSpec, args: &SpecArgs, local: &Local) -> Result<Sch
                 *zone = Some(name.clone());
             }
         }
+    }
+    Ok(spec)
+}
+
+/// A schedule whose `H`s are drawn from the name of its job: what is kept is an ordinary expression.
+///
+/// # Errors
+/// Exit 2 for an `H` that can't be read.
+pub(super) fn spread(mut spec: ScheduleSpec, name: &str) -> Result<ScheduleSpec, Failure> {
+    if let ScheduleSpec::Cron {
+        expr,
+        syntax: Syntax::Unix,
+        ..
+    } = &mut spec
+        && has_hash(expr)
+    {
+        *expr = expand_hash(expr, name).map_err(|error| invalid("expression", &error, error.hint.clone()))?;
     }
     Ok(spec)
 }

@@ -51,6 +51,11 @@ fn flags_change_what_they_name_and_nothing_else() {
     }
     let (after, ours) = flagged(&args(&["--cron", "0 7 * * *"]), &before(), &berlin()).unwrap();
     assert!(!ours, "the zone that was there stays");
+    let (drawn, _) = flagged(&args(&["--cron", "H 7 * * *"]), &before(), &berlin()).unwrap();
+    let Some(creel_schedule::ScheduleSpec::Cron { expr, .. }) = drawn.schedule else {
+        panic!("no expression")
+    };
+    assert!(expr.ends_with(" 7 * * *") && !expr.starts_with('H'), "{expr}");
     assert_eq!(after.policy, before().policy);
 }
 

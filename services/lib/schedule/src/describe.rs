@@ -33,7 +33,7 @@ impl Schedule {
     }
 }
 
-/// A time span in words, whole milliseconds: `1 h 30 min`; `0 ms` for none.
+/// A time span in words, whole milliseconds: `1 h 30 min`; `0 s` for none.
 #[must_use]
 pub fn describe_span(ms: u64) -> String {
     let mut rest = ms;
@@ -51,7 +51,7 @@ pub fn describe_span(ms: u64) -> String {
         }
     }
     if parts.is_empty() {
-        parts.push("0 ms".to_owned());
+        parts.push("0 s".to_owned());
     }
     parts.join(" ")
 }

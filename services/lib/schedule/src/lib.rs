@@ -40,7 +40,9 @@ mod zone;
 mod zones;
 
 pub use describe::describe_span;
-pub use expr::{CronExpr, Field, MAX_EXPRESSION_BYTES, ParseError, Reason, Syntax, Warning, expand_hash};
+pub use expr::{
+    CronExpr, Field, MAX_EXPRESSION_BYTES, ParseError, Reason, Syntax, Warning, expand_hash, has_hash,
+};
 pub use human::{DurationError, TimeError, parse_duration, parse_time, spell_duration};
 pub use schedule::{
     Cron, DstPolicy, DstSkip, Every, EveryMode, MAX_PREVIEW, MIN_PERIOD_MS, Moment, Occurrence, Preview,

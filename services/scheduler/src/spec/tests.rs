@@ -282,7 +282,7 @@ fn policies_have_limits_and_unknown_rules_are_refused() {
         ..policy()
     });
     let message = check(&short).unwrap_err().message;
-    assert_eq!(message, "0 ms is not between 1 s and 7 d");
+    assert_eq!(message, "0 s is not between 1 s and 7 d");
     let catch_up = Some(proto::CatchUp {
         max: 1_001,
         ..Default::default()
