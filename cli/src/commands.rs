@@ -61,12 +61,7 @@ pub(crate) fn run(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Use { name } => contexts::switch(context, &name),
         Command::Leave { name } => contexts::leave(context, &name),
         Command::Contexts => contexts::list(context),
-        Command::Cron(Cron::Next {
-            expression,
-            tz,
-            count,
-            after,
-        }) => cron_next::run(context, &expression, tz.as_deref(), count, after.as_deref()),
+        Command::Cron(Cron::Next(args)) => cron_next::run(context, &args),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

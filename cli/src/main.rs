@@ -21,6 +21,7 @@ mod invite_code;
 mod logfiles;
 mod output;
 mod reach;
+mod shell;
 mod stubs;
 mod times;
 mod views;

@@ -292,6 +292,17 @@ fn ascii_controls(json: &str) -> String {
 }
 
 /// `width`: of the terminal, if it is one.
+/// Rows as lines, their columns aligned.
+pub(crate) fn aligned(rows: &[Vec<String>]) -> Vec<String> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
 fn render_table(header: &[&str], rows: &[Vec<String>], width: Option<u16>) -> String {
     let mut table = Table::new();
     match width {
@@ -363,6 +374,14 @@ mod tests {
         let wide = render_table(&["NAME", "X"], &rows, Some(80));
         assert_eq!(wide.lines().count(), 4, "{wide}");
         assert!(wide.lines().nth(1).unwrap().chars().all(|c| c == '─'), "{wide}");
+    }
+
+    #[test]
+    fn letters_that_take_two_columns_are_counted_as_two() {
+        let row = |name: &str| vec!["a".to_owned(), name.to_owned(), "x".to_owned()];
+        let lines = aligned(&[row("朝会"), row("long")]);
+        assert_eq!(lines, ["a  朝会  x", "a  long  x"]);
+        assert!(aligned(&[]).is_empty());
     }
 
     #[test]

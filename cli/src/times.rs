@@ -74,7 +74,7 @@ pub(crate) fn rfc3339(unix_ms: i64) -> Option<String> {
         .map(|instant| instant.to_string())
 }
 
-/// How long something took: `850ms`, `1.2s`, `3m10s`, `2h05m`.
+/// How long something took: `850ms`, `1.2s`, `3m10s`, `2h05m`, `3d04h`.
 pub(crate) fn took(ms: i64) -> String {
     let ms = ms.max(0);
     let seconds = ms / 1_000;
@@ -82,7 +82,8 @@ pub(crate) fn took(ms: i64) -> String {
         0 => format!("{ms}ms"),
         1..60 => format!("{seconds}.{}s", ms % 1_000 / 100),
         60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        _ => format!("{}h{:02}m", seconds / 3_600, seconds % 3_600 / 60),
+        3_600..172_800 => format!("{}h{:02}m", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3_600),
     }
 }
 
@@ -152,6 +153,8 @@ pub(crate) mod tests {
             (1_250, "1.2s"),
             (190_000, "3m10s"),
             (7_500_000, "2h05m"),
+            (172_799_000, "47h59m"),
+            (273_600_000, "3d04h"),
         ];
         for (ms, text) in cases {
             assert_eq!(took(ms), text);

@@ -125,23 +125,7 @@ Exit status: 0 when every job was taken, 1 when some were refused.")]
         versioned: Versioned,
     },
     /// When an expression is due, without asking the stack
-    #[command(after_help = "Examples:
-  creel cron next \"0 7 * * *\"
-  creel cron next \"30 2 * * *\" --tz Europe/Berlin -n 3 --after 2027-03-27")]
-    Next {
-        /// Five fields, or a nickname as @daily
-        #[arg(value_name = "EXPR")]
-        expression: String,
-        /// IANA zone, for example Europe/Berlin; that of this machine without
-        #[arg(long, value_name = "Z")]
-        tz: Option<String>,
-        /// How many
-        #[arg(short = 'n', value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1_000))]
-        count: u16,
-        /// Instants after this one: 2027-03-27T00:00:00Z, `2027-03-27` or `2027-03-27 07:00` in the zone, `in 2d`
-        #[arg(long, value_name = "T")]
-        after: Option<String>,
-    },
+    Next(Next),
     /// Why a job ran, or why it did not, and what is next
     #[command(after_help = "Examples:
   creel cron explain briefing
@@ -280,6 +264,32 @@ Such a job is a turn in its own conversation, every five minutes at most; ten in
         #[command(flatten)]
         versioned: Versioned,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  creel cron next \"0 7 * * *\"
+  creel cron next \"30 2 * * *\" --tz Europe/Berlin -n 3 --after 2027-03-27
+  creel cron next \"30 2 * * *\" --tz Europe/Berlin --dst skip")]
+pub(crate) struct Next {
+    /// Five fields, or a nickname as @daily
+    #[arg(value_name = "EXPR")]
+    pub(crate) expression: String,
+    /// IANA zone, for example Europe/Berlin; that of this machine without
+    #[arg(long, value_name = "Z")]
+    pub(crate) tz: Option<String>,
+    /// What is done with times that a clock change leaves out or shows twice; vixie without
+    #[arg(long, value_name = "RULE", value_enum)]
+    pub(crate) dst: Option<DstArg>,
+    /// The grammar; unix without
+    #[arg(long, value_name = "S", value_enum)]
+    pub(crate) syntax: Option<SyntaxArg>,
+    /// How many
+    #[arg(short = 'n', value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub(crate) count: u16,
+    /// Instants after this one: 2027-03-27T00:00:00Z, `2027-03-27` or `2027-03-27 07:00` in the zone, `in 2d`
+    #[arg(long, value_name = "T")]
+    pub(crate) after: Option<String>,
 }
 
 #[derive(Debug, Default, Args)]

@@ -53,7 +53,7 @@ cron runs --job --limit --status --follow
 cron calendar --days --tz --prefix
 cron import --tz --late --dry-run
 cron rm --dry-run --request-id --if-match
-cron next --tz --after
+cron next --tz --dst --syntax --after
 cron explain --at
 cron backfill --from --to --at-once --stop --dry-run --request-id --if-match
 cron cancel --reason --request-id

@@ -13,6 +13,7 @@ use crate::{
     args::cron::Cron,
     context::{Context, request_id},
     failure::Failure,
+    shell::quoted,
     stubs,
     views::job::JobView,
 };
@@ -168,7 +169,7 @@ pub(super) async fn run(context: &mut Context, command: Cron) -> Result<(), Fail
             changed(context, &job, request.validate_only)
         }
         // Needs no stack, so it is done before there is one.
-        Cron::Next { .. } => Err(Failure::usage("this command needs no stack")),
+        Cron::Next(_) => Err(Failure::usage("this command needs no stack")),
     }
 }
 
@@ -215,7 +216,7 @@ fn changed(context: &mut Context, job: &Job, dry_run: bool) -> Result<(), Failur
         .map_or_else(String::new, |reason| format!(" ({reason})"));
     let then = match view.state.next_run_at_ms {
         Some(at) => format!("next {}", view.on_its_clock(at, &local)),
-        None if view.phase == "paused" => format!("creel cron resume {name} lets it run again"),
+        None if view.phase == "paused" => format!("creel cron resume {} lets it run again", quoted(name)),
         None => "nothing is due any more".to_owned(),
     };
     // How it went before is no answer to `resume`.

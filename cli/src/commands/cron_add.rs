@@ -12,6 +12,7 @@ use crate::{
     args::cron::{Add, Late},
     context::{Context, request_id},
     failure::Failure,
+    shell::quoted,
     stubs,
     times::{self, Local},
     views::{
@@ -100,8 +101,10 @@ fn spelled(args: &Add, local: &Local) -> Result<(SpecView, bool), Failure> {
     let (schedule, zone_is_ours) =
         cron_spec::schedule(flags, args.expression.as_ref(), None, local)?.ok_or_else(nothing)?;
     let payload = cron_spec::payload(flags, args.text.as_ref(), None)?.ok_or_else(nothing)?;
+    let name = args.name.clone().unwrap_or_default();
+    let schedule = cron_spec::spread(schedule, &name)?;
     let view = SpecView {
-        name: args.name.clone().unwrap_or_default(),
+        name,
         description: flags.description.clone(),
         schedule: Some(schedule),
         target: Some(cron_spec::session(flags.target.as_deref().unwrap_or("main"))?),
@@ -125,7 +128,7 @@ fn given(args: &Add, text: &str, local: &Local) -> Result<(SpecView, bool), Fail
     let wrong = |error: &dyn std::fmt::Display| {
         Failure::usage_hint(
             format!("the spec can't be read: {error}"),
-            "creel cron show NAME --json prints one",
+            "creel cron show NAME --json prints one; a list, or jobs of OpenClaw's: creel cron import -",
         )
     };
     let mut value: Value = serde_json::from_str(text).map_err(|error| wrong(&error))?;
@@ -198,6 +201,9 @@ pub(super) fn summary(job: &Job, unchanged: bool, zone_is_ours: bool, local: &Lo
         (Some(at), _) => format!("next {}", view.on_its_clock(time::unix_ms(at), local)),
         // Of a one-shot nothing is left but the run that is there already.
         (None, Some(schedule::Kind::At(_))) if !spec.disabled => "runs now".to_owned(),
+        (None, _) if spec.disabled => {
+            format!("disabled: creel cron resume {} lets it run", quoted(&spec.name))
+        }
         (None, _) => "next never".to_owned(),
     };
     let unchanged = if unchanged { " (unchanged)" } else { "" };

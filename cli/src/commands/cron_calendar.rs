@@ -13,6 +13,7 @@ use super::{cron_list, cron_spec};
 use crate::{
     context::Context,
     failure::Failure,
+    output::aligned,
     times::{self, Local},
     views::schedule::invalid,
 };
@@ -29,6 +30,10 @@ const MANY_HOURS: usize = 6;
 
 /// The sign of a job for which no letter is left.
 const NO_LETTER: char = '*';
+
+/// Jobs explained below the picture, and named in the lists under that; of more there is only the number.
+const MAX_ROWS: usize = 100;
+const MAX_NAMED: usize = 20;
 
 /// All of it.
 #[derive(Debug)]
@@ -142,7 +147,12 @@ impl Picture {
             first.date.strftime("%a %-d %b"),
             last.date.strftime("%a %-d %b %Y"),
         );
-        let mut lines = vec![format!("{from} to {to}, {}", self.zone.name())];
+        let days = if first.date == last.date {
+            to.to_string()
+        } else {
+            format!("{from} to {to}")
+        };
+        let mut lines = vec![format!("{days}, {}", self.zone.name())];
         let hours: String = (0..24).map(|hour| format!("{hour:02} ")).collect();
         lines.push(format!("       {}", hours.trim_end()));
         let by_cell = self.by_cell();
@@ -156,15 +166,33 @@ impl Picture {
             lines.push(line.trim_end().to_owned());
         }
         lines.push(String::new());
-        lines.extend(self.jobs.iter().filter_map(|job| {
-            let next = job
-                .next_run_at_ms
-                .map_or_else(|| "-".to_owned(), |ms| local.show(ms));
+        // By the clocks of the picture, not those of this machine.
+        let clocks = Local {
+            zone: self.zone.time_zone().clone(),
+            now: local.now,
+        };
+        let drawn = self.jobs.iter().filter_map(|job| {
             let when = job.at_ms.map_or(job.schedule_text.as_str(), |_| "once");
-            let (name, when) = (printable(&job.name, 20), printable(when, 29));
-            Some(format!("{}  {name:<20}  {when:<29}  {next}", job.letter?))
-        }));
-        let named = |jobs: Vec<String>, what: &str| {
+            let next = clocks.show_opt(job.next_run_at_ms);
+            Some(vec![
+                job.letter?.to_string(),
+                printable(&job.name, 20),
+                printable(when, 29),
+                next,
+            ])
+        });
+        let rows: Vec<_> = drawn.clone().take(MAX_ROWS).collect();
+        lines.extend(aligned(&rows));
+        let more = drawn.skip(MAX_ROWS).count();
+        if more > 0 {
+            lines.push(format!("and {more} more: creel cron list --soonest"));
+        }
+        let named = |mut jobs: Vec<String>, what: &str| {
+            let more = jobs.len().saturating_sub(MAX_NAMED);
+            if more > 0 {
+                jobs.truncate(MAX_NAMED);
+                jobs.push(format!("and {more} more"));
+            }
             (!jobs.is_empty()).then(|| format!("{what}: {}", jobs.join(", ")))
         };
         let every_hour = self.jobs.iter().filter(|job| job.every_hour);
@@ -183,7 +211,7 @@ impl Picture {
             .map(|job| {
                 let when = job
                     .next_run_at_ms
-                    .map_or_else(|| job.phase.clone(), |at| format!("next {}", local.show(at)));
+                    .map_or_else(|| job.phase.clone(), |at| format!("next {}", clocks.show(at)));
                 format!("{} ({when})", printable(&job.name, 40))
             })
             .collect();
@@ -337,10 +365,10 @@ Sun 22                                  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  
 Mon 23 ·  ·  ·  ·  ·  ·  ·  a  ·  b+ b  b  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·
 Tue 24 ·  ·  ·  ·  ·  ·  ·  a  ·  bc b  b  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·  ·
 
-a  briefing              daily 07:00 Europe/Berlin      Mon 23 Nov 07:00 CET
-b  inbox                 every 10 minutes               Mon 23 Nov 09:00 CET
-c  ninth                 daily 09:30                    Mon 23 Nov 09:30 CET
-d  report                Mon 09:00 Europe/Berlin        Mon 23 Nov 09:00 CET
+a  briefing  daily 07:00 Europe/Berlin  Mon 23 Nov 07:00 CET
+b  inbox     every 10 minutes           Mon 23 Nov 09:00 CET
+c  ninth     daily 09:30                Mon 23 Nov 09:30 CET
+d  report    Mon 09:00 Europe/Berlin    Mon 23 Nov 09:00 CET
 every hour: pulse (every 30 min)
 not due: old (paused)";
         assert_eq!(lines.join("\n"), expected);
@@ -358,6 +386,52 @@ not due: old (paused)";
             serde_json::json!(["pulse", "inbox", "ninth", "report"])
         );
         assert_eq!(nine["at"], "2026-11-23T08:00:00Z");
+    }
+
+    #[test]
+    fn the_legend_goes_by_the_clocks_of_the_picture() {
+        let next = Some("2026-11-23T06:00:00Z");
+        let jobs = [job(
+            "briefing",
+            cron("0 7 * * *"),
+            Phase::Scheduled,
+            "daily 07:00",
+            next,
+        )];
+        let zones = Zones::bundled();
+        let zone = zones.get("America/New_York").unwrap();
+        let picture = Picture::draw(&jobs, 2, zone, &zones, "2026-11-22T10:00:00Z".parse().unwrap()).unwrap();
+        let lines = picture.lines(&berlin());
+        assert_eq!(
+            lines.last().unwrap(),
+            "a  briefing  daily 07:00  Mon 23 Nov 01:00 EST"
+        );
+    }
+
+    #[test]
+    fn of_a_thousand_jobs_the_picture_stays_one() {
+        let jobs = |expression: &'static str| {
+            (0..1_000).map(move |n| {
+                job(
+                    &format!("{expression}{n:03}"),
+                    cron(expression),
+                    Phase::Scheduled,
+                    "x",
+                    None,
+                )
+            })
+        };
+        let jobs: Vec<Job> = jobs("0 7 * * *")
+            .chain(jobs("0 * * * *"))
+            .chain(jobs("0 0 1 1 *"))
+            .collect();
+        let lines = picture(&jobs, 1, "2026-11-22T00:00:00Z").lines(&berlin());
+        assert_eq!(lines.len(), 3 + 1 + MAX_ROWS + 3);
+        assert_eq!(lines[0], "Sun 22 Nov 2026, Europe/Berlin");
+        assert!(lines.contains(&"and 900 more: creel cron list --soonest".to_owned()));
+        for line in &lines[lines.len() - 2..] {
+            assert!(line.ends_with(", and 980 more") && line.len() < 1_000, "{line}");
+        }
     }
 
     #[test]

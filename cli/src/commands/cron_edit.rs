@@ -7,6 +7,8 @@ use creel_wire::{Code, Error};
 use prost_types::FieldMask;
 use serde::Serialize;
 
+mod spelling;
+
 use super::{cron_add, cron_spec};
 use crate::{
     args::cron::{Edit, Format},
@@ -14,6 +16,7 @@ use crate::{
     context::{Context, request_id},
     editor::Draft,
     failure::Failure,
+    shell::quoted,
     stubs,
     times::Local,
     views::{job::JobView, spec::SpecView},
@@ -24,7 +27,7 @@ const MAX_SPEC: u64 = 1 << 20;
 
 /// Stands over the text in the editor.
 const HEADER: &str = "# Change what you like, save, and leave the editor. Nothing changed: nothing is done.\n\
-                      # schedule: kind = \"cron\" (expr, zone), \"every\" (everyMs) or \"at\" (at, zone)\n\
+                      # schedule: kind = \"cron\" (expr, zone), \"every\" (every = \"1h30m\") or \"at\" (at, zone)\n\
                       # payload:  kind = \"agentTurn\" (message), \"systemEvent\" (text)\n\n";
 
 pub(super) async fn run(context: &mut Context, args: &Edit) -> Result<(), Failure> {
@@ -41,7 +44,10 @@ pub(super) async fn run(context: &mut Context, args: &Edit) -> Result<(), Failur
     let Some(spec) = &job.spec else {
         let message = format!("the record of `{}` can't be read", args.job);
         return Err(Error::new(Code::FailedPrecondition, "invalid_record", message)
-            .hint(format!("creel cron rm {0}, then creel cron add {0} …", args.job))
+            .hint(format!(
+                "creel cron rm {0}, then creel cron add {0} …",
+                quoted(&args.job)
+            ))
             .into());
     };
     let before = SpecView::from(spec);
@@ -156,7 +162,7 @@ fn flagged(args: &Edit, before: &SpecView, local: &Local) -> Result<(SpecView, b
     let mut after = before.clone();
     let mut zone_is_ours = false;
     if let Some((schedule, ours)) = cron_spec::schedule(flags, None, before.schedule.as_ref(), local)? {
-        after.schedule = Some(schedule);
+        after.schedule = Some(cron_spec::spread(schedule, &before.name)?);
         zone_is_ours = ours;
     }
     if let Some(payload) = cron_spec::payload(flags, None, before.payload.as_ref())? {
@@ -203,9 +209,11 @@ async fn in_editor(
     let draft = Draft::new(&text, extension)?;
     loop {
         let edited = draft.edit()?;
-        if edited == text {
+        let says = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+        if edited == text || !edited.lines().any(says) {
             draft.discard();
-            context.out.note("nothing changed");
+            let empty = if edited == text { "" } else { ": the text is empty" };
+            context.out.note(&format!("nothing changed{empty}"));
             return Ok(());
         }
         let failure = match parse(&edited, args.format) {
@@ -235,7 +243,7 @@ async fn in_editor(
             let hint = format!(
                 "your text is kept: mend {0}, then creel cron edit {1} --file {0}",
                 draft.path().display(),
-                args.job
+                quoted(&args.job)
             );
             return Err(failure.with_hint(&hint));
         }
@@ -243,7 +251,9 @@ async fn in_editor(
 }
 
 fn toml_of(view: &SpecView) -> Result<String, Failure> {
-    toml::to_string_pretty(view).map_err(|error| Failure::internal("the job as TOML", &error))
+    toml::to_string_pretty(view)
+        .map(|text| spelling::for_people(&text))
+        .map_err(|error| Failure::internal("the job as TOML", &error))
 }
 
 fn json_of(view: &SpecView) -> Result<String, Failure> {
@@ -264,7 +274,8 @@ fn format_of(text: &str) -> Format {
 /// The job in a text; the error names the line.
 fn parse(text: &str, format: Format) -> Result<SpecView, String> {
     let view: SpecView = match format {
-        Format::Toml => toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?,
+        Format::Toml => toml::from_str(&spelling::of_people(text)?)
+            .map_err(|error| error.to_string().trim_end().to_owned())?,
         Format::Json => {
             // As `cron show --json` prints it, too: with what stands beside the spec.
             let mut value: serde_json::Value =
@@ -313,7 +324,7 @@ fn line_of<'a>(text: &'a str, field: &str) -> Option<(usize, &'a str)> {
     let last = field.rsplit('.').next()?;
     let key = match last {
         "expression" => "expr".to_owned(),
-        "period" => "everyMs".to_owned(),
+        "period" => "every".to_owned(),
         "time" => "at".to_owned(),
         "disabled" => "enabled".to_owned(),
         other => camel(other),

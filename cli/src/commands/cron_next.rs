@@ -1,19 +1,21 @@
 //! `creel cron next`: when an expression is due. Pure arithmetic, no stack.
 
 use creel_schedule::{
-    DstPolicy, DstSkip, Moment, OccurrenceKind, Preview, Schedule, ScheduleError, ScheduleSpec, Syntax, Zone,
-    ZoneSources, Zones, parse_time,
+    DstPolicy, DstSkip, Moment, OccurrenceKind, ScheduleError, ScheduleSpec, Syntax, ZoneSources, Zones,
+    parse_time,
 };
 use serde::Serialize;
 
 use super::cron_spec;
-use crate::{context::Context, failure::Failure, times, views::schedule::invalid};
+use crate::{args::cron::Next, context::Context, failure::Failure, times, views::schedule::invalid};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NextView {
     expression: String,
     zone: String,
+    dst: DstPolicy,
+    syntax: Syntax,
     schedule_text: String,
     zone_data_version: String,
     next: Vec<InstantView>,
@@ -43,25 +45,14 @@ struct SkipView {
     count: u64,
 }
 
-pub(super) fn run(
-    context: &mut Context,
-    expression: &str,
-    zone: Option<&str>,
-    count: u16,
-    after: Option<&str>,
-) -> Result<(), Failure> {
+pub(super) fn run(context: &mut Context, args: &Next) -> Result<(), Failure> {
     let local = context.local();
     let zones = Zones::load(&ZoneSources::of_this_machine());
-    let name = match zone {
-        Some(zone) => zone.to_owned(),
-        None => local.zone_name().ok_or_else(|| {
-            Failure::usage_hint(
-                "this machine's time zone has no IANA name",
-                "add --tz, for example --tz Europe/Berlin",
-            )
-        })?,
+    let name = match &args.tz {
+        Some(zone) => zone.clone(),
+        None => cron_spec::own_zone(&local)?,
     };
-    let view = view(expression, &name, count, after, local.now, &zones)?;
+    let view = view(args, &name, local.now, &zones)?;
     if context.out.is_json() {
         return context.out.json(&view);
     }
@@ -70,16 +61,17 @@ pub(super) fn run(
         view.schedule_text, view.zone_data_version
     ));
     for skip in &view.skips {
-        let (n, from, to) = (skip.count, &skip.gap_start, &skip.gap_end);
+        let (n, from, to) = (skip.count, spaced(&skip.gap_start), spaced(&skip.gap_end));
         context
             .out
             .note(&format!("clocks leave out {from} to {to}: {n} skipped"));
     }
     for one in &view.next {
-        let mark = if one.kind == "regular" {
-            String::new()
-        } else {
-            format!("  ({})", one.kind)
+        let mark = match one.kind {
+            "after_gap" => "  (clocks leave its time out)",
+            "first_pass" => "  (clocks show it twice: the first)",
+            "second_pass" => "  (clocks show it twice: the second)",
+            _ => "",
         };
         context.out.line(&format!("{}{mark}", one.local))?;
     }
@@ -89,19 +81,20 @@ pub(super) fn run(
     Ok(())
 }
 
-fn view(
-    expression: &str,
-    zone: &str,
-    count: u16,
-    after: Option<&str>,
-    now: jiff::Timestamp,
-    zones: &Zones,
-) -> Result<NextView, Failure> {
+/// A reading as people write it.
+fn spaced(reading: &str) -> String {
+    let reading = reading.replacen('T', " ", 1);
+    reading.strip_suffix(":00").unwrap_or(&reading).to_owned()
+}
+
+fn view(args: &Next, zone: &str, now: jiff::Timestamp, zones: &Zones) -> Result<NextView, Failure> {
+    let (dst, syntax) = cron_spec::reading_rules(args.dst, args.syntax);
+    let (dst, syntax) = (dst.unwrap_or_default(), syntax.unwrap_or_default());
     let spec = ScheduleSpec::Cron {
-        expr: expression.to_owned(),
+        expr: args.expression.clone(),
         zone: zone.to_owned(),
-        dst: DstPolicy::default(),
-        syntax: Syntax::Unix,
+        dst,
+        syntax,
     };
     let schedule = spec.resolve(zones, now).map_err(|error| {
         let field = if matches!(error, ScheduleError::Zone(_)) {
@@ -115,7 +108,7 @@ fn view(
     let zone = zones
         .get(zone)
         .map_err(|error| invalid("tz", &error, Some(error.hint())))?;
-    let after = match after {
+    let after = match &args.after {
         None => now,
         Some(text) => {
             let text = text.trim();
@@ -125,14 +118,12 @@ fn view(
             Moment::instant(&moment).ok_or_else(|| Failure::usage("--after lies beyond the year 9999"))?
         }
     };
-    let preview = schedule.preview(after, usize::from(count));
-    Ok(shown(expression, &zone, &schedule, preview, zones))
-}
-
-fn shown(expression: &str, zone: &Zone, schedule: &Schedule, preview: Preview, zones: &Zones) -> NextView {
-    NextView {
-        expression: expression.to_owned(),
+    let preview = schedule.preview(after, usize::from(args.count));
+    Ok(NextView {
+        expression: args.expression.clone(),
         zone: zone.name().to_owned(),
+        dst,
+        syntax,
         schedule_text: schedule.describe(),
         zone_data_version: zones.zone_data_version().to_string(),
         next: preview
@@ -165,7 +156,7 @@ fn shown(expression: &str, zone: &Zone, schedule: &Schedule, preview: Preview, z
             .map(skip)
             .collect(),
         ends: preview.ends,
-    }
+    })
 }
 
 fn skip(skip: &DstSkip) -> SkipView {
@@ -181,14 +172,44 @@ fn skip(skip: &DstSkip) -> SkipView {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
     use creel_wire::Code;
 
     use super::*;
+    use crate::args::{Cli, Command, cron::Cron};
 
     fn next(expression: &str, zone: &str, after: &str) -> Result<Vec<String>, Failure> {
         let now = crate::times::tests::berlin().now;
-        let view = view(expression, zone, 3, Some(after), now, &Zones::bundled())?;
+        let view = view(&args(expression, zone, after, &[]), zone, now, &Zones::bundled())?;
         Ok(view.next.into_iter().filter_map(|one| one.at).collect())
+    }
+
+    fn args(expression: &str, zone: &str, after: &str, more: &[&str]) -> Next {
+        let args = [
+            "creel", "cron", "next", expression, "--tz", zone, "--after", after, "-n", "3",
+        ];
+        match Cli::try_parse_from(args.iter().chain(more)).unwrap().command {
+            Command::Cron(Cron::Next(next)) => next,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_rules_of_a_job_can_be_asked_for() {
+        let at = |expression: &str, more: &[&str]| {
+            let args = args(expression, "Europe/Berlin", "2027-03-27", more);
+            let now = crate::times::tests::berlin().now;
+            let view = view(&args, "Europe/Berlin", now, &Zones::bundled()).unwrap();
+            (view.next[1].at.clone().unwrap(), view.skips.len())
+        };
+        assert_eq!(at("30 2 * * *", &[]), ("2027-03-28T01:00:00Z".into(), 0));
+        assert_eq!(
+            at("30 2 * * *", &["--dst", "skip"]),
+            ("2027-03-29T00:30:00Z".into(), 1)
+        );
+        let quartz = at("15 30 2 * * ?", &["--syntax", "quartz", "--dst", "both"]);
+        assert_eq!(quartz, ("2027-03-29T00:30:15Z".into(), 1));
+        assert_eq!(spaced("2011-12-30T00:00:00"), "2011-12-30 00:00");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use creel_schedule::{
-    DstPolicy, EveryMode, Moment, ScheduleSpec, Syntax, ZoneSources, Zones, parse_duration, parse_time,
+    DstPolicy, EveryMode, Moment, ScheduleSpec, Syntax, ZoneSources, Zones, expand_hash, has_hash,
+    parse_duration, parse_time,
 };
 use jiff::civil::Date;
 
@@ -112,17 +113,9 @@ fn refined(mut spec: ScheduleSpec, args: &SpecArgs, local: &Local) -> Result<Sch
             if let Some(name) = &args.tz {
                 zone.clone_from(name);
             }
-            match args.dst {
-                Some(DstArg::Vixie) => *dst = DstPolicy::Vixie,
-                Some(DstArg::Skip) => *dst = DstPolicy::Skip,
-                Some(DstArg::Both) => *dst = DstPolicy::Both,
-                None => {}
-            }
-            match args.syntax {
-                Some(SyntaxArg::Unix) => *syntax = Syntax::Unix,
-                Some(SyntaxArg::Quartz) => *syntax = Syntax::Quartz,
-                None => {}
-            }
+            let (named_dst, named_syntax) = reading_rules(args.dst, args.syntax);
+            *dst = named_dst.unwrap_or(*dst);
+            *syntax = named_syntax.unwrap_or(*syntax);
         }
         ScheduleSpec::Every { anchor_ms, mode, .. } => {
             if args.tz.is_some() {
@@ -150,6 +143,40 @@ fn refined(mut spec: ScheduleSpec, args: &SpecArgs, local: &Local) -> Result<Sch
         }
     }
     Ok(spec)
+}
+
+/// A schedule whose `H`s are drawn from the name of its job: what is kept is an ordinary expression.
+///
+/// # Errors
+/// Exit 2 for an `H` that can't be read.
+pub(super) fn spread(mut spec: ScheduleSpec, name: &str) -> Result<ScheduleSpec, Failure> {
+    if let ScheduleSpec::Cron {
+        expr,
+        syntax: Syntax::Unix,
+        ..
+    } = &mut spec
+        && has_hash(expr)
+    {
+        *expr = expand_hash(expr, name).map_err(|error| invalid("expression", &error, error.hint.clone()))?;
+    }
+    Ok(spec)
+}
+
+/// How an expression is read, as far as flags name it.
+pub(super) fn reading_rules(
+    dst: Option<DstArg>,
+    syntax: Option<SyntaxArg>,
+) -> (Option<DstPolicy>, Option<Syntax>) {
+    let dst = dst.map(|dst| match dst {
+        DstArg::Vixie => DstPolicy::Vixie,
+        DstArg::Skip => DstPolicy::Skip,
+        DstArg::Both => DstPolicy::Both,
+    });
+    let syntax = syntax.map(|syntax| match syntax {
+        SyntaxArg::Unix => Syntax::Unix,
+        SyntaxArg::Quartz => Syntax::Quartz,
+    });
+    (dst, syntax)
 }
 
 /// An instant in Unix milliseconds. Readings and dates are those of this machine's clock, a clock's reading alone is

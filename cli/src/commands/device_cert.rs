@@ -19,6 +19,7 @@ use crate::{
     credentials::{Files, Key, bundle},
     failure::Failure,
     reach::Endpoint,
+    shell::quoted,
     stubs, times,
     views::device::DeviceView,
 };
@@ -254,15 +255,6 @@ fn grpcurl(files: &Files, endpoint: &Endpoint) -> String {
     let shown = |path: &Path| quoted(&path.display().to_string());
     let (ca, cert, key) = (shown(&files.trust), shown(&files.cert), shown(&files.key));
     format!("grpcurl -cacert {ca} -cert {cert} -key {key} {endpoint} list")
-}
-
-/// For a shell; as it is where nothing in it is special.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:[]@+=,".contains(c);
-    if !text.is_empty() && text.chars().all(|c| plain(c) && c != '[' && c != ']') {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 #[cfg(test)]

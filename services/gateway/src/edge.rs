@@ -28,6 +28,7 @@ use crate::{
     edge_cert::EdgeCertificate,
     forward::Upstreams,
     http_edge,
+    reflection::Reflection,
     ws::{self, Door},
 };
 
@@ -57,8 +58,9 @@ struct Shared {
     upstreams: Upstreams,
     outbox: Outbox,
     certificate: Arc<ArcSwap<EdgeCertificate>>,
-    /// Own services, health and reflection.
+    /// Own services and health.
     local: axum::Router,
+    reflection: Reflection,
     door: Door,
     drain: CancellationToken,
     clock: Clock,
@@ -86,13 +88,7 @@ impl Edge {
         reporter
             .set_service_status("", tonic_health::ServingStatus::Serving)
             .await;
-        let reflection_v1 = reflection()?.build_v1()?;
-        let reflection_v1alpha = reflection()?.build_v1alpha()?;
-        let local = parts
-            .own
-            .add_service(health)
-            .add_service(reflection_v1)
-            .add_service(reflection_v1alpha);
+        let local = parts.own.add_service(health);
         let shared = Shared {
             connections: parts.connections.clone(),
             callers: parts.callers,
@@ -100,6 +96,7 @@ impl Edge {
             outbox: parts.deps.outbox.clone(),
             certificate: Arc::clone(&parts.certificate),
             local: local.prepare().into_axum_router(),
+            reflection: Reflection::default(),
             door: parts.door,
             drain: parts.deps.drain.clone(),
             clock: parts.deps.clock.clone(),
@@ -146,14 +143,6 @@ impl Edge {
             })
             .await;
     }
-}
-
-fn reflection() -> anyhow::Result<tonic_reflection::server::Builder<'static>> {
-    Ok(tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(creel_proto::EDGE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        // What errors carry: without it grpcurl shows their reason and hint as bytes.
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET))
 }
 
 /// Takes a connection in; one too many of its device is closed at once.
@@ -260,7 +249,12 @@ impl Shared {
     async fn serve_here(&self, request: Request<Incoming>, caller: Caller) -> Result<Response<Body>, Error> {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(caller);
-        let Ok(response) = self.local.clone().call(request).await;
+        let mut router = if Reflection::serves(request.uri().path()) {
+            self.reflection.router()?
+        } else {
+            self.local.clone()
+        };
+        let Ok(response) = router.call(request).await;
         Ok(response.map(Body::new))
     }
 }

@@ -24,6 +24,7 @@ mod metrics_merge;
 #[cfg(test)]
 mod model;
 mod nodes;
+mod reflection;
 mod ws;
 
 use std::sync::Arc;

@@ -47,7 +47,7 @@ struct Inner {
     devices: RwLock<BTreeMap<String, Entry>>,
     writing: Mutex<()>,
     epochs: broadcast::Sender<DeviceEpoch>,
-    news: broadcast::Sender<DeviceEvent>,
+    news: broadcast::Sender<Arc<DeviceEvent>>,
     sequence: AtomicU64,
 }
 
@@ -155,7 +155,7 @@ impl Registry {
     }
 
     /// Changes of devices and requests from now on.
-    pub(crate) fn news(&self) -> broadcast::Receiver<DeviceEvent> {
+    pub(crate) fn news(&self) -> broadcast::Receiver<Arc<DeviceEvent>> {
         self.0.news.subscribe()
     }
 
@@ -173,7 +173,7 @@ impl Registry {
             device: device.map(|entry| device::to_proto(&entry.record, entry.rev)),
         };
         // Nobody watching is fine.
-        let _ = self.0.news.send(event);
+        let _ = self.0.news.send(Arc::new(event));
     }
 
     /// Devices of a person that are not revoked.

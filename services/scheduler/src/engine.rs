@@ -11,7 +11,7 @@ use creel_store::{Outcome, Store};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use prost::Message as _;
 use tokio::{
-    sync::{broadcast, mpsc},
+    sync::mpsc,
     task::{JoinSet, yield_now},
     time::{Instant, sleep},
 };
@@ -32,9 +32,11 @@ use crate::{
 
 mod handle;
 mod load;
+mod news;
 
 use handle::{Command, Reply, Streams};
 pub(crate) use handle::{Handle, JobNews};
+use news::News;
 
 /// Commands that wait.
 const MAX_COMMANDS: usize = 1_024;
@@ -79,8 +81,8 @@ pub(crate) struct Engine {
     parts: Parts,
     started: Instant,
     commands: mpsc::Receiver<Command>,
-    runs: broadcast::Sender<Arc<RunRecord>>,
-    jobs: broadcast::Sender<JobNews>,
+    runs: News<Arc<RunRecord>>,
+    jobs: News<JobNews>,
     streams: Streams,
     prunes: mpsc::Sender<JobId>,
 }
@@ -111,8 +113,7 @@ struct Turn {
 impl Engine {
     pub(crate) fn new(parts: Parts) -> (Self, Handle, mpsc::Receiver<JobId>) {
         let (sender, commands) = mpsc::channel(MAX_COMMANDS);
-        let (runs, _) = broadcast::channel(MAX_LAG);
-        let (jobs, _) = broadcast::channel(MAX_LAG);
+        let (runs, jobs) = (News::new(MAX_LAG), News::new(MAX_LAG));
         let (prunes, pruned) = mpsc::channel(MAX_PRUNES);
         let streams = Streams::default();
         let handle = Handle::new(sender, runs.clone(), jobs.clone(), streams.clone());
@@ -375,8 +376,7 @@ impl Engine {
             }
             Effect::Send(stream, message) => self.streams.send(stream, *message),
             Effect::Close(stream) => self.streams.close(stream),
-            Effect::Publish(_) | Effect::Admitted(_) | Effect::Began(_)
-                if self.runs.receiver_count() == 0 => {}
+            Effect::Publish(_) | Effect::Admitted(_) | Effect::Began(_) if !self.runs.is_heard() => {}
             Effect::Publish(record) => match RunRecord::decode(record) {
                 Ok(record) => self.publish(record),
                 Err(error) => tracing::error!(%error, "a run's record can't be read again: nobody is told"),
@@ -403,7 +403,7 @@ impl Engine {
                     name,
                     deleted,
                 };
-                drop(self.jobs.send(news));
+                self.jobs.tell(news);
             }
             Effect::Forget(run) => turn.ledger.forget(run),
             // A full queue is no loss: the sweep finds them.
@@ -411,9 +411,8 @@ impl Engine {
         }
     }
 
-    /// Tells whoever watches runs, if anybody does.
     fn publish(&self, record: RunRecord) {
-        drop(self.runs.send(Arc::new(record)));
+        self.runs.tell(Arc::new(record));
     }
 
     /// Makes works, all that wait, as far as batches may be under way. Bounded by what workers have room for.

@@ -1,7 +1,7 @@
 //! The metrics of jobs (`telemetry.md`). Labels are bounded: the first 500 job names, then `_other`.
 
 use std::{
-    collections::BTreeSet,
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -20,7 +20,8 @@ pub(crate) struct Figures(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    names: Mutex<BTreeSet<String>>,
+    /// Asked, and never gone through.
+    names: Mutex<HashSet<String>>,
     runs: Family<OutcomeLabels, Counter>,
     skipped: Family<ReasonLabels, Counter>,
     alerts: Family<ReasonLabels, Counter>,
@@ -123,15 +124,17 @@ impl Figures {
             .observe(ms.max(0) as f64 / 1_000.0);
     }
 
-    /// Asks for the instant only if the job has a label of its own.
-    pub(crate) fn next_run(&self, job: &str, next_ms: impl FnOnce() -> Option<i64>) {
-        if self.is_known(job) {
+    /// Asks for the instant only if the job has a label of its own. False: it has none, and gets none.
+    pub(crate) fn next_run(&self, job: &str, next_ms: impl FnOnce() -> Option<i64>) -> bool {
+        let known = self.is_known(job);
+        if known {
             let labels = JobLabels { job: job.to_owned() };
             match next_ms() {
                 Some(at) => drop(self.0.next_run.get_or_create(&labels).set(at / 1_000)),
                 None => drop(self.0.next_run.remove(&labels)),
             }
         }
+        known
     }
 
     /// Its gauges would stand still; its counters stay.
@@ -166,8 +169,8 @@ mod tests {
         }
         figures.skipped("job-1", "overlap", 3);
         figures.lateness("job-1", 20);
-        figures.next_run("job-1", || Some(9_000));
-        figures.next_run("beyond", || panic!("it has no label"));
+        assert!(figures.next_run("job-1", || Some(9_000)));
+        assert!(!figures.next_run("beyond", || panic!("it has no label")));
         let text = metrics.encode().unwrap();
         for line in [
             r#"creel_job_runs_total{service="scheduler",job="job-499",outcome="succeeded"} 1"#,

@@ -68,9 +68,19 @@ impl Api {
         let (owner, wanted) = (person(caller)?.to_owned(), job.to_owned());
         let found = self
             .engine
-            .ask(move |ledger, now| ledger.find(&owner, &wanted, now))
+            .ask(move |ledger, now| {
+                ledger
+                    .find(&owner, &wanted, now)
+                    .ok_or_else(|| ledger.nearest(&owner, &wanted))
+            })
             .await?;
-        found.ok_or_else(|| Error::not_found("job", job).field("job").hint("creel cron list"))
+        found.map_err(|nearest| {
+            let hint = match nearest {
+                Some(name) => format!("did you mean `{name}`? creel cron list names all"),
+                None => "creel cron list".to_owned(),
+            };
+            Error::not_found("job", job).field("job").hint(hint)
+        })
     }
 
     /// A job's record as it is in the store.

@@ -117,28 +117,48 @@ pub struct Occurrence<'a> {
     pub nominal_ms: i64,
 }
 
+/// The length of a part, before it.
+const fn len(part: &[u8]) -> [u8; 8] {
+    (part.len() as u64).to_be_bytes()
+}
+
 impl RunId {
     /// The id of an occurrence: the first 16 bytes of SHA-256 over its parts, each with its length before it.
     #[must_use]
     pub fn of(occurrence: Occurrence<'_>) -> Self {
-        let mut hasher = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            hasher.update((bytes.len() as u64).to_be_bytes());
-            hasher.update(bytes);
-        };
         let mut text = Uuid::encode_buffer();
-        part(
-            Uuid::from_u128(whole(occurrence.job.0))
-                .as_hyphenated()
-                .encode_lower(&mut text)
-                .as_bytes(),
-        );
-        part(&occurrence.incarnation.to_be_bytes());
-        part(&(occurrence.kind as i32).to_be_bytes());
-        if let Some(request) = occurrence.request {
-            part(request.as_bytes());
+        let job = Uuid::from_u128(whole(occurrence.job.0))
+            .as_hyphenated()
+            .encode_lower(&mut text)
+            .as_bytes();
+        let incarnation = occurrence.incarnation.to_be_bytes();
+        let kind = (occurrence.kind as i32).to_be_bytes();
+        // What every occurrence has goes to the hasher at once: small pieces cost as much as the hash.
+        let mut first = [0; 3 * 8 + 36 + 8 + 4];
+        let mut rest = &mut first[..];
+        for bytes in [
+            &len(job)[..],
+            job,
+            &len(&incarnation),
+            &incarnation,
+            &len(&kind),
+            &kind,
+        ] {
+            let (place, more) = rest.split_at_mut(bytes.len());
+            place.copy_from_slice(bytes);
+            rest = more;
         }
-        part(&occurrence.nominal_ms.to_be_bytes());
+        let mut hasher = Sha256::new_with_prefix(first);
+        let nominal = occurrence.nominal_ms.to_be_bytes();
+        for part in occurrence
+            .request
+            .map(str::as_bytes)
+            .into_iter()
+            .chain([&nominal[..]])
+        {
+            hasher.update(len(part));
+            hasher.update(part);
+        }
         let digest: [u8; 32] = hasher.finalize().into();
         let (half, _) = digest.split_at(16);
         Self(halves(
@@ -297,6 +317,35 @@ mod tests {
         ids.dedup();
         assert_eq!(ids.len(), others.len() + 1);
         assert_eq!(RunId::of(base), RunId::of(base));
+    }
+
+    #[test]
+    fn the_id_is_half_a_hash_of_the_parts_each_with_its_length() {
+        let job = JobId::new(1_764_000_000_000, &[9; 10]);
+        for request in [None, Some(""), Some("request")] {
+            let occurrence = Occurrence {
+                job,
+                incarnation: 7,
+                kind: RunKind::Manual,
+                request,
+                nominal_ms: -60_000,
+            };
+            let text = job.to_string();
+            let kind = (RunKind::Manual as i32).to_be_bytes();
+            let (incarnation, nominal) = (7_u64.to_be_bytes(), (-60_000_i64).to_be_bytes());
+            let mut whole = Vec::new();
+            let parts = [Some(text.as_bytes()), Some(&incarnation), Some(&kind)];
+            for part in parts
+                .into_iter()
+                .chain([request.map(str::as_bytes), Some(&nominal)])
+                .flatten()
+            {
+                whole.extend((part.len() as u64).to_be_bytes());
+                whole.extend(part);
+            }
+            let digest = Sha256::digest(&whole);
+            assert_eq!(RunId::of(occurrence).bytes(), digest[..16]);
+        }
     }
 
     #[test]

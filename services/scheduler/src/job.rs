@@ -51,6 +51,8 @@ pub(crate) struct Job {
     pub(crate) unpruned: u32,
     /// The session of the agent's turn that made it.
     pub(crate) context: Option<Arc<str>>,
+    /// Its name came too late for a label of its own in metrics, which stays so.
+    pub(crate) unlabelled: bool,
 }
 
 /// What it does, or why it can't.
@@ -146,6 +148,7 @@ impl Job {
             open_skip: None,
             unpruned: 0,
             context: Some(context).filter(|context| !context.is_empty()).map(Arc::from),
+            unlabelled: false,
         }
     }
 

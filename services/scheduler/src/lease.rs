@@ -33,7 +33,7 @@ pub struct Lease {
 enum State {
     /// No worker has it.
     Free,
-    Held(Held),
+    Held(Box<Held>),
     /// It waits for a person: no worker has it, and none gets it.
     Parked,
     /// It has ended.
@@ -117,14 +117,14 @@ impl Lease {
         times: Times,
     ) -> Self {
         let state = if held {
-            State::Held(Held {
+            State::Held(Box::new(Held {
                 stream: None,
                 sent: true,
                 start: Start::May,
                 until_ms: now_ms + times.lease_ms,
                 deadline_ms: now_ms + left_ms,
                 answer_by_ms: None,
-            })
+            }))
         } else {
             State::Free
         };
@@ -152,7 +152,7 @@ impl Lease {
 
     /// The worker's side of it, if a worker has it.
     #[must_use]
-    pub const fn held(&self) -> Option<&Held> {
+    pub fn held(&self) -> Option<&Held> {
         match &self.state {
             State::Held(held) => Some(held),
             State::Free | State::Parked | State::Over => None,
@@ -182,14 +182,14 @@ impl Lease {
     pub fn take(&mut self, stream: u64) -> bool {
         let free = self.is_free();
         if free {
-            self.state = State::Held(Held {
+            self.state = State::Held(Box::new(Held {
                 stream: Some(stream),
                 sent: false,
                 start: Start::Waits,
                 until_ms: i64::MAX,
                 deadline_ms: i64::MAX,
                 answer_by_ms: None,
-            });
+            }));
         }
         free
     }
@@ -216,17 +216,12 @@ impl Lease {
             return Err(Guard::FenceDurable);
         }
         match &mut self.state {
-            State::Held(Held {
-                stream: Some(stream),
-                sent,
-                until_ms,
-                deadline_ms,
-                ..
-            }) if self.attempt == attempt && !*sent => {
-                *sent = true;
-                *until_ms = now_ms + times.lease_ms;
-                *deadline_ms = now_ms.saturating_add(timeout_ms);
-                Ok(*stream)
+            State::Held(held) if self.attempt == attempt && !held.sent => {
+                let stream = held.stream.ok_or(Guard::Fence)?;
+                held.sent = true;
+                held.until_ms = now_ms + times.lease_ms;
+                held.deadline_ms = now_ms.saturating_add(timeout_ms);
+                Ok(stream)
             }
             _ => Err(Guard::Fence),
         }

@@ -13,7 +13,7 @@ use creel_store::Txn;
 use creel_wire::Error;
 
 use crate::{
-    Config,
+    Config, admission,
     clock::Watch,
     figures::Figures,
     guard::Guards,
@@ -22,6 +22,7 @@ use crate::{
     lane::Lane,
     lease::Times,
     run::{End, Now, Place, Run, has_ended, state_name},
+    shelves::Shelves,
     store::RunRef,
 };
 
@@ -71,6 +72,7 @@ pub(crate) type Random = Box<dyn FnMut() -> u64 + Send>;
 pub(crate) struct Ledger {
     config: Config,
     guards: Guards,
+    scratch: admission::Scratch,
     random: Random,
     figures: Figures,
     outbox: Outbox,
@@ -83,6 +85,8 @@ pub(crate) struct Ledger {
     runs: Runs,
     /// Free runs that wait for their time, Unix milliseconds.
     delayed: BTreeSet<(i64, RunId)>,
+    /// Empty between steps: kept for its memory.
+    free: Vec<(i64, RunId)>,
     /// Free runs that wait for a worker, by kind of work.
     ready: BTreeMap<i32, Queue>,
     /// When leases and deadlines end, monotonic milliseconds.
@@ -113,7 +117,7 @@ pub(crate) struct Ledger {
     /// Runs whose records could not be read.
     unreadable: Vec<RunId>,
     /// Runs that only a packed admission names.
-    unwritten: BTreeSet<RunRef>,
+    unwritten: Shelves<RunRef>,
     changes: Changes,
 }
 
@@ -122,6 +126,7 @@ impl Ledger {
         Self {
             config,
             guards: Guards::all(),
+            scratch: admission::Scratch::default(),
             random,
             figures,
             outbox,
@@ -130,6 +135,7 @@ impl Ledger {
             granted: BTreeMap::new(),
             runs: Runs::default(),
             delayed: BTreeSet::new(),
+            free: Vec::new(),
             ready: BTreeMap::new(),
             expiries: BTreeSet::new(),
             slows: BTreeSet::new(),
@@ -147,7 +153,7 @@ impl Ledger {
             packs: BTreeMap::new(),
             next_pack: 0,
             unreadable: Vec::new(),
-            unwritten: BTreeSet::new(),
+            unwritten: Shelves::default(),
             changes: Changes::default(),
         }
     }
@@ -329,7 +335,7 @@ impl Ledger {
             }
             Place::Ready(lane) => {
                 if let Some(queue) = self.ready.get_mut(&(run.work as i32)) {
-                    queue.remove(&run.owner, lane, run.turn());
+                    queue.remove(&run.owner, lane, run.turn(), run_id);
                 }
             }
         }
@@ -348,23 +354,21 @@ impl Ledger {
             .filter(|run| !run.lease.is_free() || matches!(run.place, Place::Ready(_)))
             .count();
         let held = job.is_held();
-        let mut free: Vec<_> = runs()
-            .filter(|run| run.lease.is_free() && run.place == Place::None)
-            .filter(|run| !held || run.passes_pause())
-            .map(|run| (run.nominal_ms, run.id()))
-            .collect();
+        let mut free = std::mem::take(&mut self.free);
+        free.extend(
+            runs()
+                .filter(|run| run.lease.is_free() && run.place == Place::None)
+                .filter(|run| !held || run.passes_pause())
+                .map(|run| (run.nominal_ms, run.id())),
+        );
         free.sort_unstable();
         let mut room = at_once.saturating_sub(taken);
         let lane = Lane::of(job);
-        for (_, run_id) in free {
-            let longest_ms = self
-                .policy_of(run_id)
-                .map_or(0, |policy| policy.retry.max_backoff_ms.max(MAX_SPREAD_MS));
+        for (_, run_id) in free.drain(..) {
+            self.bring_forward(run_id, now);
             let Some(run) = self.runs.get_mut(&run_id) else {
                 continue;
             };
-            // The clock may have been set back since.
-            run.not_before_ms = run.not_before_ms.min(now.wall_ms.saturating_add(longest_ms));
             if run.not_before_ms > now.wall_ms {
                 run.place = Place::Delayed;
                 self.delayed.insert((run.not_before_ms, run_id));
@@ -372,6 +376,21 @@ impl Ledger {
                 room = room.saturating_sub(usize::from(run.overlaps()));
                 self.line_up(run_id, lane);
             }
+        }
+        self.free = free;
+    }
+
+    /// The clock may have been set back since it was said when a run goes on.
+    fn bring_forward(&mut self, run_id: RunId, now: Now) {
+        let waits = |run: &Run| run.not_before_ms > now.wall_ms;
+        if !self.runs.get(&run_id).is_some_and(waits) {
+            return;
+        }
+        let longest_ms = self
+            .policy_of(run_id)
+            .map_or(0, |policy| policy.retry.max_backoff_ms.max(MAX_SPREAD_MS));
+        if let Some(run) = self.runs.get_mut(&run_id) {
+            run.not_before_ms = run.not_before_ms.min(now.wall_ms.saturating_add(longest_ms));
         }
     }
 

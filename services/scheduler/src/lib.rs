@@ -30,6 +30,7 @@ mod mint;
 pub mod model;
 mod name;
 mod pack;
+mod part;
 pub mod policy;
 mod prune;
 mod run;

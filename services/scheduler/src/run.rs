@@ -15,6 +15,7 @@ use crate::{
     lane::Lane,
     lease::{Lease, Start, Times},
     name::Name,
+    part::part,
     store::RunRef,
 };
 
@@ -22,6 +23,7 @@ use crate::{
 pub(crate) const MAX_SUMMARY_BYTES: usize = 4 * 1_024;
 const MAX_REASON_BYTES: usize = 64;
 
+/// What every run has, and behind it what only some have: those of a herd wait, by the hundred thousand.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) at: RunRef,
@@ -32,18 +34,31 @@ pub(crate) struct Run {
     pub(crate) kind: RunKind,
     pub(crate) work: WorkKind,
     pub(crate) nominal_ms: i64,
+    pub(crate) lease: Lease,
+    pub(crate) end: Option<Box<End>>,
+    /// It has no record of its own yet.
+    pub(crate) new: bool,
+    /// The packed admission that names it instead.
+    pub(crate) pack: Option<u64>,
+    pub(crate) place: Place,
+    /// Counts runs as they came.
+    pub(crate) number: u64,
+    pub(crate) course: Option<Box<Course>>,
+}
+
+/// What a run has none of that waits for its first worker, and for nothing else.
+#[derive(Debug)]
+pub(crate) struct Course {
     pub(crate) started_ms: i64,
     pub(crate) not_before_ms: i64,
-    pub(crate) lease: Lease,
     pub(crate) interruptions: u32,
     /// Attempts that were given to a worker and never begun.
     pub(crate) returned: u32,
     /// The worker that has the attempt.
-    pub(crate) instance: Arc<str>,
+    pub(crate) instance: Option<Arc<str>>,
     /// Asked to stop, and why.
     pub(crate) cancel: Option<String>,
     pub(crate) session: String,
-    pub(crate) end: Option<Box<End>>,
     /// It waits for a person, or goes on after it did.
     pub(crate) parking: Option<Box<Parking>>,
     /// What only some kinds of runs have.
@@ -52,16 +67,28 @@ pub(crate) struct Run {
     pub(crate) slow: bool,
     /// When it will be slow, monotonic milliseconds.
     pub(crate) slow_at_ms: Option<i64>,
-    /// It has no record of its own yet.
-    pub(crate) new: bool,
-    /// The packed admission that names it instead.
-    pub(crate) pack: Option<u64>,
-    pub(crate) place: Place,
-    /// Counts runs as they came.
-    pub(crate) number: u64,
     /// The place of its lease among all.
     pub(crate) expiry_ms: Option<i64>,
 }
+
+impl Course {
+    const NONE: Self = Self {
+        started_ms: 0,
+        not_before_ms: 0,
+        interruptions: 0,
+        returned: 0,
+        instance: None,
+        cancel: None,
+        session: String::new(),
+        parking: None,
+        extra: None,
+        slow: false,
+        slow_at_ms: None,
+        expiry_ms: None,
+    };
+}
+
+part!(Run.course: Course);
 
 /// When a run's turn is: the instant it is for, and of one instant the run that came first. So those of a herd, whose
 /// ids are in no order, line up one behind the other.
@@ -210,9 +237,10 @@ impl Run {
             owner: self.owner.to_string(),
             not_before_unix_ms: self.not_before_ms,
             instance: self
-                .lease
-                .held()
-                .map(|_| self.instance.to_string())
+                .instance
+                .as_ref()
+                .filter(|_| self.lease.held().is_some())
+                .map(ToString::to_string)
                 .unwrap_or_default(),
             interruptions: self.interruptions,
             accepted_attempts: self.lease.accepted().to_vec(),
@@ -281,33 +309,37 @@ impl Run {
             kind,
             work,
             nominal_ms: record.nominal_unix_ms,
-            started_ms: record.started_at_unix_ms,
-            not_before_ms: record.not_before_unix_ms,
             lease,
-            interruptions: record.interruptions,
-            returned: record.returned,
-            instance: record.instance.as_str().into(),
-            cancel,
-            session: record.session.clone(),
             end: None,
-            parking: record.parking.as_ref().map(|parking| {
-                Box::new(Parking {
-                    approval: parking.approval_id.clone(),
-                    text: parking.text.clone(),
-                    parked_ms: parking.parked_at_unix_ms,
-                    expires_ms: parking.expires_at_unix_ms,
-                    attempt: parking.attempt,
-                    times: parking.times,
-                })
-            }),
-            extra: Extra::of_record(record).map(Box::new),
-            slow: record.slow,
-            slow_at_ms: None,
             new: false,
             pack: None,
             place: Place::None,
             number: 0,
-            expiry_ms: None,
+            course: Some(Box::new(Course {
+                started_ms: record.started_at_unix_ms,
+                not_before_ms: record.not_before_unix_ms,
+                interruptions: record.interruptions,
+                returned: record.returned,
+                instance: Some(record.instance.as_str())
+                    .filter(|instance| !instance.is_empty())
+                    .map(Into::into),
+                cancel,
+                session: record.session.clone(),
+                parking: record.parking.as_ref().map(|parking| {
+                    Box::new(Parking {
+                        approval: parking.approval_id.clone(),
+                        text: parking.text.clone(),
+                        parked_ms: parking.parked_at_unix_ms,
+                        expires_ms: parking.expires_at_unix_ms,
+                        attempt: parking.attempt,
+                        times: parking.times,
+                    })
+                }),
+                extra: Extra::of_record(record).map(Box::new),
+                slow: record.slow,
+                slow_at_ms: None,
+                expiry_ms: None,
+            })),
         })
     }
 }

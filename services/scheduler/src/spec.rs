@@ -5,10 +5,11 @@ use creel_proto::{
     scheduler::v1::{self as proto, delivery, payload},
     time::{duration_ms, unix_ms},
 };
-use creel_schedule::Schedule;
+use creel_schedule::{Schedule, describe_span};
 use creel_wire::{Code, Error, SessionKey, error::printable};
 use jiff::Timestamp;
 
+use crate::id::JobId;
 use crate::policy::{
     Alert, CatchUp, MAX_ATTEMPTS, MAX_CATCH_UP, MIN_KEEP_MS, OnStuck, Overlap, Policy, Retry,
 };
@@ -44,6 +45,29 @@ pub(crate) struct Spec {
     pub(crate) warnings: Vec<String>,
     /// As it was written.
     pub(crate) proto: proto::JobSpec,
+}
+
+/// What is refused where somebody writes it, and was not always: jobs that are kept go on as they are.
+pub(crate) fn written(spec: &proto::JobSpec, before: Option<&proto::JobSpec>) -> Result<(), Error> {
+    if before.is_none_or(|before| before.name != spec.name) && spec.name.parse::<JobId>().is_ok() {
+        // By a name that is the id of another job nobody could say which of them is meant.
+        return Err(Error::invalid(
+            "spec.name",
+            "a name can't look like the id of a job",
+        ));
+    }
+    if before.is_some_and(|before| before.payload == spec.payload) {
+        return Ok(());
+    }
+    let (text, field) = match spec.payload.as_ref().and_then(|payload| payload.kind.as_ref()) {
+        Some(payload::Kind::SystemEvent(event)) => (&event.text, "spec.payload.system_event.text"),
+        Some(payload::Kind::AgentTurn(turn)) => (&turn.message, "spec.payload.agent_turn.message"),
+        _ => return Ok(()),
+    };
+    if text.trim().is_empty() {
+        return Err(Error::invalid(field, "the text is blank"));
+    }
+    Ok(())
 }
 
 impl Spec {
@@ -213,7 +237,8 @@ fn between(field: &str, ms: i64, least: i64, most: i64) -> Result<i64, Error> {
     if (least..=most).contains(&ms) {
         return Ok(ms);
     }
-    let message = format!("{ms} ms is not between {least} ms and {most} ms");
+    let span = |ms: i64| u64::try_from(ms).map_or_else(|_| format!("{ms} ms"), describe_span);
+    let message = format!("{} is not between {} and {}", span(ms), span(least), span(most));
     Err(Error::new(Code::InvalidArgument, "out_of_range", message).field(field))
 }
 

@@ -10,8 +10,8 @@ use creel_schedule::{ZoneSources, Zones, check};
 
 use crate::args::Check;
 
-/// Longer lines are refused by the check; this much of one is read at most, in bytes.
-const MAX_LINE: u64 = 1 << 20;
+/// Longer lines are refused by the check; this much of one is kept, in bytes.
+const MAX_LINE: u64 = 1 << 17;
 
 /// Checks what was asked for.
 pub(crate) fn run(profile: &Profile, what: Check) -> ExitCode {
@@ -57,7 +57,17 @@ fn answer(mut cases: impl io::BufRead, mut verdicts: impl io::Write) -> io::Resu
         if cases.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
             break;
         }
+        if !line.ends_with(b"\n") {
+            // The rest of it is no line of its own.
+            cases.skip_until(b'\n')?;
+        }
         let text = String::from_utf8_lossy(&line);
+        // Editors on Windows begin a file with a byte-order mark.
+        let text = if number == 1 {
+            text.trim_start_matches('\u{feff}')
+        } else {
+            &*text
+        };
         if text.trim().is_empty() {
             continue;
         }
@@ -82,5 +92,32 @@ mod tests {
         assert_eq!(String::from_utf8(out).unwrap().lines().count(), 2);
         assert!(!answer(format!("{wrong}\n").as_bytes(), Vec::new()).unwrap());
         assert!(!answer(&b"not a case\n"[..], Vec::new()).unwrap());
+    }
+
+    #[test]
+    fn a_line_of_any_length_is_one_line() {
+        let right = r#"{"expr":"0 7 * * *","tz":"UTC","from":"2026-11-22T10:00:00Z"}"#;
+        let long = "x".repeat(3 << 20);
+        let mut out = Vec::new();
+        let cases = format!("\u{feff}{right}\r\n{long}\n{right}\n{long}");
+        assert!(!answer(cases.as_bytes(), &mut out).unwrap());
+        let verdicts: Vec<serde_json::Value> = String::from_utf8(out)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let told: Vec<_> = verdicts
+            .iter()
+            .map(|verdict| (verdict["id"].as_u64(), verdict.get("next").is_some()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (Some(1), true),
+                (Some(2), false),
+                (Some(3), true),
+                (Some(4), false)
+            ]
+        );
     }
 }

@@ -48,7 +48,8 @@ impl View {
             color,
             standing: 0,
             shown: Vec::new(),
-            zone: TimeZone::system(),
+            // Only the table of a terminal has times; to find the zone costs more memory than all else here.
+            zone: if live { TimeZone::system() } else { TimeZone::UTC },
         }
     }
 

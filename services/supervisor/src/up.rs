@@ -9,7 +9,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{
     detach,
@@ -96,7 +96,7 @@ fn start_log(profile: &Profile, log: &Log) -> anyhow::Result<()> {
         .flatten_event(true)
         .with_writer(writer);
     tracing_subscriber::registry()
-        .with(EnvFilter::try_new(&log.level)?)
+        .with(log.level.parse::<Targets>()?)
         .with(json)
         .try_init()?;
     Ok(())

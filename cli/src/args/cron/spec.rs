@@ -14,7 +14,8 @@ pub(crate) struct SpecArgs {
     /// Again and again, this far apart: 30s, 5m, 1d; at least 1s
     #[arg(long, value_name = "D", value_parser = parse_duration, help_heading = "When")]
     pub(crate) every: Option<Duration>,
-    /// By the calendar: five fields as `0 7 * * MON-FRI`, or a nickname as @daily
+    /// By the calendar: five fields as `0 7 * * MON-FRI`, or a nickname as @daily; `H 7 * * *` is a minute that
+    /// the job's name draws
     #[arg(long, value_name = "E", help_heading = "When")]
     pub(crate) cron: Option<String>,
     /// IANA zone of --cron and --at, as Europe/Berlin; that of this machine without

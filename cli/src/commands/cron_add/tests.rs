@@ -71,6 +71,20 @@ fn the_short_form_is_a_turn_by_the_calendar_in_our_own_zone() {
 }
 
 #[test]
+fn an_h_is_drawn_from_the_name() {
+    let expression = |args: &[&str]| add(args).map(|plan| cron(&plan.spec).expression);
+    let drawn = expression(&["briefing", "H 7 * * *", "m"]).unwrap();
+    assert_eq!(drawn, "39 7 * * *");
+    assert_eq!(
+        expression(&["briefing", "--cron", "H 7 * * *", "--message", "m"]).unwrap(),
+        drawn
+    );
+    assert_ne!(expression(&["report", "H 7 * * *", "m"]).unwrap(), drawn);
+    let failure = expression(&["briefing", "H(5-1) 7 * * *", "m"]).unwrap_err();
+    assert!(failure.error().unwrap().hint.as_ref().unwrap().contains("H(a-b)"));
+}
+
+#[test]
 fn every_flag_reaches_the_spec() {
     let plan = add(&[
         "pulse",

@@ -51,6 +51,11 @@ fn flags_change_what_they_name_and_nothing_else() {
     }
     let (after, ours) = flagged(&args(&["--cron", "0 7 * * *"]), &before(), &berlin()).unwrap();
     assert!(!ours, "the zone that was there stays");
+    let (drawn, _) = flagged(&args(&["--cron", "H 7 * * *"]), &before(), &berlin()).unwrap();
+    let Some(creel_schedule::ScheduleSpec::Cron { expr, .. }) = drawn.schedule else {
+        panic!("no expression")
+    };
+    assert!(expr.ends_with(" 7 * * *") && !expr.starts_with('H'), "{expr}");
     assert_eq!(after.policy, before().policy);
 }
 
@@ -104,7 +109,16 @@ fn a_job_survives_both_spellings() {
         backend: None,
         timeout_ms: None,
     });
+    view.schedule = Some(creel_schedule::ScheduleSpec::Every {
+        period_ms: 5_400_000,
+        anchor_ms: Some(17),
+        mode: creel_schedule::EveryMode::FixedDelay,
+    });
     let toml = format!("{HEADER}{}", toml_of(&view).unwrap());
+    assert!(
+        toml.contains("every = \"1h30m\"\n") && toml.contains("jitter = \"5s\"\n"),
+        "{toml}"
+    );
     assert_eq!(parse(&toml, Format::Toml).unwrap(), view, "{toml}");
     let json = json_of(&view).unwrap();
     assert_eq!(parse(&json, Format::Json).unwrap(), view);
@@ -150,6 +164,13 @@ fn a_refusal_of_the_scheduler_names_the_line() {
     );
     let text = "[policy.catchUp]\nmode = \"all\"\nwindowMs = 5\n";
     assert_eq!(line_of(text, "spec.policy.catch_up.window").unwrap().0, 3);
+    for text in ["\nevery = \"1h\"", "\n  \"everyMs\": 5"] {
+        assert_eq!(
+            line_of(text, "spec.schedule.every.period").unwrap().0,
+            2,
+            "{text}"
+        );
+    }
     assert_eq!(
         line_of("{\n  \"deleteAfter\": \"x\"", "spec.delete_after")
             .unwrap()

@@ -40,11 +40,13 @@ pub(super) fn unwrapped(mut object: Object) -> Object {
 
 /// The name it has, or gets.
 pub(super) fn name(entry: &Object, number: usize) -> String {
-    let named = text(entry, "name").or_else(|| text(entry, "id"));
-    named
-        .map(|name| printable(name.trim(), 128))
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| format!("job {number}"))
+    let named = |key| text(entry, key).map(str::trim).filter(|name| !name.is_empty());
+    match (named("name"), named("id")) {
+        (Some(name), _) => printable(name, 128),
+        // An id of the original's would read like one of ours, which no name may.
+        (None, Some(id)) => printable(&format!("job {}", id.split('-').next().unwrap_or(id)), 128),
+        (None, None) => format!("job {number}"),
+    }
 }
 
 /// A job, read as one of ours or as one of the original's.
@@ -303,6 +305,20 @@ fn schedule(
     }
 }
 
+/// The last values of the five fields, as croner counts them.
+const ENDS: [u32; 5] = [59, 23, 31, 12, 7];
+
+/// A field with `5/15` written as `5-59/15`.
+fn stepped(field: &str, end: u32) -> String {
+    let item = |item: &str| match item.split_once('/') {
+        Some((start, step)) if !start.is_empty() && start.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{start}-{end}/{step}")
+        }
+        _ => item.to_owned(),
+    };
+    field.split(',').map(item).collect::<Vec<_>>().join(",")
+}
+
 /// An expression of croner's dialect in ours.
 fn expression(text: &str, notes: &mut Vec<String>) -> Result<String, String> {
     let parse = |text: &str| CronExpr::parse(text, Syntax::Unix);
@@ -329,6 +345,15 @@ fn expression(text: &str, notes: &mut Vec<String>) -> Result<String, String> {
             }
         }
         changes.push("`?` is written `*`");
+    }
+    if fields.len() == ENDS.len() {
+        let before = fields.clone();
+        for (field, end) in fields.iter_mut().zip(ENDS) {
+            *field = stepped(field, end);
+        }
+        if fields != before {
+            changes.push("a step from a value on is written with the end of its range");
+        }
     }
     let mended = fields.join(" ");
     if changes.is_empty() || parse(&mended).is_err() {

@@ -103,6 +103,11 @@ fn every_spelling_of_a_schedule_is_read() {
         (" @DAILY ", "@daily", Some("the nickname is spelled small")),
         ("0 30 7 * * *", "30 7 * * *", Some("its seconds, 0, are left out")),
         ("0 7 ? * MON", "0 7 * * MON", Some("`?` is written `*`")),
+        (
+            "5/15,3 1/6 * * 1/2",
+            "5-59/15,3 1-23/6 * * 1-7/2",
+            Some("a step from a value on is written with the end of its range"),
+        ),
     ] {
         let (schedule, notes) = of(&format!(r#"{{"kind":"cron","expr":"{expr}","tz":"UTC"}}"#)).unwrap();
         let ScheduleSpec::Cron { expr: read, zone, .. } = schedule else {
@@ -118,6 +123,18 @@ fn every_spelling_of_a_schedule_is_read() {
     let (schedule, notes) = of(r#"{"kind":"cron","expr":"0 7 * * *"}"#).unwrap();
     assert!(matches!(schedule, ScheduleSpec::Cron { zone, .. } if zone == "Europe/Berlin"));
     assert_eq!(notes, ["zone Europe/Berlin (from this machine)"]);
+}
+
+#[test]
+fn a_job_without_a_name_gets_one_that_is_no_id() {
+    let json = |id: &str| {
+        format!(
+            r#"{{"id":"{id}","schedule":{{"everyMs":60000}},"payload":{{"kind":"systemEvent","text":"t"}},"wakeMode":"now"}}"#
+        )
+    };
+    let named = |id: &str| take(&json(id)).unwrap().spec.name;
+    assert_eq!(named("0d9c2d4e-0000-4000-8000-000000000002"), "job 0d9c2d4e");
+    assert_eq!((named("a"), named(" ")), ("job a".into(), "job 1".into()));
 }
 
 #[test]

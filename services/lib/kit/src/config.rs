@@ -200,7 +200,7 @@ pub const SERVICE_PORT: u16 = 7_443;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// What is written: a filter as `info` or `info,creel_scheduler=debug`.
+    /// What is written: a filter as `info` or `info,creel_scheduler=debug`. Nothing is finer than `debug`.
     pub level: String,
     /// A log file is rotated at this size, in MiB.
     pub rotate_mib: u32,

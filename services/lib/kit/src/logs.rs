@@ -9,7 +9,7 @@ use std::{
 };
 
 use tracing_subscriber::{
-    EnvFilter, Layer as _, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    Layer as _, filter::Targets, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 use crate::config::Log;
@@ -20,24 +20,19 @@ use crate::config::Log;
 /// When the file can't be opened or the filter can't be read.
 pub fn init(config: &Log, file: &Path) -> anyhow::Result<()> {
     let writer = RotatingFile::open(file, u64::from(config.rotate_mib) << 20, config.keep)?;
-    let filter = || EnvFilter::try_new(&config.level);
+    let filter: Targets = config.level.parse()?;
     let json = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(true)
         .with_span_list(false)
         .with_writer(writer)
-        .with_filter(filter()?);
-    let human = io::stderr()
-        .is_terminal()
-        .then(|| {
-            filter().map(|filter| {
-                tracing_subscriber::fmt::layer()
-                    .with_writer(io::stderr)
-                    .with_filter(filter)
-            })
-        })
-        .transpose()?;
+        .with_filter(filter.clone());
+    let human = io::stderr().is_terminal().then(|| {
+        tracing_subscriber::fmt::layer()
+            .with_writer(io::stderr)
+            .with_filter(filter)
+    });
     tracing_subscriber::registry().with(json).with(human).try_init()?;
     Ok(())
 }

@@ -2,14 +2,14 @@
 //!
 //! A case is `{"expr", "tz", "from"}`, optionally `"id"`, `"syntax"`, `"dst"`, and an expectation: `"next"` (a list
 //! of instants, the first ones due after `from`; an empty list means none) or `"error": true`. Other keys are
-//! notes and ignored. The verdict is `{"id", "next": [five]}` or `{"id", "error": {field, position, reason}}`, with
-//! `"ok"` if the case has an expectation.
+//! notes and ignored. The verdict is `{"id", "next": [five, or as many as expected]}` or
+//! `{"id", "error": {field, position, reason, hint?}}`, with `"ok"` if the case has an expectation or can't be read.
 
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 
-use crate::schedule::Schedule;
+use crate::schedule::{MAX_PREVIEW, Schedule};
 use crate::zone::Zone;
 use crate::{DstPolicy, Occurrence, ScheduleError, ScheduleSpec, Syntax, Zones};
 
@@ -28,49 +28,58 @@ pub struct Verdict {
     pub ok: bool,
 }
 
-/// A case. `from` is read as text first so that a bad one is reported like every other bad part.
-#[derive(Deserialize)]
+/// A case, as far as its parts have the right shape.
 struct Case {
-    id: Option<Value>,
     expr: String,
-    #[serde(alias = "zone")]
     tz: String,
     from: String,
-    #[serde(default)]
     syntax: Syntax,
-    #[serde(default)]
     dst: DstPolicy,
     next: Option<Vec<String>>,
-    error: Option<Value>,
 }
 
-/// What a case asks for, as far as it can be answered.
+/// What a case asks for, or the part that is wrong.
 enum Answer {
     Next(Zone, Vec<Occurrence>),
-    Error {
-        field: &'static str,
-        position: usize,
-        reason: String,
-    },
+    Error(Wrong),
+}
+
+struct Wrong {
+    field: &'static str,
+    position: usize,
+    reason: String,
+    hint: Option<String>,
 }
 
 /// Answers the line with the given number (from 1), which is the `id` of a case without one. Never panics,
 /// whatever the line.
 pub fn run(line: &str, number: u64, zones: &Zones) -> Verdict {
-    if line.len() > MAX_LINE_BYTES {
-        return not_a_case(
-            number,
-            MAX_LINE_BYTES,
-            format!("the line is longer than {MAX_LINE_BYTES} bytes"),
-        );
-    }
-    let case: Case = match serde_json::from_str(line) {
-        Ok(case) => case,
-        Err(error) => return not_a_case(number, error.column().saturating_sub(1), error.to_string()),
+    let object: Map<String, Value> = match read(line) {
+        Ok(object) => object,
+        Err(wrong) => return verdict(number.into(), Answer::Error(wrong), Some(false)),
     };
-    let id = case.id.clone().unwrap_or_else(|| number.into());
-    let answer = answer(&case, zones);
-    let ok = expectation(&case, &answer);
+    let id = object
+        .get("id")
+        .filter(|id| !id.is_null())
+        .cloned()
+        .unwrap_or_else(|| number.into());
+    let case = case(&object);
+    let expected = case.as_ref().ok().and_then(|case| case.next.clone());
+    let readable = case.is_ok();
+    let answer = match case.and_then(|case| answer(&case, zones)) {
+        Ok((zone, found)) => Answer::Next(zone, found),
+        Err(wrong) => Answer::Error(wrong),
+    };
+    let expects_error = object
+        .get("error")
+        .is_some_and(|error| !matches!(error, Value::Null | Value::Bool(false)));
+    let ok = expectation(expects_error, expected.as_deref(), &answer);
+    // What is no case is wrong even where nothing is expected of it.
+    let ok = if readable { ok } else { Some(ok.unwrap_or(false)) };
+    verdict(id, answer, ok)
+}
+
+fn verdict(id: Value, answer: Answer, ok: Option<bool>) -> Verdict {
     let mut verdict = match answer {
         Answer::Next(zone, found) => {
             let next: Vec<String> = found
@@ -79,12 +88,13 @@ pub fn run(line: &str, number: u64, zones: &Zones) -> Verdict {
                 .collect();
             json!({ "id": id, "next": next })
         }
-        Answer::Error {
-            field,
-            position,
-            reason,
-        } => {
-            json!({ "id": id, "error": { "field": field, "position": position, "reason": reason } })
+        Answer::Error(wrong) => {
+            let mut error =
+                json!({ "field": wrong.field, "position": wrong.position, "reason": wrong.reason });
+            if let Some(hint) = wrong.hint {
+                error["hint"] = hint.into();
+            }
+            json!({ "id": id, "error": error })
         }
     };
     if let Some(ok) = ok {
@@ -96,53 +106,92 @@ pub fn run(line: &str, number: u64, zones: &Zones) -> Verdict {
     }
 }
 
-fn answer(case: &Case, zones: &Zones) -> Answer {
-    let Ok(from) = case.from.parse::<Timestamp>() else {
-        return Answer::Error {
-            field: "from",
-            position: 0,
-            reason: "not an RFC 3339 time".to_owned(),
-        };
+/// The line as an object.
+fn read(line: &str) -> Result<Map<String, Value>, Wrong> {
+    let wrong = |position, reason: String| Wrong {
+        hint: Some(
+            r#"one object a line: {"expr":"0 7 * * *","tz":"Europe/Berlin","from":"2026-11-22T10:00:00Z"}"#
+                .to_owned(),
+        ),
+        ..Wrong::new("line", position, reason)
     };
+    if line.len() > MAX_LINE_BYTES {
+        let reason = format!("the line is longer than {MAX_LINE_BYTES} bytes");
+        return Err(wrong(MAX_LINE_BYTES, reason));
+    }
+    match serde_json::from_str(line) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(wrong(0, "not a JSON object".to_owned())),
+        Err(error) => {
+            let told = error.to_string();
+            // The place stands beside it.
+            let reason = told.rsplit_once(" at line ").map_or(&*told, |(reason, _)| reason);
+            Err(wrong(error.column().saturating_sub(1), reason.to_owned()))
+        }
+    }
+}
+
+/// Its parts. A wrong one is named like every other wrong part of a case.
+fn case(object: &Map<String, Value>) -> Result<Case, Wrong> {
+    let text = |field, keys: &[&str]| match keys.iter().find_map(|key| object.get(*key)) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(Wrong::new(field, 0, format!("`{}` is not a text", keys[0]))),
+        None => Err(Wrong::new(field, 0, format!("`{}` is missing", keys[0]))),
+    };
+    Ok(Case {
+        expr: text("expression", &["expr"])?,
+        tz: text("zone", &["tz", "zone"])?,
+        from: text("from", &["from"])?,
+        syntax: optional(object, "syntax")?.unwrap_or_default(),
+        dst: optional(object, "dst")?.unwrap_or_default(),
+        next: optional(object, "next")?,
+    })
+}
+
+fn optional<T: DeserializeOwned>(object: &Map<String, Value>, key: &'static str) -> Result<Option<T>, Wrong> {
+    object.get(key).map_or(Ok(None), |value| {
+        serde_json::from_value(value.clone()).map_err(|error| Wrong::new(key, 0, error.to_string()))
+    })
+}
+
+fn answer(case: &Case, zones: &Zones) -> Result<(Zone, Vec<Occurrence>), Wrong> {
+    let from: Timestamp = case.from.parse().map_err(|_| Wrong {
+        hint: Some("write it as 2026-11-22T10:00:00Z; the last one is 9999-12-30T22:00:00Z".to_owned()),
+        ..Wrong::new("from", 0, "not an RFC 3339 time that can be counted".to_owned())
+    })?;
     let spec = ScheduleSpec::Cron {
         expr: case.expr.clone(),
         zone: case.tz.clone(),
         dst: case.dst,
         syntax: case.syntax,
     };
+    let wanted = case
+        .next
+        .as_ref()
+        .map_or(ANSWERS, |next| next.len().clamp(ANSWERS, MAX_PREVIEW));
     match spec.resolve(zones, from) {
         Ok(Schedule::Cron(cron)) => {
             let zone = cron.zone.clone();
-            Answer::Next(zone, Schedule::Cron(cron).preview(from, ANSWERS).occurrences)
+            Ok((zone, Schedule::Cron(cron).preview(from, wanted).occurrences))
         }
-        Ok(_) => Answer::Error {
-            field: "expression",
-            position: 0,
-            reason: "not a calendar schedule".to_owned(),
-        },
-        Err(ScheduleError::Expression(error)) => Answer::Error {
-            field: error.field.as_str(),
-            position: error.position,
-            reason: error.reason.to_string(),
-        },
-        Err(other) => Answer::Error {
-            field: "zone",
-            position: 0,
-            reason: other.to_string(),
-        },
+        Ok(_) => Err(Wrong::new("expression", 0, "not a calendar schedule".to_owned())),
+        Err(ScheduleError::Expression(error)) => Err(Wrong {
+            hint: error.hint,
+            ..Wrong::new(error.field.as_str(), error.position, error.reason.to_string())
+        }),
+        Err(other) => Err(Wrong {
+            hint: other.hint(),
+            ..Wrong::new("zone", 0, other.to_string())
+        }),
     }
 }
 
-/// Whether the answer is the one the case expects; `None` if it expects nothing.
-fn expectation(case: &Case, answer: &Answer) -> Option<bool> {
-    let expects_error = case
-        .error
-        .as_ref()
-        .is_some_and(|error| !matches!(error, Value::Null | Value::Bool(false)));
+/// Whether the answer is the one expected; `None` if nothing is.
+fn expectation(expects_error: bool, expected: Option<&[String]>, answer: &Answer) -> Option<bool> {
     if expects_error {
-        return Some(matches!(answer, Answer::Error { .. }));
+        return Some(matches!(answer, Answer::Error(_)));
     }
-    let expected = case.next.as_ref()?;
+    let expected = expected?;
     let Answer::Next(_, found) = answer else {
         return Some(false);
     };
@@ -169,10 +218,13 @@ fn shown(instant: Timestamp, zone: &Zone) -> String {
     }
 }
 
-fn not_a_case(number: u64, position: usize, reason: String) -> Verdict {
-    let error = json!({ "field": "line", "position": position, "reason": reason });
-    Verdict {
-        json: json!({ "id": number, "error": error }).to_string(),
-        ok: false,
+impl Wrong {
+    fn new(field: &'static str, position: usize, reason: String) -> Wrong {
+        Wrong {
+            field,
+            position,
+            reason,
+            hint: None,
+        }
     }
 }

@@ -33,7 +33,7 @@ impl Schedule {
     }
 }
 
-/// A time span in words, whole milliseconds: `1 h 30 min`.
+/// A time span in words, whole milliseconds: `1 h 30 min`; `0 s` for none.
 #[must_use]
 pub fn describe_span(ms: u64) -> String {
     let mut rest = ms;
@@ -49,6 +49,9 @@ pub fn describe_span(ms: u64) -> String {
             parts.push(format!("{} {unit}", rest / unit_ms));
             rest %= unit_ms;
         }
+    }
+    if parts.is_empty() {
+        parts.push("0 s".to_owned());
     }
     parts.join(" ")
 }

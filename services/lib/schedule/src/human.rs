@@ -77,7 +77,7 @@ pub enum TimeError {
     #[error("`{0}` is a clock reading and needs a zone")]
     ZoneMissing(String),
     /// Beyond the year 9999.
-    #[error("the time is out of range")]
+    #[error("the time is later than can be counted: the last is 9999-12-30T22:00Z")]
     OutOfRange,
 }
 
@@ -148,6 +148,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         rest = after.trim_start();
     }
     Ok(Duration::from_millis(total_ms))
+}
+
+/// Writes a number of milliseconds as [`parse_duration`] reads it, in days and smaller units: `1h30m`, `7d`, `0s`.
+#[must_use]
+pub fn spell_duration(ms: u64) -> String {
+    let mut rest = ms;
+    let mut text = String::new();
+    // People count in days: a week is `7d`.
+    for (unit, unit_ms) in UNITS.into_iter().filter(|(unit, _)| *unit != "w") {
+        if rest >= unit_ms {
+            text.push_str(&format!("{}{unit}", rest / unit_ms));
+            rest %= unit_ms;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// Reads the time of a one-shot: RFC 3339 (an instant), `2026-12-01 07:00` (a reading in `zone`; `T` and seconds
@@ -247,6 +262,17 @@ mod tests {
         ];
         for (text, ms) in cases {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for (ms, text) in [
+            (0, "0s"),
+            (1, "1ms"),
+            (5_400_000, "1h30m"),
+            (86_400_000, "1d"),
+            (604_861_500, "7d1m1s500ms"),
+            (u64::MAX, "213503982334d14h25m51s615ms"),
+        ] {
+            assert_eq!(spell_duration(ms), text);
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)));
         }
         let unit = |unit: &str, position| DurationError::Unit {
             unit: unit.to_owned(),

@@ -40,14 +40,17 @@ mod zone;
 mod zones;
 
 pub use describe::describe_span;
-pub use expr::{CronExpr, Field, MAX_EXPRESSION_BYTES, ParseError, Reason, Syntax, Warning, expand_hash};
-pub use human::{DurationError, TimeError, parse_duration, parse_time};
+pub use expr::{
+    CronExpr, Field, MAX_EXPRESSION_BYTES, ParseError, Reason, Syntax, Warning, expand_hash, has_hash,
+};
+pub use human::{DurationError, TimeError, parse_duration, parse_time, spell_duration};
 pub use schedule::{
     Cron, DstPolicy, DstSkip, Every, EveryMode, MAX_PREVIEW, MIN_PERIOD_MS, Moment, Occurrence, Preview,
     Schedule, ScheduleError, SkipReason,
 };
 pub use segments::OccurrenceKind;
 pub use spec::ScheduleSpec;
+pub use suggest::nearest;
 pub use zone::Zone;
 pub use zones::{
     BUNDLED_VERSION, MAX_ZONE_NAME_BYTES, ZoneDataVersion, ZoneError, ZoneOrigin, ZoneSources, Zones,

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 
 use crate::calendar::reading_of;
+use crate::describe::describe_span;
 use crate::expr::{CronExpr, ParseError};
 use crate::human::TimeError;
 use crate::segments::{Gap, LONGEST_SHIFT_SECONDS, OccurrenceKind};
@@ -159,7 +160,7 @@ pub enum ScheduleError {
     #[error(transparent)]
     Time(#[from] TimeError),
     /// An interval below 1 s or above 100 years.
-    #[error("a period of {period_ms} ms is not in 1 s to 100 years")]
+    #[error("a period of {} is not in 1 s to 100 years", describe_span(*period_ms))]
     Period {
         /// The period asked for.
         period_ms: u64,
@@ -302,8 +303,9 @@ impl Schedule {
     /// [`ScheduleError::Past`] for a one-shot that is over, [`ScheduleError::NeverFires`] if nothing comes.
     pub fn first(&self, now: Timestamp) -> Result<Occurrence, ScheduleError> {
         self.next(now).ok_or_else(|| match self {
-            Schedule::At(moment) => ScheduleError::Past {
-                at: moment.instant().unwrap_or(Timestamp::MAX),
+            Schedule::At(moment) => match moment.instant() {
+                Some(at) => ScheduleError::Past { at },
+                None => TimeError::OutOfRange.into(),
             },
             Schedule::Cron(cron) => ScheduleError::NeverFires {
                 expression: cron.expr.text().to_owned(),

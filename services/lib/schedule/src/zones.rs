@@ -217,7 +217,11 @@ impl Zones {
     fn unknown(&self, name: &str) -> ZoneError {
         let mut shown: String = name.chars().take(MAX_ZONE_NAME_BYTES).collect();
         shown.retain(|c| !c.is_control());
-        let suggestion = nearest(&shown, &self.names());
+        let names = self.names();
+        let suggestion = abbreviated(&shown)
+            .filter(|zone| names.iter().any(|name| name == zone))
+            .or_else(|| nearest(&shown, names.iter().map(String::as_str)))
+            .map(str::to_owned);
         ZoneError::Unknown {
             name: shown,
             suggestion,
@@ -240,6 +244,33 @@ fn is_zone_name(name: &str) -> bool {
         && name.bytes().all(plain)
         && !beside.contains(&name)
         && !other_clocks.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// What people mean by the abbreviations that clocks show and that are no zones. By their letters alone they are
+/// near to other people's zones: `PST` to `EST`.
+fn abbreviated(name: &str) -> Option<&'static str> {
+    const MEANT: [(&str, &str); 18] = [
+        ("ACST", "Australia/Adelaide"),
+        ("AEDT", "Australia/Sydney"),
+        ("AEST", "Australia/Sydney"),
+        ("AKST", "America/Anchorage"),
+        ("AST", "America/Halifax"),
+        ("AWST", "Australia/Perth"),
+        ("BST", "Europe/London"),
+        ("CDT", "America/Chicago"),
+        ("CEST", "Europe/Berlin"),
+        ("CST", "America/Chicago"),
+        ("EDT", "America/New_York"),
+        ("EEST", "Europe/Helsinki"),
+        ("IST", "Asia/Kolkata"),
+        ("JST", "Asia/Tokyo"),
+        ("MDT", "America/Denver"),
+        ("NZST", "Pacific/Auckland"),
+        ("PDT", "America/Los_Angeles"),
+        ("PST", "America/Los_Angeles"),
+    ];
+    let named = |(short, _): &&(&str, &str)| short.eq_ignore_ascii_case(name.trim());
+    MEANT.iter().find(named).map(|(_, zone)| *zone)
 }
 
 fn open(dir: &Path, origin: fn(PathBuf) -> ZoneOrigin) -> Option<(ZoneDataVersion, TimeZoneDatabase)> {

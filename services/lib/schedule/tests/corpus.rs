@@ -248,6 +248,11 @@ fn errors_say_where() {
     let zone = r#"{"expr":"0 0 * * *","tz":"Europe/Berln","from":"2024-01-01T00:00:00Z","next":[]}"#;
     let verdict = check::run(zone, 1, &zones);
     assert!(!verdict.ok && verdict.json.contains(r#""field":"zone""#));
+    assert!(
+        verdict.json.contains("did you mean `Europe/Berlin`?"),
+        "{}",
+        verdict.json
+    );
 }
 
 #[test]
@@ -268,32 +273,56 @@ fn expectations_decide() {
     assert!(!ok(r#","next":[]"#));
     assert!(!ok(r#","error":true"#));
     assert!(!ok(r#","next":["soon"]"#));
+    // Six are as good as five.
+    let days = |days: std::ops::RangeInclusive<u32>| {
+        let days: Vec<String> = days.map(|day| format!("2024-01-{day:02}T00:00:00Z")).collect();
+        format!(r#","next":{}"#, serde_json::json!(days))
+    };
+    assert!(ok(&days(2..=9)));
+    assert!(!ok(&days(3..=10)));
 }
 
 #[test]
 fn lines_that_are_no_cases_get_an_answer() {
     let zones = Zones::bundled();
     let long = format!(r#"{{"expr":"{}"}}"#, "*".repeat(100_000));
-    for line in [
-        "",
-        "{",
-        "[]",
-        "null",
-        "7",
-        r#"{"expr":7}"#,
-        r#"{"expr":"* * * * *"}"#,
-        "\u{feff}{}",
-        &long,
-    ] {
+    let answered = |line: &str| -> Value {
         let verdict = check::run(line, 3, &zones);
+        assert!(!verdict.ok, "{line:.40}");
         let answer: Value = serde_json::from_str(&verdict.json).unwrap();
+        assert_eq!(answer["ok"], false, "what fails the check says so: {answer}");
+        answer
+    };
+    for line in ["", "{", "[]", "null", "7", "\u{feff}{}", &long] {
+        let answer = answered(line);
         assert_eq!(
             (&answer["id"], &answer["error"]["field"]),
             (&3.into(), &"line".into()),
             "{line:.40}"
         );
-        assert!(!verdict.ok);
+        let reason = answer["error"]["reason"].as_str().unwrap();
+        assert!(
+            !reason.contains("line 1") && !reason.contains("struct"),
+            "{reason}"
+        );
     }
+    for (line, field) in [
+        (r#"{"id":"a","expr":7}"#, "expression"),
+        (r#"{"id":"a","expr":"* * * * *"}"#, "zone"),
+        (r#"{"id":"a","expr":"* * * * *","tz":null}"#, "zone"),
+        (r#"{"id":"a","expr":"* * * * *","tz":"UTC"}"#, "from"),
+        (r#"{"id":"a","expr":"","tz":"","from":"","dst":"never"}"#, "dst"),
+        (r#"{"id":"a","expr":"","tz":"","from":"","syntax":5}"#, "syntax"),
+        (r#"{"id":"a","expr":"","tz":"","from":"","next":"soon"}"#, "next"),
+    ] {
+        let answer = answered(line);
+        assert_eq!(
+            (&answer["id"], &answer["error"]["field"]),
+            (&"a".into(), &field.into()),
+            "{line}"
+        );
+    }
+    assert!(check::run(r#"{"expr":"* * * * *","error":true}"#, 3, &zones).ok);
     let from = r#"{"expr":"* * * * *","tz":"UTC","from":"yesterday"}"#;
     assert!(check::run(from, 1, &zones).json.contains(r#""field":"from""#));
 }

@@ -4,7 +4,7 @@
 
 use creel_schedule::{
     Cron, CronExpr, DstPolicy, Field, MAX_EXPRESSION_BYTES, ParseError, Reason, Schedule, Syntax, Warning,
-    Zones, expand_hash,
+    Zones, expand_hash, has_hash,
 };
 use jiff::Timestamp;
 
@@ -456,6 +456,22 @@ fn hash_spreads_by_seed_and_stays() {
     ] {
         assert_eq!(expand_hash(text, "x").unwrap_err().position, position, "{text}");
     }
+}
+
+#[test]
+fn where_a_hash_stands_is_found_and_elsewhere_it_is_told() {
+    for text in ["H 7 * * *", "0 H(1-5) * * *", "0 7 1,H * *"] {
+        assert!(has_hash(text), "{text}");
+        assert!(
+            unix(text).unwrap_err().hint.unwrap().contains("name of a job"),
+            "{text}"
+        );
+    }
+    for text in ["0 7 * MAR THU", "0 7 * * thu", "@hourly", "7H * * * *", ""] {
+        assert!(!has_hash(text), "{text}");
+    }
+    let years = CronExpr::parse("0 0 0 1 1 ? 2099-2101", Syntax::Quartz).unwrap_err();
+    assert_eq!(years.hint.as_deref(), Some("years go from 1970 to 2100"));
 }
 
 /// Written into stored expressions, so they may never change.

@@ -166,6 +166,8 @@ fn names_are_exact() {
     let hint = |name: &str| zones.get(name).unwrap_err().hint();
     assert_eq!(hint("europe/berlin"), "did you mean `Europe/Berlin`?");
     assert_eq!(hint("Europe/Berln"), "did you mean `Europe/Berlin`?");
+    assert_eq!(hint("pst"), "did you mean `America/Los_Angeles`?");
+    assert_eq!(hint("CEST"), "did you mean `Europe/Berlin`?");
     assert_eq!(
         hint("Mars/Olympus"),
         "give an IANA name such as `Europe/Berlin` or `UTC`"

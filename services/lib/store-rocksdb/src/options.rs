@@ -3,8 +3,8 @@
 use crate::Migration;
 use creel_store::HistoryBounds;
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, ReadOptions,
-    WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, InfoLogger, LogLevel,
+    ReadOptions, WriteOptions,
 };
 
 /// How a store is opened.
@@ -77,11 +77,18 @@ pub(crate) fn database(options: &Options) -> rocksdb::Options {
     db.set_stats_persist_period_sec(0);
     db.set_skip_stats_update_on_db_open(true);
 
-    // RocksDB's own log.
-    db.set_log_level(LogLevel::Warn);
-    db.set_keep_log_file_num(2);
-    db.set_max_log_file_size(1 << 20);
+    // What RocksDB says is part of our log. A file of its own would hold a buffer and, in memory, every line of the
+    // options that it begins with.
+    db.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, log));
     db
+}
+
+fn log(level: LogLevel, message: &str) {
+    match level {
+        LogLevel::Debug | LogLevel::Info | LogLevel::Header => {}
+        LogLevel::Warn => tracing::warn!(message, "rocksdb"),
+        LogLevel::Error | LogLevel::Fatal => tracing::error!(message, "rocksdb"),
+    }
 }
 
 /// Every write is on the disk before it returns.

@@ -416,6 +416,7 @@ fn server(
     config.ignore_client_order = true;
     // A ticket would outlive the revocation of the certificate it was made for.
     config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
 

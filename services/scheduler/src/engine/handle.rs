@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::News;
 use crate::{id::JobId, ledger::Ledger, name::Name, run::Now};
 
 /// Told to whoever waits, once a change is durable.
@@ -29,8 +30,8 @@ type Way = (Sender, CancellationToken);
 #[derive(Clone)]
 pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
-    runs: broadcast::Sender<Arc<RunRecord>>,
-    jobs: broadcast::Sender<JobNews>,
+    runs: News<Arc<RunRecord>>,
+    jobs: News<JobNews>,
     streams: Streams,
     next_stream: Arc<AtomicU64>,
 }
@@ -53,8 +54,8 @@ impl std::fmt::Debug for Handle {
 impl Handle {
     pub(super) fn new(
         commands: mpsc::Sender<Command>,
-        runs: broadcast::Sender<Arc<RunRecord>>,
-        jobs: broadcast::Sender<JobNews>,
+        runs: News<Arc<RunRecord>>,
+        jobs: News<JobNews>,
         streams: Streams,
     ) -> Self {
         Self {
@@ -110,12 +111,12 @@ impl Handle {
 
     /// Run changes from now on, once they are durable.
     pub(crate) fn watch(&self) -> broadcast::Receiver<Arc<RunRecord>> {
-        self.runs.subscribe()
+        self.runs.listen()
     }
 
     /// Jobs that change from now on, once that is durable.
     pub(crate) fn watch_jobs(&self) -> broadcast::Receiver<JobNews> {
-        self.jobs.subscribe()
+        self.jobs.listen()
     }
 
     /// A new stream to a worker: its number, and what is cancelled when the engine closes it.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     id::JobId,
     ledger::{Changed, Creation, late_one_shot, name_taken},
-    spec::{Origin, Spec, refused},
+    spec::{self, Origin, Spec, refused},
 };
 
 /// A changed job that somebody else changes at the same time is read again so often.
@@ -48,6 +48,7 @@ impl Api {
             Some(context) => &placed(spec, context),
             None => spec,
         };
+        spec::written(spec, None)?;
         let zones = self.zones.get();
         let mut spec = Spec::check(
             spec,
@@ -172,6 +173,7 @@ impl Api {
             let target = target(caller, &view, &message.if_match)?;
             let before = self.record(&view).await?;
             let (changed, refreeze) = merged(before.spec.clone().unwrap_or_default(), wanted, paths)?;
+            spec::written(&changed, before.spec.as_ref())?;
             let now_ms = self.now_ms().await?;
             let zones = self.zones.get();
             let mut spec = Spec::check(
@@ -244,7 +246,9 @@ fn first_cursor(spec: &Spec, now_ms: i64, late_ok: bool) -> Result<i64, Error> {
         if late_ok {
             return Ok(at_ms.saturating_sub(1));
         }
-        let at = Timestamp::from_millisecond(at_ms).unwrap_or_default();
+        // As it was written, by the clocks that were meant.
+        let told = spec.schedule.describe();
+        let at = told.strip_prefix("once ").unwrap_or(&told);
         return Err(Error::new(
             Code::InvalidArgument,
             "in_the_past",

@@ -5,7 +5,7 @@ use creel_proto::{
     scheduler::v1::{ExplainJobRequest, ExplainJobResponse, Explained, RunKind, RunRecord, RunState},
     time::{timestamp, unix_ms},
 };
-use creel_schedule::Schedule;
+use creel_schedule::{Schedule, describe_span};
 use creel_store::Page;
 use creel_wire::{Caller, Error};
 use jiff::Timestamp;
@@ -218,10 +218,9 @@ fn explained(nominal_ms: i64, record: Option<RunRecord>, now_ms: i64) -> Explain
                 RunState::Stuck => "lost its worker, and nobody knows how far it came",
                 _ => "failed",
             };
-            let late = if late_s > 60 {
-                format!(", {late_s} s late")
-            } else {
-                String::new()
+            let late = match u64::try_from(late_s) {
+                Ok(late_s @ 61..) => format!(", {} late", describe_span(late_s.saturating_mul(1_000))),
+                _ => String::new(),
             };
             let attempts = match record.attempt {
                 0 | 1 => String::new(),

@@ -1,6 +1,6 @@
 use creel_proto::{
     scheduler::v1::{
-        At, CreateJobRequest, CreateJobResponse, Cron, DeleteJobRequest, GetJobRequest, JobSpec,
+        At, CreateJobRequest, CreateJobResponse, Cron, DeleteJobRequest, GetJobRequest, JobRecord, JobSpec,
         ListJobsRequest, ListRunsRequest, PauseJobRequest, Phase, PreviewRequest, ResumeJobRequest, Run,
         RunState, Schedule, UpdateJobRequest, WatchRunsRequest, at, job_service_server::JobService,
         preview_request::Of, run_service_server::RunService, schedule,
@@ -12,7 +12,12 @@ use futures_util::StreamExt as _;
 use prost_types::FieldMask;
 use tonic::Status;
 
-use crate::testing::{START_MS, Stack, World, asked, asked_by, every, operator, turn};
+use crate::{
+    id::JobId,
+    ledger::Creation,
+    spec::{Origin, Spec},
+    testing::{START_MS, Stack, World, asked, asked_by, every, operator, turn},
+};
 
 mod agents;
 mod backends;
@@ -66,6 +71,76 @@ async fn the_same_job_twice_is_unchanged_and_another_is_a_conflict() {
         (Code::Conflict, "name_taken")
     );
     assert!(error.hint.is_some() && error.field.as_deref() == Some("spec.name"));
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_means_its_job_whatever_another_is_called() {
+    let world = World::new();
+    let stack = world.start().await;
+    let job = create(&stack, new(every("briefing", 60)))
+        .await
+        .unwrap()
+        .job
+        .unwrap();
+    let error = refusal(create(&stack, new(every(&job.job_id, 60))).await);
+    assert_eq!(error.field.as_deref(), Some("spec.name"));
+
+    // One that has such a name from before it was refused.
+    let spec = Spec::check(
+        &every(&job.job_id, 60),
+        Origin {
+            zones: &stack.api.zones.get(),
+            anchor_ms: START_MS,
+        },
+    );
+    let id: JobId = "01a221fd-5911-77d7-84f5-3c7eba5a5e31".parse().unwrap();
+    let creation = Creation {
+        id,
+        record: JobRecord {
+            job_id: id.to_string(),
+            spec: Some(every(&job.job_id, 60)),
+            owner: job.owner.clone(),
+            ..Default::default()
+        },
+        spec: spec.unwrap(),
+        cursor_ms: START_MS,
+        principal: String::new(),
+    };
+    let engine = &stack.api.engine;
+    engine
+        .change(move |ledger, now| ledger.create(creation, now))
+        .await
+        .unwrap();
+    let pause = PauseJobRequest {
+        job: job.job_id.clone(),
+        ..Default::default()
+    };
+    let paused = stack.api.pause(asked(pause)).await.unwrap().into_inner();
+    assert_eq!((paused.phase(), paused.job_id), (Phase::Paused, job.job_id));
+    stack.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mistyped_name_gets_the_one_that_was_meant() {
+    let world = World::new();
+    let stack = world.start().await;
+    for name in ["briefing", "Report of the week", "zz"] {
+        create(&stack, new(every(name, 60))).await.unwrap();
+    }
+    for (wanted, meant) in [
+        ("briefng", Some("briefing")),
+        ("brief", Some("briefing")),
+        ("report of the weak", Some("Report of the week")),
+        ("nothing like it", None),
+    ] {
+        let get = GetJobRequest { job: wanted.into() };
+        let hint = refusal(JobService::get(&stack.api, asked(get)).await)
+            .hint
+            .unwrap();
+        let told = meant.map(|name| format!("did you mean `{name}`? creel cron list names all"));
+        assert_eq!(hint, told.unwrap_or_else(|| "creel cron list".into()), "{wanted}");
+    }
     stack.stop().await;
 }
 

@@ -1,17 +1,17 @@
 //! How a job is, and its record.
 
-use std::ops::{Deref, DerefMut};
-
 use creel_proto::scheduler::v1::{JobStateRecord, RunState};
 
 use super::{Alert, Last};
 use crate::{
     backfill::Backfill,
     health::{Durations, Recent},
+    part::part,
     store::RunRef,
 };
 
-/// How a job is: what every job needs, and through [`Deref`] what only a job needs that ran or was held.
+/// How a job is: what every job needs, and behind it what only some need. A herd's jobs have a run that waits and
+/// nothing else: that has to be small, too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
     /// Counts changes by people.
@@ -20,11 +20,17 @@ pub(crate) struct State {
     pub(super) rare: Option<Box<Rare>>,
 }
 
-/// What a job that never ran, and is not held, has none of.
+/// What a job has none of while it waits for its first instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rare {
     /// Runs that have not ended, oldest first.
     pub(crate) active: Vec<RunRef>,
+    past: Option<Box<Past>>,
+}
+
+/// What a job has none of that never ran to an end and is not held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Past {
     pub(crate) completed: bool,
     pub(crate) pause: Option<String>,
     pub(crate) quarantine: Option<Quarantine>,
@@ -48,6 +54,12 @@ pub(crate) struct Rare {
 impl Rare {
     const NONE: Self = Self {
         active: Vec::new(),
+        past: None,
+    };
+}
+
+impl Past {
+    const NONE: Self = Self {
         completed: false,
         pause: None,
         quarantine: None,
@@ -66,19 +78,8 @@ impl Rare {
     };
 }
 
-impl Deref for State {
-    type Target = Rare;
-    fn deref(&self) -> &Rare {
-        static NONE: Rare = Rare::NONE;
-        self.rare.as_deref().unwrap_or(&NONE)
-    }
-}
-
-impl DerefMut for State {
-    fn deref_mut(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_with(|| Box::new(Rare::NONE))
-    }
-}
+part!(State.rare: Rare);
+part!(Rare.past: Past);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Quarantine {
@@ -146,8 +147,7 @@ impl State {
 
     pub(crate) fn of_record(record: &JobStateRecord) -> Self {
         let reference = |one: &Option<_>| one.as_ref().and_then(RunRef::of_record);
-        let rare = Rare {
-            active: record.active.iter().filter_map(RunRef::of_record).collect(),
+        let past = Past {
             completed: record.completed,
             pause: record.paused.then(|| record.paused_reason.clone()),
             quarantine: (record.quarantined_until_unix_ms != 0).then_some(Quarantine {
@@ -171,6 +171,10 @@ impl State {
             backfill: record.backfill.as_ref().map(Backfill::of_record).map(Box::new),
             bumps: record.incarnation_bumps,
             doomed: record.doomed,
+        };
+        let rare = Rare {
+            active: record.active.iter().filter_map(RunRef::of_record).collect(),
+            past: Some(past).filter(|past| *past != Past::NONE).map(Box::new),
         };
         Self {
             version: record.version,

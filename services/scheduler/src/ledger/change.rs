@@ -111,6 +111,7 @@ impl Ledger {
             context: context.map(Arc::from),
             open_skip: None,
             unpruned: 0,
+            unlabelled: false,
         };
         let job = if unseen { job.paused(APPROVAL) } else { job };
         self.add(id, job);
@@ -153,6 +154,7 @@ impl Ledger {
             job.state.backfill = None;
         }
         job.name = name.into();
+        job.unlabelled = false;
         job.plan = Plan::Sound(sound);
         job.state.version += 1;
         job.state.start_afresh();

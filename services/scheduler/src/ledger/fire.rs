@@ -1,7 +1,5 @@
 //! Time passes: occurrences are admitted or skipped, delayed runs come up, leases end.
 
-use std::sync::Arc;
-
 use creel_kit::outbox::Event;
 use creel_proto::scheduler::v1::{RunKind, RunRecord, RunState, TombstoneRecord};
 use creel_schedule::Schedule;
@@ -41,11 +39,10 @@ impl Ledger {
     pub(crate) fn tick(&mut self, now: Now, held: bool) {
         if !held {
             self.measure_backlog(now);
+            self.runs.reserve(self.jobs.due_before(now.wall_ms + 1));
             for _ in 0..MAX_DUE {
-                match self.jobs.first_due() {
-                    Some((at, id)) if at <= now.wall_ms && !self.changes.is_heavy(id) => {
-                        self.decide(id, now, Due::Now);
-                    }
+                match self.jobs.next_due(now.wall_ms) {
+                    Some(id) if !self.changes.is_heavy(id) => self.decide(id, now, Due::Now),
                     _ => break,
                 }
             }
@@ -135,24 +132,26 @@ impl Ledger {
         let Some(mut view) = self.view_of(id, job) else {
             return self.jobs.wake(id, None);
         };
-        let prompt = Policy {
-            jitter_ms: 0,
-            ..*view.policy
-        };
         if what != Due::Now {
             view.catch_up_from_ms = i64::MIN;
             if now.wall_ms < std::mem::replace(&mut view.backoff_until_ms, i64::MIN) {
                 view.hold = view.hold.or(Some(SkipReason::Backoff));
             }
         }
+        let prompt;
         if what == Due::Instants {
+            prompt = Policy {
+                jitter_ms: 0,
+                ..*view.policy
+            };
             view.policy = &prompt;
         }
-        let decision = admission::decide(self.guards, now.wall_ms, &view);
-        self.apply(id, decision, now);
+        let decision = admission::decide_in(&mut self.scratch, self.guards, now.wall_ms, &view);
+        self.apply(id, &decision, now);
+        self.scratch.reuse(decision);
     }
 
-    fn apply(&mut self, id: JobId, decision: Decision, now: Now) {
+    fn apply(&mut self, id: JobId, decision: &Decision, now: Now) {
         if decision.replace {
             let active = self
                 .jobs
@@ -374,7 +373,7 @@ impl Ledger {
         job.state.active.reserve_exact(1);
         job.state.active.push(at);
         job.open_skip = None;
-        self.runs.insert(Run {
+        let mut made = Run {
             at,
             job: id,
             incarnation,
@@ -383,25 +382,18 @@ impl Ledger {
             kind,
             work,
             nominal_ms,
-            started_ms: 0,
-            not_before_ms: if delay_ms > 0 { now.wall_ms + delay_ms } else { 0 },
             lease: Lease::default(),
-            interruptions: 0,
-            returned: 0,
-            instance: Arc::default(),
-            cancel: None,
-            session: String::new(),
             end: None,
-            parking: None,
-            extra: None,
-            slow: false,
-            slow_at_ms: None,
             new: true,
             pack: None,
             place: Place::None,
             number: 0,
-            expiry_ms: None,
-        });
+            course: None,
+        };
+        if delay_ms > 0 {
+            made.not_before_ms = now.wall_ms + delay_ms;
+        }
+        self.runs.insert(made);
         Some(run)
     }
 
@@ -483,9 +475,10 @@ impl Ledger {
         }
     }
 
-    pub(super) fn show_next(&self, id: JobId, now: Now) {
-        if let Some(job) = self.jobs.get(&id) {
-            self.figures.next_run(&job.name, || job.next_run_ms(now.wall_ms));
+    pub(super) fn show_next(&mut self, id: JobId, now: Now) {
+        if let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.unlabelled) {
+            let next_ms = || job.next_run_ms(now.wall_ms);
+            job.unlabelled = !self.figures.next_run(&job.name, next_ms);
         }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Jobs {
     due: Shelves<(i64, u32)>,
     /// Of the job that was added last: most likely the next one's, too.
     rules: Option<Arc<Rules>>,
+    /// The slot that was found last. A step does a dozen things to one job, and its id is looked up for each.
+    recent: u32,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,7 @@ impl Jobs {
     /// A job to change. Its owner and name are not to be changed so.
     pub(crate) fn get_mut(&mut self, id: &JobId) -> Option<&mut Job> {
         let slot = self.slot_of(*id)?;
+        self.recent = slot;
         self.slots
             .get_mut(slot as usize)?
             .as_mut()
@@ -146,12 +149,10 @@ impl Jobs {
             return;
         }
         if before != NEVER {
-            let place = self.due.place(|one| *one < (before, number));
-            self.due.remove(place);
+            self.due.take((before, number));
         }
         if at != NEVER {
-            let place = self.due.place(|one| *one < (at, number));
-            self.due.insert(place, (at, number));
+            self.due.add((at, number));
         }
     }
 
@@ -181,9 +182,16 @@ impl Jobs {
         Some((at, self.slot(slot)?.id))
     }
 
+    /// The first job whose time has come at an instant.
+    pub(crate) fn next_due(&mut self, now_ms: i64) -> Option<JobId> {
+        let (_, slot) = self.due.first().filter(|(at, _)| *at <= now_ms)?;
+        self.recent = slot;
+        Some(self.slot(slot)?.id)
+    }
+
     /// How many jobs are looked at before an instant.
     pub(crate) fn due_before(&self, ms: i64) -> usize {
-        self.due.iter().take_while(|(at, _)| *at < ms).count()
+        self.due.count_before(self.due.place(|(at, _)| *at < ms))
     }
 
     /// How many jobs an owner has.
@@ -235,6 +243,9 @@ impl Jobs {
 
     fn slot_of(&self, id: JobId) -> Option<u32> {
         let is = |slot: &u32| self.slot(*slot).is_some_and(|slot| slot.id == id);
+        if is(&self.recent) {
+            return Some(self.recent);
+        }
         self.ids.find(hash(id), is).copied()
     }
 }
@@ -289,12 +300,16 @@ mod tests {
     /// What a job's owner, name and instant are, by id.
     type Model = BTreeMap<JobId, (String, String, Option<i64>)>;
 
-    fn check(jobs: &Jobs, model: &Model) {
+    fn check(jobs: &mut Jobs, model: &Model) {
         assert_eq!(jobs.len(), model.len());
         assert_eq!(jobs.iter().count(), model.len());
         let mut due: Vec<_> = model.values().filter_map(|(_, _, at)| *at).collect();
         due.sort_unstable();
-        assert_eq!(jobs.first_due().map(|(at, _)| at), due.first().copied());
+        let first = jobs.first_due();
+        assert_eq!(first.map(|(at, _)| at), due.first().copied());
+        let (first_ms, first) = first.unzip();
+        assert_eq!(jobs.next_due(first_ms.unwrap_or_default()), first);
+        assert_eq!(jobs.next_due(first_ms.unwrap_or_default() - 1), None);
         assert_eq!(jobs.due_before(10), due.iter().filter(|at| **at < 10).count());
         for (id, (owner, name, at)) in model {
             let job = jobs.get(id).unwrap();
@@ -347,7 +362,7 @@ mod tests {
                     }
                 }
             }
-            check(&jobs, &model);
+            check(&mut jobs, &model);
         }
     }
 

@@ -29,8 +29,9 @@ pub(super) struct Pack {
     left: usize,
 }
 
-/// Runs of one instant that were admitted in this step.
-pub(super) type Fresh = BTreeMap<i64, Vec<(JobId, RunId)>>;
+/// Runs that were admitted in this step, by their instant: where they are, in the order they came. None is forgotten
+/// before the step is committed.
+pub(super) type Fresh = BTreeMap<i64, Vec<u32>>;
 
 impl Ledger {
     /// Admits the one run that a look at a job came to, without a record of its own. False: the job has something
@@ -49,29 +50,27 @@ impl Ledger {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.state.cursor_ms = job.state.cursor_ms.max(nominal_ms);
         }
-        self.changes.packed.entry(nominal_ms).or_default().push((id, run));
+        let slot = self.runs.slot_of(&run);
+        self.changes.packed.entry(nominal_ms).or_default().extend(slot);
         true
     }
 
     /// The records of what was packed in this step. Runs that began at once have records of their own by now.
     pub(super) fn flush_packs(&mut self, fresh: Fresh, effects: &mut Vec<Effect>) -> Vec<Op> {
         let mut ops = Vec::new();
-        for (nominal_ms, mut runs) in fresh {
-            // In the order they are kept in: so each is added next to the one before.
-            runs.sort_unstable_by_key(|(_, run)| *run);
-            for some in runs.chunks(MAX_JOBS) {
+        for (nominal_ms, slots) in fresh {
+            for some in slots.chunks(MAX_JOBS) {
                 let number = self.next_pack;
                 let (mut entries, mut admitted) =
                     (Vec::with_capacity(some.len()), Vec::with_capacity(some.len()));
-                for (id, run_id) in some {
-                    let Some(run) = self.runs.get_mut(run_id).filter(|run| run.new) else {
+                for slot in some {
+                    let Some(run) = self.runs.at_mut(*slot).filter(|run| run.new) else {
                         continue;
                     };
                     run.pack = Some(number);
-                    self.unwritten.insert(run.at);
                     admitted.push(run.at);
                     entries.push(Entry {
-                        job: *id,
+                        job: run.job,
                         incarnation: run.incarnation,
                     });
                 }
@@ -85,6 +84,9 @@ impl Ledger {
                 ops.push(Op::Put(key.clone(), record.encode_to_vec().into()));
                 let left = entries.len();
                 self.packs.insert(number, Pack { key, left });
+                // In the order they are kept in: so each is added next to the one before.
+                admitted.sort_unstable();
+                admitted.iter().for_each(|at| self.unwritten.add(*at));
                 effects.push(Effect::Admitted(admitted.into_iter().map(|at| at.run).collect()));
             }
         }
@@ -95,7 +97,7 @@ impl Ledger {
     pub(super) fn unpack(&mut self, run_id: RunId) -> Option<Op> {
         let run = self.runs.get_mut(&run_id)?;
         let number = run.pack.take()?;
-        self.unwritten.remove(&run.at);
+        self.unwritten.take(run.at);
         let pack = self.packs.get_mut(&number)?;
         pack.left -= 1;
         if pack.left > 0 {
@@ -139,7 +141,7 @@ impl Ledger {
             }
             if let Some(run) = self.runs.get_mut(&run_id) {
                 run.pack = Some(number);
-                self.unwritten.insert(run.at);
+                self.unwritten.add(run.at);
                 left += 1;
             }
         }
@@ -166,12 +168,12 @@ impl Ledger {
             let run = run.filter(|run| fits(run) && before.is_none_or(|before| run.at < before));
             return run.map(shown).into_iter().collect();
         }
-        let older = match before {
-            Some(before) => self.unwritten.range(..before),
-            None => self.unwritten.range(..),
+        let place = match before {
+            Some(before) => self.unwritten.place(|at| *at < before),
+            None => self.unwritten.end(),
         };
-        older
-            .rev()
+        self.unwritten
+            .before(place)
             .take(MAX_LOOKED_AT)
             .filter_map(|at| self.runs.get(&at.run))
             .filter(|run| fits(run))

@@ -70,7 +70,7 @@ impl Ledger {
             attempt,
             times,
         }));
-        run.instance = "".into();
+        run.instance = None;
         let id = run.job;
         self.wait_for_person(run_id, now);
         self.changes.run(id, run_id);

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{id::RunId, lane::Lane, run::Turn};
+use crate::{id::RunId, lane::Lane, run::Turn, shelves::Shelves};
 
 const LANES: usize = Lane::ALL.len();
 /// Owners looked at for a run that has just come up.
@@ -33,7 +33,7 @@ pub(super) struct Queue {
 /// The runs of an owner.
 #[derive(Debug, Default)]
 struct Line {
-    lanes: [BTreeMap<Turn, RunId>; LANES],
+    lanes: [Shelves<(Turn, RunId)>; LANES],
     /// How often each lane was passed over.
     passed: [u8; LANES],
     /// Lanes whose next run is the newest.
@@ -81,12 +81,12 @@ impl Queue {
         if runs.is_empty() {
             self.waiting[lane as usize].insert(Arc::clone(owner));
         }
-        runs.insert(turn, run);
+        runs.add((turn, run));
     }
 
-    pub(super) fn remove(&mut self, owner: &Arc<str>, lane: Lane, turn: Turn) {
+    pub(super) fn remove(&mut self, owner: &Arc<str>, lane: Lane, turn: Turn, run: RunId) {
         if let Some(line) = self.owners.get_mut(owner) {
-            line.lanes[lane as usize].remove(&turn);
+            line.lanes[lane as usize].take((turn, run));
             self.tidy(owner, lane);
         }
     }
@@ -115,8 +115,7 @@ impl Queue {
     /// A run in a lane that has just come up: for an instant not before `since_ms`, its owner's newest.
     pub(super) fn pop_new(&mut self, lane: Lane, since_ms: i64) -> Option<RunId> {
         let owners = &self.waiting[lane as usize];
-        let newest =
-            |owner: &Arc<str>| Some(self.owners.get(owner)?.lanes[lane as usize].last_key_value()?.0.0);
+        let newest = |owner: &Arc<str>| Some(self.owners.get(owner)?.lanes[lane as usize].last()?.0.0);
         let came = self.came[lane as usize]
             .as_ref()
             .map_or(Bound::Unbounded, Bound::Excluded);
@@ -136,7 +135,7 @@ impl Queue {
         };
         if line.lanes[lane as usize].is_empty() {
             self.waiting[lane as usize].remove(owner);
-            if line.lanes.iter().all(BTreeMap::is_empty) {
+            if line.lanes.iter().all(Shelves::is_empty) {
                 self.owners.remove(owner);
             }
         }
@@ -173,7 +172,7 @@ mod tests {
         let next: Vec<_> = std::iter::from_fn(|| pop(&mut queue)).take(5).collect();
         assert_eq!(next, [5_000, 1, 5_001, 998, 2].map(run));
         for n in 0..1_000 {
-            queue.remove(&flood, Lane::Prompt, (n / 2, n as u64));
+            queue.remove(&flood, Lane::Prompt, (n / 2, n as u64), run(n));
         }
         assert!(
             queue.is_empty() && queue.waiting.iter().all(BTreeSet::is_empty) && pop(&mut queue).is_none()
@@ -238,7 +237,7 @@ mod tests {
                     }
                     2 => {
                         if let Some(gone) = waiting[who][lane].pop_last() {
-                            queue.remove(&names[who], Lane::ALL[lane], (gone, 0));
+                            queue.remove(&names[who], Lane::ALL[lane], (gone, 0), run(gone));
                         }
                     }
                     _ => {

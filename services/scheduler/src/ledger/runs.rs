@@ -19,6 +19,8 @@ pub(super) struct Runs {
     ids: HashTable<u32>,
     /// How many ever came.
     count: u64,
+    /// The slot that was added or changed last: most likely it is asked for next, too.
+    recent: u32,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +37,8 @@ impl Chunk {
             self.slots.resize_with(CHUNK, || None);
         }
         if let Some(slot) = self.slots.get_mut(place) {
-            self.used += usize::from(slot.replace(run).is_none());
+            self.used += usize::from(slot.is_none());
+            *slot = Some(run);
         }
     }
 
@@ -51,17 +54,31 @@ impl Chunk {
 
 impl Runs {
     pub(super) fn get(&self, id: &RunId) -> Option<&Run> {
-        run_at(&self.chunks, self.slot_of(*id)?)
+        run_at(&self.chunks, self.slot_of(id)?)
     }
 
     pub(super) fn get_mut(&mut self, id: &RunId) -> Option<&mut Run> {
-        let slot = self.slot_of(*id)? as usize;
-        let chunk = self.chunks.get_mut(slot / CHUNK)?;
-        chunk.slots.get_mut(slot % CHUNK)?.as_mut()
+        let slot = self.slot_of(id)?;
+        self.recent = slot;
+        self.at_mut(slot)
+    }
+
+    /// The run that is in a slot.
+    pub(super) fn at_mut(&mut self, slot: u32) -> Option<&mut Run> {
+        let chunk = self.chunks.get_mut(slot as usize / CHUNK)?;
+        chunk.slots.get_mut(slot as usize % CHUNK)?.as_mut()
+    }
+
+    /// Makes room for so many more at once: a table that grows as they come looks at each of them again.
+    pub(super) fn reserve(&mut self, more: usize) {
+        let chunks = &self.chunks;
+        self.ids.reserve(more, |slot| {
+            run_at(chunks, *slot).map_or(0, |run| run.id().hash())
+        });
     }
 
     pub(super) fn contains(&self, id: &RunId) -> bool {
-        self.slot_of(*id).is_some()
+        self.slot_of(id).is_some()
     }
 
     /// In no order that means something, but always the same.
@@ -76,21 +93,22 @@ impl Runs {
         let (id, chunks) = (run.id(), &self.chunks);
         let is = |slot: &u32| run_at(chunks, *slot).is_some_and(|run| run.id() == id);
         let hash = |slot: &u32| run_at(chunks, *slot).map_or(0, |run| run.id().hash());
-        let slot = match self.ids.entry(id.hash(), is, hash) {
+        self.recent = match self.ids.entry(id.hash(), is, hash) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => {
                 let slot = free_slot(&mut self.chunks, &mut self.free);
                 new.insert(slot);
                 slot
             }
-        } as usize;
+        };
+        let slot = self.recent as usize;
         if let Some(chunk) = self.chunks.get_mut(slot / CHUNK) {
             chunk.put(slot % CHUNK, run);
         }
     }
 
     pub(super) fn remove(&mut self, id: &RunId) -> Option<Run> {
-        let slot = self.slot_of(*id)?;
+        let slot = self.slot_of(id)?;
         if let Ok(known) = self.ids.find_entry(id.hash(), |one| *one == slot) {
             known.remove();
         }
@@ -100,8 +118,12 @@ impl Runs {
             .take(slot as usize % CHUNK)
     }
 
-    fn slot_of(&self, id: RunId) -> Option<u32> {
-        let is = |slot: &u32| run_at(&self.chunks, *slot).is_some_and(|run| run.id() == id);
+    /// Where a run is. It stays there.
+    pub(super) fn slot_of(&self, id: &RunId) -> Option<u32> {
+        let is = |slot: &u32| run_at(&self.chunks, *slot).is_some_and(|run| run.id() == *id);
+        if is(&self.recent) {
+            return Some(self.recent);
+        }
         self.ids.find(id.hash(), is).copied()
     }
 }

@@ -11,7 +11,11 @@ use crate::{
     job::{Job, State},
     name::Name,
     run::{Now, Run},
+    spec::MAX_NAME_CHARS,
 };
+
+/// Names that are looked at for the one that was meant.
+const MAX_NEAR: usize = 5_000;
 
 /// How a job is.
 #[derive(Debug, Clone)]
@@ -127,13 +131,26 @@ impl Ledger {
 
     /// A job of a person, by name or id. Jobs whose record can't be read have no owner, so everyone sees them.
     pub(crate) fn find(&self, owner: &str, name_or_id: &str, now: Now) -> Option<View> {
-        let by_name = self.resolve(owner, name_or_id);
-        let id = by_name.or_else(|| name_or_id.parse().ok())?;
-        let job = self
-            .jobs
-            .get(&id)
-            .filter(|job| &*job.owner == owner || job.owner.is_empty())?;
+        let theirs = |id: JobId| {
+            let job = self.jobs.get(&id)?;
+            (&*job.owner == owner || job.owner.is_empty()).then_some((id, job))
+        };
+        // An id first: it is what every part of the system calls a job by, and a name may read like one.
+        let by_id = name_or_id.parse().ok().and_then(theirs);
+        let (id, job) = by_id.or_else(|| theirs(self.resolve(owner, name_or_id)?))?;
         Some(self.view(id, job, now))
+    }
+
+    /// The name that was probably meant: one that begins so, or is spelled nearly so.
+    pub(crate) fn nearest(&self, owner: &str, wanted: &str) -> Option<String> {
+        let begins = self.jobs.named(owner, wanted).next();
+        let begins = begins.filter(|(_, job)| job.name.starts_with(wanted));
+        let spelled = || {
+            let names = self.jobs.named(owner, "").map(|(_, job)| &*job.name);
+            creel_schedule::nearest(wanted, names.take(MAX_NEAR))
+        };
+        let name = begins.map(|(_, job)| &*job.name).or_else(spelled)?;
+        Some(printable(name, MAX_NAME_CHARS))
     }
 
     /// Jobs with their runs that have not ended, for a copy.

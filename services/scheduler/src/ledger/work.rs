@@ -109,7 +109,7 @@ impl Ledger {
             match run.and_then(|run| run.lease.moved(attempt, Some(stream)).then_some(run)) {
                 Some(run) => {
                     run.lease.renew(stream, attempt, Start::Began, now.mono_ms, times);
-                    run.instance = Arc::clone(&worker.instance);
+                    run.instance = Some(Arc::clone(&worker.instance));
                     let lane = self.jobs.get(&run.job).map_or(Lane::Unknown, Lane::of);
                     worker.holding.insert(run_id, lane.for_run(run));
                     if run.cancel.is_some() {
@@ -140,7 +140,7 @@ impl Ledger {
         let missing: Vec<_> = self
             .runs
             .values()
-            .filter(|run| run.end.is_none() && run.instance == worker.instance)
+            .filter(|run| run.end.is_none() && run.instance.as_ref() == Some(&worker.instance))
             .filter(|run| run.lease.held().is_some_and(|held| held.stream.is_none()))
             .map(Run::id)
             .filter(|run_id| !worker.holding.contains(run_id))
@@ -210,7 +210,7 @@ impl Ledger {
         let Some(run) = self.runs.get_mut(&run_id) else {
             return;
         };
-        run.instance = Arc::default();
+        run.instance = None;
         run.started_ms = 0;
         let (job, passes) = (run.job, run.passes_pause());
         self.watch(run_id);
@@ -265,7 +265,7 @@ impl Ledger {
             return false;
         };
         worker.holding.insert(run_id, lane);
-        run.instance = Arc::clone(&worker.instance);
+        run.instance = Some(Arc::clone(&worker.instance));
         // Counts from here until the worker says that it began.
         run.started_ms = now.wall_ms;
         let (job, attempt) = (run.job, run.lease.attempt());

@@ -5,7 +5,8 @@ use creel_proto::{
     time::duration_ms,
 };
 use creel_schedule::{
-    Cron, CronExpr, DstPolicy, Every, EveryMode, Moment, Schedule, ScheduleError, ScheduleSpec, Syntax, Zones,
+    Cron, CronExpr, DstPolicy, Every, EveryMode, Moment, OccurrenceKind, Schedule, ScheduleError,
+    ScheduleSpec, Syntax, Zones,
 };
 use creel_wire::{Code, Error};
 use jiff::{Timestamp, civil::DateTime};
@@ -34,7 +35,11 @@ pub(crate) fn schedule(
         .and_then(|schedule| schedule.kind.as_ref())
         .ok_or_else(missing)?
     {
-        Kind::At(at) => Ok((Schedule::At(moment(at, origin.zones)?), Vec::new())),
+        Kind::At(at) => {
+            let moment = moment(at, origin.zones)?;
+            let warnings = odd_reading(&moment).into_iter().collect();
+            Ok((Schedule::At(moment), warnings))
+        }
         Kind::Every(every) => Ok((Schedule::Every(interval(every, origin.anchor_ms)?), Vec::new())),
         Kind::Cron(cron) => calendar(cron, origin.zones),
     }
@@ -67,6 +72,26 @@ fn moment(at: &proto::At, zones: &Zones) -> Result<Moment, Error> {
             }
         }
         None => Err(Error::invalid("spec.schedule.at", "a one-shot needs a time")),
+    }
+}
+
+/// What becomes of a reading that clocks leave out or show twice.
+fn odd_reading(moment: &Moment) -> Option<String> {
+    let Moment::Civil { reading, zone } = moment else {
+        return None;
+    };
+    let one = Schedule::At(moment.clone()).next(Timestamp::MIN)?;
+    let (read, at) = (reading.time().strftime("%H:%M"), zone.at(one.nominal));
+    match one.kind {
+        OccurrenceKind::AfterGap => Some(format!(
+            "clocks in {zone} leave out {read} on that day; it is due at {}",
+            at.strftime("%H:%M %Z")
+        )),
+        OccurrenceKind::FirstPass => Some(format!(
+            "clocks in {zone} show {read} twice on that day; it is due the first time, at {}",
+            at.strftime("%H:%M %Z")
+        )),
+        _ => None,
     }
 }
 

@@ -111,6 +111,61 @@ fn every_refusal_names_its_field() {
     assert!(check(&largest).is_ok());
 }
 
+fn civil(time: &str, zone: &str) -> Result<Spec, Error> {
+    let civil = proto::CivilTime {
+        time: time.into(),
+        zone: zone.into(),
+    };
+    let at = proto::At {
+        when: Some(proto::at::When::Civil(civil)),
+    };
+    let schedule = Some(proto::Schedule {
+        kind: Some(proto::schedule::Kind::At(at)),
+    });
+    check(&proto::JobSpec {
+        schedule,
+        ..cron("* * * * *", "UTC")
+    })
+}
+
+#[test]
+fn a_reading_that_clocks_leave_out_or_show_twice_is_told() {
+    let told = |time| civil(time, "Europe/Berlin").unwrap().warnings;
+    assert_eq!(
+        told("2027-03-28T02:30:00"),
+        ["clocks in Europe/Berlin leave out 02:30 on that day; it is due at 03:00 CEST"]
+    );
+    assert_eq!(
+        told("2027-10-31T02:30:00"),
+        ["clocks in Europe/Berlin show 02:30 twice on that day; it is due the first time, at 02:30 CEST"]
+    );
+    assert_eq!(told("2027-03-28T03:30:00"), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_new_in_a_job_is_held_to_more_than_what_is_kept() {
+    let id = "01a221fd-5911-77d7-84f5-3c7eba5a5e31";
+    let blank = |name: &str, message: &str| proto::JobSpec {
+        name: name.into(),
+        payload: Some(crate::testing::turn(message)),
+        ..cron("0 7 * * *", "UTC")
+    };
+    for (spec, field) in [
+        (blank(id, "m"), "spec.name"),
+        (blank(&id.replace('-', ""), "m"), "spec.name"),
+        (blank("briefing", " \n\t"), "spec.payload.agent_turn.message"),
+    ] {
+        assert_eq!(written(&spec, None).unwrap_err().field.as_deref(), Some(field));
+        assert!(
+            written(&spec, Some(&spec)).is_ok() && check(&spec).is_ok(),
+            "what is kept"
+        );
+        let before = cron("0 7 * * *", "UTC");
+        assert!(written(&spec, Some(&before)).is_err(), "what is changed");
+    }
+    assert!(written(&blank("01a221fd", "m"), None).is_ok());
+}
+
 #[test]
 fn schedules_are_refused_with_position_and_hint() {
     let error = check(&cron("0 24 * * *", "UTC")).unwrap_err();
@@ -144,25 +199,6 @@ fn schedules_are_refused_with_position_and_hint() {
             (error.field.as_deref(), error.reason.as_ref()),
             (Some("spec.schedule.every.period"), "invalid_period")
         );
-    }
-    let civil = |time: &str, zone: &str| {
-        let civil = proto::CivilTime {
-            time: time.into(),
-            zone: zone.into(),
-        };
-        let at = proto::At {
-            when: Some(at_when(civil)),
-        };
-        let schedule = Some(proto::Schedule {
-            kind: Some(proto::schedule::Kind::At(at)),
-        });
-        check(&proto::JobSpec {
-            schedule,
-            ..cron("* * * * *", "UTC")
-        })
-    };
-    fn at_when(civil: proto::CivilTime) -> proto::at::When {
-        proto::at::When::Civil(civil)
     }
     assert!(civil("2026-12-01T07:00:00", "Europe/Berlin").is_ok());
     for (time, zone, field) in [
@@ -240,6 +276,13 @@ fn policies_have_limits_and_unknown_rules_are_refused() {
         field(proto::Policy { retry, ..policy() }),
         "spec.policy.retry.attempts"
     );
+    let mut short = cron("0 7 * * *", "UTC");
+    short.policy = Some(proto::Policy {
+        timeout: Some(duration(0)),
+        ..policy()
+    });
+    let message = check(&short).unwrap_err().message;
+    assert_eq!(message, "0 s is not between 1 s and 7 d");
     let catch_up = Some(proto::CatchUp {
         max: 1_001,
         ..Default::default()

@@ -1,6 +1,6 @@
 //! What watchers of devices hear: epochs, for those who hold connections open; changes, for people.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use creel_proto::{
     identity::v1::{DeviceEpoch, DeviceEvent, DeviceEventKind, EpochEvent, PairingState},
@@ -110,7 +110,7 @@ impl Devices {
                 };
                 match event {
                     Ok(event) => {
-                        if sender.send(Ok(event)).await.is_err() {
+                        if sender.send(Ok(Arc::unwrap_or_clone(event))).await.is_err() {
                             return;
                         }
                     }

@@ -1,6 +1,6 @@
 //! `H`: spreading by name instead of everybody at minute 0.
 //!
-//! An `H` is replaced by a number drawn from a seed (the job's id) before parsing, so the stored expression is an
+//! An `H` is replaced by a number drawn from a seed (the job's name) before parsing, so the stored expression is an
 //! ordinary one: it reads the same everywhere and cannot move when this code changes.
 
 use super::unix::quoted;
@@ -14,6 +14,13 @@ const FIELDS: [(Field, u32, u32); 5] = [
     (Field::Month, 1, 12),
     (Field::DayOfWeek, 0, 6),
 ];
+
+/// Whether [`expand_hash`] has something to replace. No name of a month or weekday begins so.
+#[must_use]
+pub fn has_hash(text: &str) -> bool {
+    text.split(|c: char| c.is_whitespace() || c == ',')
+        .any(|item| item.starts_with('H'))
+}
 
 /// Replaces the `H` of a five-field expression: `H` by one value of the field, `H(a-b)` by one of that range,
 /// `H/n` and `H(a-b)/n` by every n-th from a start below n. Same text and seed, same answer, for good.

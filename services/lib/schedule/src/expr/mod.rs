@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use error::{Field, ParseError, Reason, Warning};
-pub use hash::expand_hash;
+pub use hash::{expand_hash, has_hash};
 
 use crate::fields::Fields;
 

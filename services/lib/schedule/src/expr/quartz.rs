@@ -85,6 +85,7 @@ fn check(field: Field, token: Token<'_>) -> Result<(), ParseError> {
         {
             Err(error().hint("L, W and # are read in five-field expressions only"))
         }
+        Err(_) if field == Field::Year => Err(error().hint("years go from 1970 to 2100")),
         Err(_) => Err(error()),
     }
 }

@@ -8,7 +8,7 @@
 //!       | "?"                             both day fields, Dialect::Compat only
 //! ```
 
-use super::{Field, ParseError, Reason, Token, Warning, tokens};
+use super::{Field, ParseError, Reason, Token, Warning, has_hash, tokens};
 use crate::fields::{Days, Fields, Join};
 
 /// Which of the forms that cron daemons reject are read.
@@ -352,10 +352,10 @@ impl FieldReader {
             return Err(self.error(token, Reason::LongName(quoted(token.text))).hint(hint));
         }
         let error = self.error(token, Reason::Unreadable(quoted(token.text)));
-        Err(if token.text.is_empty() {
-            error.hint("a value is missing here")
-        } else {
-            error
+        Err(match token.text {
+            "" => error.hint("a value is missing here"),
+            text if has_hash(text) => error.hint("`H` is drawn from the name of a job, by creel cron add"),
+            _ => error,
         })
     }
 

@@ -162,17 +162,19 @@ async fn the_only_occurrence_of_a_one_shot_has_its_why() {
     let world = World::new();
     let stack = world.start().await;
     let mut worker = stack.worker("one", &[]).await;
-    let at = At {
-        when: Some(at::When::Time(timestamp(START_MS + 5_000))),
+    let once = |name, at_ms| {
+        let at = At {
+            when: Some(at::When::Time(timestamp(at_ms))),
+        };
+        let schedule = Schedule {
+            kind: Some(schedule::Kind::At(at)),
+        };
+        JobSpec {
+            schedule: Some(schedule),
+            ..every(name, 60)
+        }
     };
-    let schedule = Schedule {
-        kind: Some(schedule::Kind::At(at)),
-    };
-    let spec = JobSpec {
-        schedule: Some(schedule),
-        ..every("once", 60)
-    };
-    stack.create(spec).await;
+    stack.create(once("once", START_MS + 5_000)).await;
     let asked = explain(&stack, "once", Some(START_MS + 9_000)).await;
     assert_eq!(asked.occurrence.unwrap().outcome, "not_yet");
     worker.succeed().await;
@@ -181,4 +183,15 @@ async fn the_only_occurrence_of_a_one_shot_has_its_why() {
     assert_eq!(before.occurrence.unwrap().outcome, "before_creation");
     let now = explain(&stack, "once", None).await.occurrence.unwrap();
     assert_eq!(now.outcome, "ran");
+    let late = CreateJobRequest {
+        late_ok: true,
+        ..new(once("late", START_MS - 2 * DAY_MS))
+    };
+    create(&stack, late).await.unwrap();
+    worker.succeed().await;
+    let text = explain(&stack, "late", None).await.occurrence.unwrap().text;
+    assert!(
+        text.starts_with("It ran, 2 d ") && text.contains(" late, and succeeded"),
+        "{text}"
+    );
 }
