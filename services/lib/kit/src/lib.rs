@@ -20,6 +20,7 @@ pub mod outbox;
 pub mod page;
 pub mod peers;
 pub mod profile;
+mod rest;
 pub mod service;
 mod serving;
 

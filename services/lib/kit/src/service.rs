@@ -289,6 +289,7 @@ async fn serve(
     );
     let idempotency = Idempotency::new(store.clone(), clock.clone());
     tokio::spawn(sweep(idempotency.clone(), drain.clone()));
+    tokio::spawn(crate::rest::run(store.clone(), drain.clone()));
     let deps = Deps {
         name,
         peers: Peers::new(profile.clone(), Arc::clone(&config), Arc::clone(&tls)),

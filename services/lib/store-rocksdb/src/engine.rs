@@ -19,6 +19,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Most bytes of queued transactions; senders wait when it is taken.
 const QUEUE_BYTES: usize = 8 << 20;
+/// Of so much unflushed data a store lets go when it rests.
+const REST_BYTES: u64 = 1 << 20;
+/// RocksDB's name for the size of it.
+const ACTIVE_BUFFER: &str = "rocksdb.cur-size-active-mem-table";
 
 pub(crate) struct Rocks {
     db: Arc<DB>,
@@ -157,6 +161,19 @@ impl Engine for Rocks {
                 cause: None,
             })
         })
+    }
+
+    /// Unflushed data goes to the disk, unless it is so little that a file of its own would cost more.
+    async fn rest(&self) {
+        let db = Arc::clone(&self.db);
+        let flushed = tokio::task::spawn_blocking(move || {
+            let held = db.property_int_value(ACTIVE_BUFFER)?.unwrap_or(0);
+            if held < REST_BYTES { Ok(()) } else { db.flush() }
+        });
+        if let Ok(Err(err)) = flushed.await {
+            // It stays in the log, and in memory.
+            tracing::warn!(error = %err, "unflushed data stays in memory");
+        }
     }
 }
 

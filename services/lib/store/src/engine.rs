@@ -48,6 +48,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Commits a transaction. If it changes a key, the instant (when greater than the last) is committed with it.
     /// Dropping the future doesn't withdraw the transaction.
     async fn commit(&self, txn: Txn, instant_ms: i64) -> Result<Outcome, Error>;
+
+    /// Gives back what a busy time left in memory. It changes nothing that can be seen.
+    async fn rest(&self) {}
 }
 
 impl ScanBounds {

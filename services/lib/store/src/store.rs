@@ -186,6 +186,11 @@ impl Store {
         Ok(())
     }
 
+    /// To be called when a busy time is over: gives back what it left in memory.
+    pub async fn rest(&self) {
+        self.engine.rest().await;
+    }
+
     /// Watches the changes of `range` after revision `from`: no gap, no duplicate, or `Compacted`.
     /// When the store closes, the watch stays silent.
     #[must_use]
