@@ -179,14 +179,6 @@ impl Job {
         }
     }
 
-    /// Whether a person holds it: nothing of its own begins, and what waits goes on when that ends. A revoked owner is no
-    /// such person: what waits is refused by identity, and ends.
-    pub(crate) fn is_held(&self) -> bool {
-        let pause = self.state.pause.as_deref();
-        pause.is_some_and(|reason| reason != OWNER_REVOKED)
-            || self.sound().is_some_and(|sound| sound.disabled)
-    }
-
     /// When a job that was not on hold would be due next.
     pub(crate) fn next_run_ms(&self, now_ms: i64) -> Option<i64> {
         let sound = self.sound()?;

@@ -353,12 +353,10 @@ impl Ledger {
             .filter(|run| run.overlaps() && !run.lease.is_parked())
             .filter(|run| !run.lease.is_free() || matches!(run.place, Place::Ready(_)))
             .count();
-        let held = job.is_held();
         let mut free = std::mem::take(&mut self.free);
         free.extend(
             runs()
                 .filter(|run| run.lease.is_free() && run.place == Place::None)
-                .filter(|run| !held || run.passes_pause())
                 .map(|run| (run.nominal_ms, run.id())),
         );
         free.sort_unstable();

@@ -196,11 +196,6 @@ impl Run {
         !matches!(self.kind, RunKind::Backfill | RunKind::Alert)
     }
 
-    /// Whether it is no part of what a pause of its job holds: a person asked for it, or is told something.
-    pub(crate) const fn passes_pause(&self) -> bool {
-        matches!(self.kind, RunKind::Manual | RunKind::Alert)
-    }
-
     /// The attempts that failed or are under way: those that were parked or never begun are neither.
     pub(crate) fn attempts_used(&self) -> u32 {
         let parked = self.parking.as_ref().map_or(0, |parking| parking.times);

@@ -211,7 +211,7 @@ impl Ledger {
                 .active
                 .iter()
                 .any(|at| self.runs.get(&at.run).is_some_and(Run::overlaps));
-            if !busy && !job.is_held() && job.state.pause.is_none() {
+            if !busy && job.hold() == Some(SkipReason::Quarantined) {
                 if now.wall_ms >= quarantine.until_ms && !admitted {
                     self.admit(id, RunKind::Probe, quarantine.until_ms, None, 0, now);
                 } else {

@@ -212,14 +212,11 @@ impl Ledger {
         };
         run.instance = None;
         run.started_ms = 0;
-        let (job, passes) = (run.job, run.passes_pause());
+        let job = run.job;
         self.watch(run_id);
         self.changes.run(job, run_id);
         let Some(job) = self.jobs.get(&job) else { return };
-        let lane = Lane::of(job);
-        if passes || !job.is_held() {
-            self.line_up(run_id, lane);
-        }
+        self.line_up(run_id, Lane::of(job));
     }
 
     /// Gives waiting runs to workers with room: the record says so before the work goes out.

@@ -71,7 +71,7 @@ async fn a_limit_that_was_lowered_holds_for_what_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_job_starts_nothing_that_waited() {
+async fn what_was_admitted_before_a_pause_still_runs_and_nothing_after_it() {
     let world = World::coarse();
     let stack = world.start().await;
     stack
@@ -86,19 +86,19 @@ async fn a_paused_job_starts_nothing_that_waited() {
     pause(&stack, "job").await;
     worker.finish(&of(&first), RunState::Succeeded).await;
     assert!(worker.acked().await.accepted);
-    worker.no_work_for(300 * SECOND).await;
-    // Nor does it after a restart.
-    stack.crash().await;
-    let stack = world.start().await;
-    let mut worker = stack.worker("two", &[]).await;
-    worker.no_work_for(60 * SECOND).await;
-    resume(&stack, "job").await;
     let second = worker.succeed().await;
     assert_eq!(
         unix_ms(&second.nominal_at.unwrap()) - unix_ms(&first.nominal_at.unwrap()),
         60_000,
         "it is not lost"
     );
+    worker.no_work_for(300 * SECOND).await;
+    // Nor does anything after a restart.
+    stack.crash().await;
+    let stack = world.start().await;
+    let mut worker = stack.worker("two", &[]).await;
+    worker.no_work_for(60 * SECOND).await;
+    resume(&stack, "job").await;
     let third = worker.succeed().await;
     assert!(unix_ms(&third.nominal_at.unwrap()) > world.clock.now_ms() - 60_000);
     let skipped = world.outcomes().await[&(RunState::Skipped, "paused".to_owned())];
