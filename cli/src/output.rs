@@ -291,7 +291,6 @@ fn ascii_controls(json: &str) -> String {
         })
 }
 
-/// `width`: of the terminal, if it is one.
 /// Rows as lines, their columns aligned.
 pub(crate) fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     let mut table = Table::new();
@@ -303,6 +302,7 @@ pub(crate) fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     table.lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
+/// `width`: of the terminal, if it is one.
 fn render_table(header: &[&str], rows: &[Vec<String>], width: Option<u16>) -> String {
     let mut table = Table::new();
     match width {

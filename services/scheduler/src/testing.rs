@@ -21,8 +21,9 @@ use creel_proto::{
     identity::v1::JobSubject,
     scheduler::v1::{
         AdmissionRecord, AgentTurnPayload, CreateJobRequest, DeleteJobRequest, Every, GetJobRequest,
-        GetRunRequest, Job, JobSpec, JobStateRecord, Payload, Run, RunKind, RunRecord, RunState, Schedule,
-        job_service_server::JobService, payload, run_service_server::RunService, schedule,
+        GetRunRequest, Job, JobSpec, JobStateRecord, PauseJobRequest, Payload, ResumeJobRequest, Run,
+        RunKind, RunRecord, RunState, Schedule, job_service_server::JobService, payload,
+        run_service_server::RunService, schedule,
     },
     time::{duration, timestamp},
 };
@@ -334,6 +335,22 @@ impl Stack {
             ..Default::default()
         };
         self.api.delete(asked(request)).await.unwrap();
+    }
+
+    pub(crate) async fn pause(&self, job: &str) -> Job {
+        let request = PauseJobRequest {
+            job: job.into(),
+            ..Default::default()
+        };
+        self.api.pause(asked(request)).await.unwrap().into_inner()
+    }
+
+    pub(crate) async fn resume(&self, job: &str) -> Job {
+        let request = ResumeJobRequest {
+            job: job.into(),
+            ..Default::default()
+        };
+        self.api.resume(asked(request)).await.unwrap().into_inner()
     }
 
     pub(crate) async fn job(&self, job: &str) -> Job {

@@ -1,9 +1,9 @@
 use creel_proto::{
     scheduler::v1::{
         At, CreateJobRequest, CreateJobResponse, Cron, DeleteJobRequest, GetJobRequest, JobRecord, JobSpec,
-        ListJobsRequest, ListRunsRequest, PauseJobRequest, Phase, PreviewRequest, ResumeJobRequest, Run,
-        RunState, Schedule, UpdateJobRequest, WatchRunsRequest, at, job_service_server::JobService,
-        preview_request::Of, run_service_server::RunService, schedule,
+        ListJobsRequest, ListRunsRequest, PauseJobRequest, Phase, PreviewRequest, Run, RunState, Schedule,
+        UpdateJobRequest, WatchRunsRequest, at, job_service_server::JobService, preview_request::Of,
+        run_service_server::RunService, schedule,
     },
     time::{timestamp, unix_ms},
 };
@@ -112,11 +112,7 @@ async fn an_id_means_its_job_whatever_another_is_called() {
         .change(move |ledger, now| ledger.create(creation, now))
         .await
         .unwrap();
-    let pause = PauseJobRequest {
-        job: job.job_id.clone(),
-        ..Default::default()
-    };
-    let paused = stack.api.pause(asked(pause)).await.unwrap().into_inner();
+    let paused = stack.pause(&job.job_id).await;
     assert_eq!((paused.phase(), paused.job_id), (Phase::Paused, job.job_id));
     stack.stop().await;
 }

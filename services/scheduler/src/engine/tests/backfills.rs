@@ -1,8 +1,7 @@
 //! Runs for a range of the past.
 
 use creel_proto::scheduler::v1::{
-    BackfillJobRequest, BackfillJobResponse, PauseJobRequest, ResumeJobRequest, RunKind,
-    job_service_server::JobService as _,
+    BackfillJobRequest, BackfillJobResponse, RunKind, job_service_server::JobService as _,
 };
 
 use super::*;
@@ -123,20 +122,12 @@ async fn a_backfill_waits_for_a_pause_and_can_be_stopped() {
     assert_eq!(backfill(&stack, only).await.unwrap().backfill.unwrap().total, 6);
     assert_eq!(world.records().await, []);
 
-    let pause = PauseJobRequest {
-        job: "job".into(),
-        ..Default::default()
-    };
-    stack.api.pause(asked(pause)).await.unwrap();
+    stack.pause("job").await;
     backfill(&stack, range(-6, 0)).await.unwrap();
     let mut worker = stack.worker("one", &[]).await;
     worker.no_work_for(60 * SECOND).await;
     assert_eq!(stack.job("job").await.backfill.unwrap().admitted, 0);
-    let resume = ResumeJobRequest {
-        job: "job".into(),
-        ..Default::default()
-    };
-    stack.api.resume(asked(resume)).await.unwrap();
+    stack.resume("job").await;
     let (a, b) = (worker.work().await, worker.work().await);
     let stop = BackfillJobRequest {
         job: "job".into(),

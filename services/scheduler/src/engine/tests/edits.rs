@@ -1,27 +1,9 @@
 //! Where what people do meets what waits: an edit, a pause, a try by hand.
 
-use creel_proto::scheduler::v1::{
-    AgentTurnPayload, PauseJobRequest, Payload, ResumeJobRequest, SystemEventPayload, WorkKind, payload,
-};
+use creel_proto::scheduler::v1::{AgentTurnPayload, Payload, SystemEventPayload, WorkKind, payload};
 
 use super::*;
 use crate::testing::asked;
-
-async fn pause(stack: &Stack, job: &str) {
-    let request = PauseJobRequest {
-        job: job.into(),
-        ..Default::default()
-    };
-    stack.api.pause(asked(request)).await.unwrap();
-}
-
-async fn resume(stack: &Stack, job: &str) {
-    let request = ResumeJobRequest {
-        job: job.into(),
-        ..Default::default()
-    };
-    stack.api.resume(asked(request)).await.unwrap();
-}
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_follows_an_edit_of_the_payload_to_its_new_worker() {
@@ -83,7 +65,7 @@ async fn what_was_admitted_before_a_pause_still_runs_and_nothing_after_it() {
         sleep(10 * SECOND).await;
         worker.beat(&[of(&first)]).await;
     }
-    pause(&stack, "job").await;
+    stack.pause("job").await;
     worker.finish(&of(&first), RunState::Succeeded).await;
     assert!(worker.acked().await.accepted);
     let second = worker.succeed().await;
@@ -98,7 +80,7 @@ async fn what_was_admitted_before_a_pause_still_runs_and_nothing_after_it() {
     let stack = world.start().await;
     let mut worker = stack.worker("two", &[]).await;
     worker.no_work_for(60 * SECOND).await;
-    resume(&stack, "job").await;
+    stack.resume("job").await;
     let third = worker.succeed().await;
     assert!(unix_ms(&third.nominal_at.unwrap()) > world.clock.now_ms() - 60_000);
     let skipped = world.outcomes().await[&(RunState::Skipped, "paused".to_owned())];
@@ -183,9 +165,9 @@ async fn a_pause_and_its_end_part_what_came_up_to_the_instant() {
     worker.fail().await;
     // It waits for half a minute after its failure: 20 s and 30 s are passed over.
     sleep(25 * SECOND).await;
-    pause(&stack, "job").await;
+    stack.pause("job").await;
     sleep(20 * SECOND).await;
-    resume(&stack, "job").await;
+    stack.resume("job").await;
     let outcomes = world.outcomes().await;
     let backoff = outcomes[&(RunState::Skipped, "backoff".to_owned())];
     let paused = outcomes[&(RunState::Skipped, "paused".to_owned())];
@@ -334,7 +316,7 @@ async fn a_one_shot_that_is_over_begins_again_at_another_time_and_a_resume_relea
     stack.create(with(every("often", 60), policy)).await;
     worker.fail().await;
     assert_eq!(stack.job("often").await.phase(), Phase::Quarantined);
-    resume(&stack, "often").await;
+    stack.resume("often").await;
     let work = within(&mut worker, 70 * SECOND, "the next occurrence").await;
     assert_eq!(work.kind(), RunKind::Scheduled);
     stack.stop().await;

@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use creel_proto::scheduler::v1::{
-    ListRunsRequest, PauseJobRequest, ResumeJobRequest, job_service_server::JobService as _,
-    run_service_server::RunService,
-};
+use creel_proto::scheduler::v1::{ListRunsRequest, run_service_server::RunService};
 use creel_store::Page;
 
 use super::*;
@@ -91,11 +88,7 @@ async fn a_herd_is_one_record_until_its_runs_begin_and_none_when_they_have() {
     let first = world.records().await[0].clone();
     assert_eq!(stack.run(&first.run_id).await.state(), RunState::Pending);
     // One that is paused has a cursor to write: its run gets a record of its own with it.
-    let request = PauseJobRequest {
-        job: "job-07".into(),
-        ..Default::default()
-    };
-    stack.api.pause(asked(request)).await.unwrap();
+    stack.pause("job-07").await;
     assert_eq!(
         (
             count(&world, Kind::Admission).await,
@@ -104,11 +97,7 @@ async fn a_herd_is_one_record_until_its_runs_begin_and_none_when_they_have() {
         (1, 1)
     );
     assert_eq!(list(7, String::new()).await.len(), JOBS);
-    let request = ResumeJobRequest {
-        job: "job-07".into(),
-        ..Default::default()
-    };
-    stack.api.resume(asked(request)).await.unwrap();
+    stack.resume("job-07").await;
     let mut worker = stack.worker("one", &[]).await;
     let mut ran = BTreeSet::new();
     while ran.len() < JOBS {

@@ -1,7 +1,7 @@
 //! What people do while things run.
 
 use creel_proto::scheduler::v1::{
-    CancelRunRequest, ListRunsRequest, PauseJobRequest, ResumeJobRequest, TriggerJobRequest,
+    CancelRunRequest, ListRunsRequest, PauseJobRequest, TriggerJobRequest,
     job_service_server::JobService as _, run_service_server::RunService,
 };
 
@@ -26,11 +26,7 @@ async fn a_pause_is_on_record_as_one_range() {
         (Phase::Paused, "holidays", None)
     );
     worker.no_work_for(600 * SECOND).await;
-    let request = ResumeJobRequest {
-        job: "job".into(),
-        ..Default::default()
-    };
-    stack.api.resume(asked(request)).await.unwrap();
+    stack.resume("job").await;
     let work = worker.succeed().await;
     assert_eq!(unix_ms(&work.nominal_at.unwrap()), START_MS + 12 * 60_000);
     let records = world.records().await;
@@ -260,11 +256,7 @@ async fn a_month_later_only_the_last_success_is_left() {
     stack.create(every("hourly", 3_600)).await;
     worker.succeed().await;
     let last = worker.succeed().await;
-    let request = PauseJobRequest {
-        job: "hourly".into(),
-        ..Default::default()
-    };
-    stack.api.pause(asked(request)).await.unwrap();
+    stack.pause("hourly").await;
     world.suspend(31 * 86_400_000);
     sleep(300 * SECOND).await;
     let mut records = world.records().await;
@@ -312,11 +304,7 @@ async fn a_row_of_skipped_ones_is_listed_however_long_it_grows() {
         ..Policy::default()
     };
     stack.create(with(every("job", 600), policy)).await;
-    let request = PauseJobRequest {
-        job: "job".into(),
-        ..Default::default()
-    };
-    stack.api.pause(asked(request)).await.unwrap();
+    stack.pause("job").await;
     sleep(HOUR + 60 * SECOND).await;
     let request = ListRunsRequest {
         job: "job".into(),

@@ -44,11 +44,7 @@ async fn an_agents_job_sleeps_until_a_person_approves_it() {
     stack.crash().await;
     let stack = world.start().await;
     assert_eq!(stack.job("check").await.phase_reason, "approval");
-    let resume = ResumeJobRequest {
-        job: "check".into(),
-        ..Default::default()
-    };
-    stack.api.resume(asked(resume)).await.unwrap();
+    stack.resume("check").await;
     let mut worker = stack.worker("one", &[]).await;
     assert_eq!(worker.succeed().await.target, MAIN);
     stack.stop().await;

@@ -35,14 +35,6 @@ fn is(outcome: &str, reason: &str) -> (String, String) {
     (outcome.to_owned(), reason.to_owned())
 }
 
-async fn pause(stack: &Stack, job: &str) {
-    let request = PauseJobRequest {
-        job: job.into(),
-        ..Default::default()
-    };
-    stack.api.pause(asked(request)).await.unwrap();
-}
-
 #[tokio::test(start_paused = true)]
 async fn every_occurrence_has_its_why() {
     let world = World::new();
@@ -86,7 +78,7 @@ async fn every_occurrence_has_its_why() {
     assert_eq!(outcome(&stack, "job", MINUTE_MS).await, is("ran", "backend"));
     worker.succeed().await;
     assert_eq!(outcome(&stack, "job", 3 * MINUTE_MS).await, is("ran", ""));
-    pause(&stack, "job").await;
+    stack.pause("job").await;
     sleep(300 * SECOND).await;
     // One record of a range stands for all of them.
     for minute in [4, 6, 7] {
@@ -286,7 +278,7 @@ async fn tails_and_watches_leave_nothing_out() {
         .unwrap()
         .into_inner();
     create(&stack, new(every("busy", 1))).await.unwrap();
-    pause(&stack, "other").await;
+    stack.pause("other").await;
     stack.stop().await;
     while slow.next().await.is_some() {}
 }
@@ -298,7 +290,7 @@ async fn jobs_are_listed_by_phase_and_by_what_is_next() {
     for (name, seconds) in [("a", 300), ("b", 60), ("c", 120), ("d", 30)] {
         create(&stack, new(every(name, seconds))).await.unwrap();
     }
-    pause(&stack, "d").await;
+    stack.pause("d").await;
     let list = async |order_by: &str, phases: &[Phase], page_size| {
         let (mut names, mut page_token) = (Vec::new(), String::new());
         loop {

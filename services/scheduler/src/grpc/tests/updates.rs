@@ -176,11 +176,7 @@ async fn disabled_jobs_wait_until_they_are_resumed() {
         (job.phase(), job.phase_reason.as_str()),
         (Phase::Paused, "disabled")
     );
-    let request = ResumeJobRequest {
-        job: "job".into(),
-        ..Default::default()
-    };
-    let job = stack.api.resume(asked(request)).await.unwrap().into_inner();
+    let job = stack.resume("job").await;
     assert_eq!(
         (job.phase(), job.spec.unwrap().disabled),
         (Phase::Scheduled, false)
